@@ -1,0 +1,201 @@
+"""The typed objects that travel left to right through the toolkit.
+
+    data set --Sample--> augment --Sample--> Preprocessor --Sample--> collate --Batch--> model
+    model --raw outputs--> { loss --LossTerms--> | postprocess --Detections--> metrics, files }
+
+Shape letters, used in every annotation of the package: `B` images of a batch, `C` channels,
+`H W` network input, `h w` feature map, `A` anchors, `N` boxes of one image (or the most of any
+image in a batch), `K` classes without background. Sizes are always (height, width). Boxes are
+(x_min, y_min, x_max, y_max) in pixels, with continuous coordinates: pixel column i covers [i, i+1].
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
+from torch import Tensor
+
+from mbv2det.geometry import Frame
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The annotated objects of one image, as numpy arrays of equal length.
+
+    Attributes:
+        boxes: Pixels of the image they came with.
+        labels: 0..K-1, without background.
+        ignore: True for objects that are neither to be found nor to be missed: COCO's crowds and
+            VOC's difficult objects.
+    """
+
+    boxes: Float[np.ndarray, "N 4"]
+    labels: Int64[np.ndarray, " N"]
+    ignore: Bool[np.ndarray, " N"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, which: Shaped[np.ndarray, " M"]) -> "Instances":
+        return Instances(self.boxes[which], self.labels[which], self.ignore[which])
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """What a sampler asks a data set for.
+
+    Attributes:
+        epoch: Selects the random draws of the augmentation.
+        index: Position of the image in the data set.
+        counted: False for the repeats that give every process the same number of batches; metrics
+            and losses leave them out.
+    """
+
+    epoch: int
+    index: int
+    counted: bool = True
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its annotation, before collation.
+
+    Attributes:
+        key: What was asked for.
+        image: RGB.
+        instances: Objects, in the pixels of `image`.
+        frame: How the pixels of `image` lie over the original file's.
+        faults: What was wrong with the file and had to be worked around, one phrase each.
+    """
+
+    key: SampleKey
+    image: UInt8[np.ndarray, "H W 3"]
+    instances: Instances
+    frame: Frame
+    faults: tuple[str, ...] = ()
+
+
+@dataclass
+class BoxTargets:
+    """Objects of a batch, padded to the largest count of any image.
+
+    Attributes:
+        boxes: Pixels of the network input; zeros where padded.
+        labels: 0..K-1; -1 where padded.
+        ignore: As in `Instances`; False where padded.
+    """
+
+    boxes: Float[Tensor, "B N 4"]
+    labels: Int64[Tensor, "B N"]
+    ignore: Bool[Tensor, "B N"]
+
+    @property
+    def valid(self) -> Bool[Tensor, "B N"]:
+        """True where there is an object rather than padding."""
+        return self.labels >= 0
+
+    def __getitem__(self, which: Tensor) -> "BoxTargets":
+        return BoxTargets(self.boxes[which], self.labels[which], self.ignore[which])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "BoxTargets":
+        """Moves every tensor to `device`."""
+        return BoxTargets(
+            self.boxes.to(device, non_blocking=non_blocking),
+            self.labels.to(device, non_blocking=non_blocking),
+            self.ignore.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> "BoxTargets":
+        """Moves every tensor to page-locked memory."""
+        return BoxTargets(
+            self.boxes.pin_memory(), self.labels.pin_memory(), self.ignore.pin_memory()
+        )
+
+
+@dataclass
+class Batch:
+    """Images of one size with their targets.
+
+    Images stay uint8 until the model's first layer normalises them, so that only a quarter of the
+    bytes cross to the device and nobody can forget the mean. `to` and `pin_memory` are what
+    Lightning and the data loader look for.
+    """
+
+    images: UInt8[Tensor, "B 3 H W"]
+    keys: list[SampleKey]
+    frames: list[Frame]
+    boxes: BoxTargets
+    faults: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def counted(self) -> "Batch":
+        """The batch without a sampler's repeats."""
+        kept = [i for i, key in enumerate(self.keys) if key.counted]
+        if len(kept) == len(self):
+            return self
+        which = torch.tensor(kept, dtype=torch.int64, device=self.images.device)
+        return replace(
+            self,
+            images=self.images[which],
+            keys=[self.keys[i] for i in kept],
+            frames=[self.frames[i] for i in kept],
+            boxes=self.boxes[which],
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """Moves every tensor to `device`."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            boxes=self.boxes.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> "Batch":
+        """Moves every tensor to page-locked memory."""
+        return replace(self, images=self.images.pin_memory(), boxes=self.boxes.pin_memory())
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The objects found in one image, best score first.
+
+    Attributes:
+        boxes: Pixels of the original image file.
+        scores: 0..1.
+        labels: 0..K-1.
+    """
+
+    boxes: Float[Tensor, "N 4"]
+    scores: Float[Tensor, " N"]
+    labels: Int64[Tensor, " N"]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, which: Tensor) -> "Detections":
+        return Detections(self.boxes[which], self.scores[which], self.labels[which])
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The named losses of one task over a batch, kept as sums so that they add up over batches.
+
+    Attributes:
+        sums: Each term summed over the batch.
+        count: What the sums are divided by: matched anchors for detection.
+    """
+
+    sums: Mapping[str, Float[Tensor, ""]]
+    count: Float[Tensor, ""]
+
+    def means(self) -> dict[str, Float[Tensor, ""]]:
+        """Each term divided by the count, or by one where nothing was counted."""
+        return {name: value / self.count.clamp(min=1) for name, value in self.sums.items()}
+
+    def total(self) -> Float[Tensor, ""]:
+        """The sum of the means: what is minimised."""
+        return torch.stack(list(self.means().values())).sum()
