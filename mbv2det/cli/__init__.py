@@ -1,0 +1,1 @@
+"""The commands; `tools/` and the console script call them."""

@@ -1,0 +1,25 @@
+"""The console script: `mbv2det COMMAND ...`."""
+
+import sys
+from importlib import import_module
+
+_COMMANDS = {
+    "train": "train a model: mbv2det train CONFIG [--key.sub=value ...]",
+    "eval": "measure weights on a data set: mbv2det eval CONFIG --weights FILE",
+    "predict": "find objects in images: mbv2det predict --weights FILE INPUT... --out DIR",
+}
+
+
+def main() -> None:
+    """Runs the command named by the first argument."""
+    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if command in _COMMANDS:
+        sys.argv = [f"{sys.argv[0]} {command}", *sys.argv[2:]]
+        import_module(f"mbv2det.cli.{command}").main()
+        return
+    lines = [f"  {name:9}{what}" for name, what in _COMMANDS.items()]
+    text = "\n".join(["usage: mbv2det COMMAND ...", "", *lines, "", "COMMAND --help tells more."])
+    if command in ("-h", "--help"):
+        print(text)
+        return
+    sys.exit(f"mbv2det: error: no command {command!r}; there are {', '.join(_COMMANDS)}")

@@ -1,0 +1,132 @@
+"""What the commands share: the parser of configurations, the run's parts, the ends of errors."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+
+from mbv2det.config import Config
+from mbv2det.errors import ConfigError, DataError
+from mbv2det.parsing import OneLineParser, first_argument_as_config
+from mbv2det.training.module import NonFiniteLossError
+
+console = Console(stderr=True, soft_wrap=True)
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """Prints a line from one process only."""
+    console.print(message, highlight=False, markup=False)
+
+
+def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
+    """Ends a command that meets a user's error in one line: code 2, or 1 for a failed training."""
+
+    def guarded() -> None:
+        try:
+            command()
+        except (ConfigError, DataError, MisconfigurationException) as error:
+            _end(error, 2)
+        except NonFiniteLossError as error:
+            _end(error, 1)
+
+    return guarded
+
+
+def _end(error: Exception, code: int) -> None:
+    # An error from a data loader's worker carries its traceback; the message is its last line.
+    lines = str(error).strip().splitlines()
+    message = lines[-1] if lines[0].startswith("Caught ") else " ".join(lines)
+    sys.stderr.write(f"error: {message.removeprefix(f'mbv2det.errors.{type(error).__name__}: ')}\n")
+    sys.exit(code)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A parsed command line.
+
+    Attributes:
+        config: Of this toolkit.
+        trainer: Arguments of Lightning's Trainer.
+        name: Of the configuration: its file's stem.
+        given: Keys that the command line itself gave.
+        options: The command's own options.
+        yaml: Everything resolved, as a configuration file.
+    """
+
+    config: Config
+    trainer: dict[str, Any]
+    name: str
+    given: frozenset[str]
+    options: Namespace
+    yaml: str
+
+
+class ConfigParser:
+    """Parses `CONFIG [--key.sub=value ...]` and a command's own options.
+
+    Args:
+        description: For --help.
+    """
+
+    def __init__(self, description: str) -> None:
+        self.parser = OneLineParser(
+            usage="%(prog)s CONFIG [--key.sub=value ...]", description=description
+        )
+        self.parser.add_argument(
+            "--config", action="config", help="YAML file of settings; also the first argument"
+        )
+        self.own: list[str] = []
+        self.parser.add_class_arguments(Config)
+        self.parser.add_class_arguments(Trainer, "trainer", instantiate=False)
+
+    def add_option(self, name: str, **kwargs: Any) -> None:
+        """An option of the command itself, which no configuration file holds."""
+        self.own.append(name.removeprefix("--"))
+        self.parser.add_argument(name, **kwargs)
+
+    def parse(self, arguments: Sequence[str]) -> Settings:
+        """Reads the file, then the command line over it."""
+        namespace = self.parser.parse_args(first_argument_as_config(arguments))
+        if not namespace.config:
+            self.parser.error("expected a configuration file as the first argument, got none")
+        options = Namespace({name: namespace.pop(name, None) for name in self.own})
+        name = Path(str(namespace.pop("config")[0])).stem
+        built = self.parser.instantiate(namespace.clone())
+        values = {key: getattr(built, key) for key in Config.__dataclass_fields__}
+        given = {a.removeprefix("--").split("=")[0] for a in arguments if a.startswith("--")}
+        return Settings(
+            config=Config(**values),
+            trainer=namespace.trainer.as_dict(),
+            name=name,
+            given=frozenset(given),
+            options=options,
+            yaml=self.parser.dump(namespace),
+        )
+
+
+def trainer_arguments(settings: Settings, **ours: Any) -> dict[str, Any]:
+    """Arguments for Lightning's Trainer: the user's, with our defaults where they are silent."""
+    arguments = {**settings.trainer, **ours, "use_distributed_sampler": False}
+    if arguments["precision"] is None:
+        arguments["precision"] = default_precision(arguments["accelerator"])
+    return arguments
+
+
+def default_precision(accelerator: Any) -> str:
+    """bfloat16 where the hardware multiplies it natively, else float32."""
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if on_gpu:
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        features = torch.cpu.get_capabilities()
+        native = bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+    return "bf16-mixed" if native else "32-true"

@@ -1,0 +1,206 @@
+"""`train CONFIG`: trains, keeps the best weights, shows what they find."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+    TQDMProgressBar,
+)
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from PIL import Image
+from torch import nn
+
+from mbv2det.build import (
+    build_model,
+    build_preprocess,
+    build_tasks,
+    load_backbone_weights,
+    read_split,
+)
+from mbv2det.cli.report import print_results, truth_beside, write_pictures
+from mbv2det.cli.session import ConfigParser, Settings, one_line_errors, say, trainer_arguments
+from mbv2det.config import Config, ModelConfig
+from mbv2det.data.annotations import Annotations
+from mbv2det.data.augment import Augment
+from mbv2det.data.datamodule import DenseData
+from mbv2det.data.images import read_image
+from mbv2det.data.shapes import ensure_shapes
+from mbv2det.deploy.predictor import load
+from mbv2det.preprocess import Preprocessor
+from mbv2det.training.callbacks import (
+    Ema,
+    FaultReport,
+    PredictionPictures,
+    ShareBest,
+    ValidationLine,
+)
+from mbv2det.training.module import DenseModule
+from mbv2det.training.runs import new_run, resumed_run
+from mbv2det.weights.files import WeightsInfo, encode_info, save_weights
+
+_DESCRIPTION = "Trains the model of a configuration and keeps the best weights."
+
+
+@one_line_errors
+def main() -> None:
+    """Entry point."""
+    parser = ConfigParser(_DESCRIPTION)
+    parser.add_option("--resume", help="`last`, or a checkpoint file: continue that run")
+    settings = parser.parse(sys.argv[1:])
+    train(settings)
+
+
+def train(settings: Settings) -> Path:
+    """Trains as configured.
+
+    Returns:
+        The run's folder.
+    """
+    config = settings.config
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    training, validation = read_splits(config)
+    info = WeightsInfo(
+        model=ModelConfig(config.backbone, config.heads),
+        preprocess=build_preprocess(config),
+        labels=training.labels,
+        eval=config.eval,
+    )
+    model = build_model(info.model, info.preprocess, info.labels)
+    load_backbone_weights(model, config.backbone)
+    tasks = build_tasks(info.model, info.eval, info.labels)
+    module = DenseModule(
+        model,
+        tasks,
+        config.optim,
+        metrics={task.name: task.metric(validation) for task in tasks},
+        image_names=training.files,
+        header=encode_info(info),
+    )
+    data = DenseData(
+        training,
+        validation,
+        Preprocessor(info.preprocess),
+        Augment(config.augment, info.preprocess.fill, config.seed),
+        batch_size=config.data.batch_size,
+        num_workers=config.data.num_workers,
+        seed=config.seed,
+    )
+    folder, checkpoint = run_folder(settings)
+    say(f"run folder: {folder}")
+    trainer = make_trainer(settings, folder, info, training, validation)
+    if trainer.is_global_zero:
+        (folder / "config.yaml").write_text(settings.yaml)
+    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.is_global_zero:
+        conclude(folder, validation)
+    return folder
+
+
+def read_splits(config: Config) -> tuple[Annotations, Annotations]:
+    """Training and validation split with the same classes, their faults reported."""
+    if config.data.embedded:
+        ensure_shapes(Path(config.data.root))
+    training = read_split(config.data, config.data.train, "data.train")
+    if config.data.classes != "auto":
+        training = training.with_labels(training.labels.choose(config.data.classes))
+    validation = read_split(config.data, config.data.val, "data.val")
+    validation = validation.with_labels(training.labels)
+    for word, split in (("train", training), ("val", validation)):
+        say(f"{word}: {split.summary()}")
+        for line in split.report.lines():
+            say(f"{word}: {line}")
+    return training, validation
+
+
+def run_folder(settings: Settings) -> tuple[Path, Path | None]:
+    """Folder of the run, and the checkpoint it continues from, if any."""
+    root = Path(settings.trainer["default_root_dir"] or "runs")
+    if settings.options.resume:
+        return resumed_run(root, settings.name, settings.options.resume)
+    return new_run(root, settings.name), None
+
+
+def make_trainer(
+    settings: Settings,
+    folder: Path,
+    info: WeightsInfo,
+    training: Annotations,
+    validation: Annotations,
+) -> pl.Trainer:
+    """Lightning's trainer with the user's arguments and our callbacks and loggers."""
+    arguments = trainer_arguments(settings)
+    if arguments["logger"] is None:
+        arguments["logger"] = [
+            TensorBoardLogger(folder, name="", version=""),
+            CSVLogger(folder, name="", version=""),
+        ]
+    decay = settings.config.optim.ema_decay
+    ema = Ema(decay) if decay else None
+    callbacks: list[Callback] = [
+        ShareBest(folder, partial(_save, info), ema),
+        ValidationLine(),
+        PredictionPictures(validation, partial(_picture, validation)),
+        FaultReport({"train": training, "val": validation}),
+        LearningRateMonitor("step"),
+    ]
+    if arguments["enable_checkpointing"] is not False:
+        callbacks += _checkpoints(folder / "checkpoints")
+    if arguments["enable_progress_bar"] is not False:
+        callbacks.append(RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(20))
+    arguments["callbacks"] = [
+        *(arguments["callbacks"] or []),
+        *([ema] if ema else []),
+        *callbacks,
+    ]
+    arguments["default_root_dir"] = str(folder)
+    return pl.Trainer(**arguments)
+
+
+def _checkpoints(folder: Path) -> list[Callback]:
+    """`last.ckpt` after every epoch, `best.ckpt` by the validation score."""
+    return [
+        ModelCheckpoint(
+            folder,
+            "last",
+            every_n_epochs=1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+        ModelCheckpoint(
+            folder, "best", monitor="val/score", mode="max", enable_version_counter=False
+        ),
+    ]
+
+
+def _save(info: WeightsInfo, path: Path, model: nn.Module, metrics: dict[str, Any]) -> None:
+    save_weights(path, model.state_dict(), replace(info, metrics=metrics))
+
+
+def _picture(annotations: Annotations, index: int, found: Mapping[str, Any]) -> Image.Image:
+    image, _ = read_image(annotations.path(index), annotations.size(index))
+    return truth_beside(image, annotations, index, found)
+
+
+def conclude(folder: Path, validation: Annotations) -> None:
+    """Shows the best weights' metrics and pictures, and where everything is."""
+    best = folder / "best.safetensors"
+    if not best.is_file():
+        say(f"no validation took place, so there are no best weights in {folder}")
+        return
+    predictor = load(best)
+    write_pictures(predictor, validation, folder / "pictures")
+    print_results(predictor.info.metrics)
+    say(f"weights:     {best} (epoch {predictor.info.metrics['epoch']})")
+    say(f"metrics:     {folder / 'metrics.json'}, each step in {folder / 'metrics.csv'}")
+    say(f"pictures:    {folder / 'pictures'} (annotation left, prediction right)")
+    say(f"curves:      tensorboard --logdir {folder}")
+    say(f"resume from: {folder / 'checkpoints/last.ckpt'}")

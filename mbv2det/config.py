@@ -1,0 +1,199 @@
+"""The configuration: every setting with its type, default and meaning.
+
+One flat YAML file, parsed into these dataclasses by jsonargparse; an unknown key or a wrong type is
+an error. Lightning's own `Trainer` arguments stand beside them under `trainer`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mbv2det.backbones.layers import Padding
+from mbv2det.data.augment import AugmentSpec
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The feature extractor.
+
+    Attributes:
+        name: Which one.
+        width_mult: Multiplies its channels.
+        output_stride: Input pixels per cell of its last feature.
+        padding: symmetric, or same as TensorFlow pads.
+        norm_eps: Added to batch norm's variance; 1e-5 in torchvision's weights.
+        norm_momentum: Weight of the newest batch in batch norm's running statistics.
+        scale_last_layer: Let width_mult < 1 shrink the last 1280 channels too.
+        weights: File of backbone weights to start from: a torchvision MobileNetV2 state dict,
+            which brings ImageNet's mean and standard deviation along.
+    """
+
+    name: Literal["mobilenet_v2"] = "mobilenet_v2"
+    width_mult: float = 1.0
+    output_stride: Literal[8, 16, 32] = 32
+    padding: Padding = "symmetric"
+    norm_eps: float = 1e-5
+    norm_momentum: float = 0.03
+    scale_last_layer: bool = False
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class DetectionHeadConfig:
+    """SSDLite and its loss.
+
+    Attributes:
+        name: ssdlite, or ssd with plain 3x3 convolutions.
+        class_loss: softmax with 3:1 hard negatives, or focal (sigmoid).
+        box_weight: Multiplies the box loss.
+        min_scale: Of the lowest level's anchors, as a fraction of the shorter side.
+        max_scale: Of the highest level's.
+        norm_eps: Added to batch norm's variance.
+        norm_momentum: Weight of the newest batch in batch norm's running statistics.
+    """
+
+    name: Literal["ssdlite", "ssd"] = "ssdlite"
+    class_loss: Literal["softmax", "focal"] = "softmax"
+    box_weight: float = 1.0
+    min_scale: float = 0.2
+    max_scale: float = 0.95
+    norm_eps: float = 1e-3
+    norm_momentum: float = 0.03
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """The heads on the backbone, by task.
+
+    Attributes:
+        detection: Boxes, or null for none.
+    """
+
+    detection: DetectionHeadConfig | None = field(default_factory=DetectionHeadConfig)
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Where one split lies, relative to data.root.
+
+    Attributes:
+        annotations: COCO: the JSON file. VOC: the folder of XML files (default Annotations).
+        images: The folder of images (VOC: default JPEGImages).
+        list: VOC: a file with one image name a line, instead of year and split.
+        year: VOC: 2012, or several years for as many splits.
+        split: VOC: a list in ImageSets/Main, or several.
+    """
+
+    annotations: str | None = None
+    images: str | None = None
+    list: str | None = None
+    year: int | tuple[int, ...] = 2012
+    split: str | tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The data set.
+
+    Attributes:
+        root: Its folder.
+        format: coco (JSON) or voc (XML).
+        train: Split trained on.
+        val: Split evaluated on.
+        embedded: The root is the embedded data set, rendered there on first use.
+        classes: Names, or auto for all that the data set has.
+        image_size: Of the network input: one number, or height and width.
+        resize: stretch to the input size, or fit and pad.
+        batch_size: Images per process and step.
+        num_workers: Processes that prepare batches, per training process.
+    """
+
+    root: str = "data"
+    format: Literal["coco", "voc"] = "coco"
+    train: SplitConfig = field(default_factory=SplitConfig)
+    val: SplitConfig = field(default_factory=SplitConfig)
+    embedded: bool = False
+    classes: Literal["auto"] | tuple[str, ...] = "auto"
+    image_size: int | tuple[int, int] = 320
+    resize: Literal["stretch", "fit"] = "stretch"
+    batch_size: int = 16
+    num_workers: int = 2
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """image_size as (height, width)."""
+        side = self.image_size
+        return (side, side) if isinstance(side, int) else side
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser, schedule and weight averaging.
+
+    Attributes:
+        name: sgd with momentum, rmsprop as TensorFlow's, or adamw.
+        lr: Learning rate at the end of the warm-up, for the batch size at hand.
+        schedule: cosine to zero, or constant.
+        warmup_steps: Optimiser steps of linear warm-up; at most a tenth of the run.
+        momentum: Of sgd and rmsprop.
+        weight_decay: On convolution weights; depthwise weights, norms and biases have none.
+        rms_decay: Of rmsprop's average of squares.
+        rms_eps: Inside rmsprop's root.
+        backbone_lr_mult: Multiplies the backbone's learning rate.
+        ema_decay: Of the averaged weights that are evaluated and saved; 0 for none. Ramped up as
+            (1 + n) / (10 + n) over the first steps.
+    """
+
+    name: Literal["sgd", "rmsprop", "adamw"] = "sgd"
+    lr: float = 0.05
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = 500
+    momentum: float = 0.9
+    weight_decay: float = 4e-5
+    rms_decay: float = 0.9
+    rms_eps: float = 1.0
+    backbone_lr_mult: float = 1.0
+    ema_decay: float = 0.9998
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Postprocessing.
+
+    Attributes:
+        score_threshold: Detections below are dropped.
+        nms_iou: Of two boxes of a class overlapping by more, the weaker is dropped.
+        max_detections: Kept of an image.
+    """
+
+    score_threshold: float = 0.001
+    nms_iou: float = 0.6
+    max_detections: int = 100
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a weights file needs to rebuild its network."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+
+
+@dataclass(frozen=True)
+class Config(ModelConfig):
+    """Everything but Lightning's Trainer arguments.
+
+    Attributes:
+        seed: Of initialisation, order and augmentation.
+        backbone: The feature extractor.
+        heads: The heads on it, by task.
+        data: The data set.
+        augment: Augmentation of the training split.
+        optim: Optimiser, schedule and weight averaging.
+        eval: Postprocessing.
+    """
+
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)

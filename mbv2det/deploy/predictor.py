@@ -1,0 +1,74 @@
+"""Weights ready for use: images in, detections out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from mbv2det.build import build_model, build_tasks
+from mbv2det.data.dataset import collate
+from mbv2det.data.images import read_image
+from mbv2det.geometry import Frame
+from mbv2det.model import DensePredictor
+from mbv2det.preprocess import Preprocessor
+from mbv2det.structures import Instances, Sample, SampleKey
+from mbv2det.weights.files import WeightsInfo, load_weights
+
+
+class Predictor:
+    """Runs a model on images as its weights expect them.
+
+    Args:
+        model: With its weights.
+        info: What the weights file said: preprocessing, labels, thresholds.
+        device: To run on.
+    """
+
+    def __init__(
+        self, model: DensePredictor, info: WeightsInfo, device: torch.device | str = "cpu"
+    ) -> None:
+        self.model = model.eval().to(device)
+        self.info = info
+        self.device = device
+        self.tasks = build_tasks(info.model, info.eval, info.labels)
+        self.preprocessor = Preprocessor(info.preprocess)
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[dict[str, Any]]:
+        """What each image shows, by task name, in the image's own pixels.
+
+        Args:
+            images: RGB, of any sizes.
+        """
+        nothing = Instances(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+        samples = [
+            self.preprocessor(Sample(SampleKey(0, i), image, nothing, Frame(image.shape[:2])))
+            for i, image in enumerate(images)
+        ]
+        batch = collate(samples).to(self.device)
+        outputs = self.model(batch.images)
+        found = {task.name: task.predict(outputs[task.name], batch.frames) for task in self.tasks}
+        return [{name: found[name][i] for name in found} for i in range(len(images))]
+
+    def predict_file(self, path: Path) -> dict[str, Any]:
+        """What one image file shows, by task name."""
+        return self([read_image(path)[0]])[0]
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Predictor:
+    """A predictor from a weights file.
+
+    Args:
+        path: A `.safetensors` file of this toolkit, or a `.ckpt` of one of its runs.
+        device: To run on.
+
+    Raises:
+        ConfigError: If the file is missing, damaged or foreign.
+    """
+    state, info = load_weights(Path(path))
+    model = build_model(info.model, info.preprocess, info.labels)
+    model.load_state_dict(state)
+    return Predictor(model, info, device)

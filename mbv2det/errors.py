@@ -1,0 +1,9 @@
+"""Errors that a user can cause and mend; the commands print them as one line."""
+
+
+class ConfigError(ValueError):
+    """A setting that is unknown, impossible, or contradicts another."""
+
+
+class DataError(ValueError):
+    """A file of a data set that cannot be used as it is."""

@@ -1,0 +1,1 @@
+"""Heads turn backbone features into raw outputs; one file each."""

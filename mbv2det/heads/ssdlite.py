@@ -1,0 +1,132 @@
+"""SSDLite (MobileNetV2 paper section 6.2): SSD's extra layers and predictors, depthwise separable.
+
+- Level 0 reads the expansion inside `layer_15` (stride 16), level 1 `layer_19` (stride 32); four
+  extra blocks each halve the grid again.
+- Every level has predictors of its own: depthwise 3x3, batch norm, ReLU6, then 1x1 with bias.
+- `lite=False` gives full SSD: one plain 3x3 convolution wherever SSDLite separates.
+
+Source: TensorFlow object_detection `ssd_mobilenet_v2_feature_extractor.py`,
+`feature_map_generators.py`, `convolutional_box_predictor.py`.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mbv2det.backbones.features import FeatureSpec
+from mbv2det.backbones.layers import ConvBNReLU6, Padding, conv2d
+from mbv2det.detection.anchors import AnchorSpec, make_anchors
+from mbv2det.detection.class_slots import ClassSlots
+from mbv2det.detection.outputs import SSDOutputs
+
+SOURCES = ("layer_15/expansion", "layer_19")
+_EXTRA_CHANNELS = (512, 256, 256, 128)
+_MIN_EXTRA_CHANNELS = 16
+
+
+class SSDLite(nn.Module):
+    """The detection head: extra feature levels, and a class and a box predictor on each.
+
+    Args:
+        feature_specs: What the backbone declares; read for `SOURCES`.
+        slots: Layout of the class logits.
+        anchors: Shapes of the anchors.
+        lite: False for full SSD.
+        width_mult: Multiplies the channels of the extra levels.
+        padding: Border rule of the convolutions.
+        norm_eps: Of batch norm.
+        norm_momentum: Of batch norm.
+        prior: Score that the class logits of a sigmoid start at, so that a sea of background does
+            not drown the first steps (focal loss paper, section 3.3). None starts at zero.
+    """
+
+    def __init__(
+        self,
+        feature_specs: Mapping[str, FeatureSpec],
+        slots: ClassSlots,
+        *,
+        anchors: AnchorSpec = AnchorSpec(),
+        lite: bool = True,
+        width_mult: float = 1.0,
+        padding: Padding = "symmetric",
+        norm_eps: float = 1e-3,
+        norm_momentum: float = 0.03,
+        prior: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.slots = slots
+        self.anchors = anchors
+        conv = partial(ConvBNReLU6, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
+
+        def separable(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+            if not lite:
+                return [conv(inputs, outputs, 3, stride=stride)]
+            return [conv(inputs, inputs, 3, stride=stride, groups=inputs), conv(inputs, outputs)]
+
+        def predictor(inputs: int, outputs: int) -> nn.Module:
+            if not lite:
+                return conv2d(inputs, outputs, 3, bias=True, padding=padding)
+            return nn.Sequential(
+                conv(inputs, inputs, 3, groups=inputs), conv2d(inputs, outputs, bias=True)
+            )
+
+        channels = [feature_specs[name].channels for name in SOURCES]
+        self.extras = nn.ModuleList()
+        for base in _EXTRA_CHANNELS:
+            extra = max(int(base * width_mult), _MIN_EXTRA_CHANNELS)
+            squeezed = conv(channels[-1], extra // 2)
+            self.extras.append(nn.Sequential(squeezed, *separable(extra // 2, extra, 2)))
+            channels.append(extra)
+        per_cell = anchors.per_cell(len(channels))
+        self.class_predictors = nn.ModuleList(
+            predictor(c, n * slots.num_slots) for c, n in zip(channels, per_cell, strict=True)
+        )
+        self.box_predictors = nn.ModuleList(
+            predictor(c, n * 4) for c, n in zip(channels, per_cell, strict=True)
+        )
+        self._initialise(prior)
+
+    def forward(self, features: Mapping[str, Tensor], image_size: tuple[int, int]) -> SSDOutputs:
+        """Raw outputs of every anchor.
+
+        Args:
+            features: By name, `SOURCES` among them.
+            image_size: (H, W) of the network input.
+        """
+        levels = [features[name] for name in SOURCES]
+        for extra in self.extras:
+            levels.append(extra(levels[-1]))
+        grids = tuple((level.shape[-2], level.shape[-1]) for level in levels)
+        return SSDOutputs(
+            logits=_by_anchor(self.class_predictors, levels, self.slots.num_slots),
+            deltas=_by_anchor(self.box_predictors, levels, 4),
+            anchors=make_anchors(self.anchors, grids, image_size).to(levels[0].device),
+        )
+
+    def _initialise(self, prior: float | None) -> None:
+        """Truncated normal 0.03 convolutions, zero biases; class biases at the prior's logit."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.03, a=-0.06, b=0.06)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if prior is not None:
+            for predictor in self.class_predictors:
+                last = [m for m in predictor.modules() if isinstance(m, nn.Conv2d)][-1]
+                assert last.bias is not None
+                nn.init.constant_(last.bias, math.log(prior / (1 - prior)))
+
+
+def _by_anchor(
+    predictors: nn.ModuleList, levels: list[Tensor], width: int
+) -> Float[Tensor, "B A {width}"]:
+    """Runs each level's predictor and lays the results out in the order of the anchors."""
+    found = []
+    for predictor, level in zip(predictors, levels, strict=True):
+        cells = predictor(level).permute(0, 2, 3, 1)  # (B, h, w, anchors of a cell * width)
+        found.append(cells.reshape(level.shape[0], -1, width))
+    return torch.cat(found, dim=1)

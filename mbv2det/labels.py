@@ -1,0 +1,65 @@
+"""Class names, the network's labels, and the data set's own ids: the only place that knows all."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from mbv2det.errors import DataError
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Names and outside ids in label order: label i is `names[i]` here, `ids[i]` in files.
+
+    Attributes:
+        names: Unique.
+        ids: The data set's own category ids, gaps and all; unique.
+
+    Raises:
+        DataError: For no names, or a name or id that appears twice.
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise DataError("expected at least one class, got none")
+        for what, values in (("name", self.names), ("id", self.ids)):
+            seen: set[str | int] = set()
+            for value in values:
+                if value in seen:
+                    raise DataError(f"expected unique classes, got the {what} {value!r} twice")
+                seen.add(value)
+        if len(self.names) != len(self.ids):
+            raise DataError(f"expected an id a name, got {len(self.names)} and {len(self.ids)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def label_of_name(self) -> dict[str, int]:
+        """0..K-1 by name."""
+        return {name: label for label, name in enumerate(self.names)}
+
+    @cached_property
+    def label_of_id(self) -> dict[int, int]:
+        """0..K-1 by the data set's own id."""
+        return {id_: label for label, id_ in enumerate(self.ids)}
+
+    def choose(self, names: Sequence[str]) -> "LabelMap":
+        """The map of some of the classes, in the order given.
+
+        Raises:
+            DataError: For a name that is not among the classes.
+        """
+        for name in names:
+            if name not in self.label_of_name:
+                near = difflib.get_close_matches(name, self.names, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                known = ", ".join(self.names[:12]) + (", ..." if len(self) > 12 else "")
+                raise DataError(
+                    f"the data set has no class {name!r} (it has {len(self)}: {known}){hint}"
+                )
+        return LabelMap(tuple(names), tuple(self.ids[self.label_of_name[n]] for n in names))

@@ -1,0 +1,1 @@
+"""How good the results are, measured in the frame of the original images."""

@@ -1,0 +1,87 @@
+"""A task bundles what belongs together around one head: loss, postprocess and metric.
+
+Training and evaluation loop over tasks and know none of them by name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from torchmetrics import Metric
+
+from mbv2det.data.annotations import Annotations
+from mbv2det.detection.loss import SSDLoss
+from mbv2det.detection.outputs import SSDOutputs
+from mbv2det.detection.postprocess import SSDPostprocess
+from mbv2det.geometry import Frame
+from mbv2det.metrics.detection_ap import DetectionAP
+from mbv2det.structures import Batch, Detections, LossTerms
+
+
+class Task(Protocol):
+    """What the trainer and the evaluator ask of every task."""
+
+    @property
+    def name(self) -> str:
+        """Key of its head and of its block in metrics.json."""
+        ...
+
+    @property
+    def monitor(self) -> str:
+        """The metric that the best checkpoint is chosen by."""
+        ...
+
+    @property
+    def loss_terms(self) -> Sequence[str]:
+        """Names of the terms that `loss` gives."""
+        ...
+
+    def loss(self, outputs: Any, batch: Batch) -> LossTerms:
+        """The loss of a batch from the raw outputs of the task's head."""
+        ...
+
+    def predict(self, outputs: Any, frames: Sequence[Frame]) -> list[Any]:
+        """What the outputs say about each image, in the frame of its original file."""
+        ...
+
+    def metric(self, annotations: Annotations) -> Metric:
+        """A metric over one split; its result is the task's block of metrics.json."""
+        ...
+
+    def update(self, metric: Metric, predictions: Sequence[Any], batch: Batch) -> None:
+        """Shows the metric what was predicted for a batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class DetectionTask:
+    """Boxes, with SSD's loss and COCO's and VOC's average precision."""
+
+    name: ClassVar[str] = "detection"
+    monitor: ClassVar[str] = "AP"
+    loss_terms: ClassVar[Sequence[str]] = SSDLoss.TERMS
+
+    ssd_loss: SSDLoss
+    postprocess: SSDPostprocess
+
+    def loss(self, outputs: SSDOutputs, batch: Batch) -> LossTerms:
+        """Box and class loss over the batch's matched anchors."""
+        return self.ssd_loss(outputs, batch.boxes)
+
+    def predict(self, outputs: SSDOutputs, frames: Sequence[Frame]) -> list[Detections]:
+        """Detections of each image."""
+        return self.postprocess(outputs, frames)
+
+    def metric(self, annotations: Annotations) -> DetectionAP:
+        """Average precision over the split."""
+        return DetectionAP(annotations.ground_truth())
+
+    def update(self, metric: Metric, predictions: Sequence[Detections], batch: Batch) -> None:
+        """Counts the detections of the batch's images."""
+        metric.update(predictions, [key.index for key in batch.keys])
+
+
+def monitored(tasks: Sequence[Task], results: Mapping[str, Mapping[str, Any]]) -> float:
+    """Mean over the tasks of the metric each is judged by; 0 where there was no ground truth."""
+    values = [results[task.name][task.monitor] or 0.0 for task in tasks]
+    return sum(values) / len(values)

@@ -1,0 +1,201 @@
+"""What happens around training: averaging, saving, pictures, reports."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image
+from torch import Tensor
+
+from mbv2det.data.annotations import Annotations
+from mbv2det.structures import Batch
+
+
+class Ema(WeightAveraging):
+    """An exponential moving average of weights and batch norm statistics, evaluated and saved.
+
+    The decay starts low and rises, min(decay, (1 + n) / (10 + n)) after n steps, so that a run of
+    300 steps gains from it as one of 300,000 does.
+
+    Args:
+        decay: Reached in the end.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: Tensor, current: Tensor, num_averaged: Tensor) -> Tensor:
+            if not averaged.is_floating_point():
+                return current  # batch norm's counter of batches
+            now = min(decay, (1 + float(num_averaged)) / (10 + float(num_averaged)))
+            return averaged.lerp(current, 1 - now)
+
+        super().__init__(use_buffers=True, avg_fn=average)
+
+    def averaged_model(self) -> pl.LightningModule:
+        """The module that holds the averages while training goes on."""
+        assert self._average_model is not None
+        return self._average_model.module
+
+
+class ShareBest(Callback):
+    """Writes the weights to share, and their metrics, whenever the validation score is the best.
+
+    Args:
+        folder: Of the run.
+        save: Writes (path, model, metrics).
+        ema: Whose averages are what was evaluated; None where weights are not averaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        save: Callable[[Path, torch.nn.Module, dict[str, Any]], None],
+        ema: Ema | None,
+    ) -> None:
+        self.folder = folder
+        self.save = save
+        self.ema = ema
+        self.best = -1.0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compares with the best so far."""
+        score = float(trainer.callback_metrics["val/score"])
+        if trainer.sanity_checking or score <= self.best:
+            return
+        self.best = score
+        if trainer.is_global_zero:
+            metrics = metrics_document(pl_module.results) | {"epoch": trainer.current_epoch}
+            module = pl_module if self.ema is None else self.ema.averaged_model()
+            self.save(self.folder / "best.safetensors", module.model, metrics)
+            write_json(self.folder / "metrics.json", metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For resuming."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """For resuming."""
+        self.best = state_dict["best"]
+
+
+class ValidationLine(Callback):
+    """Prints one line after each validation."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock."""
+        self.started = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prints the averages and how long they took."""
+        if trainer.sanity_checking:
+            return
+        seconds = time.perf_counter() - self.started
+        for block in pl_module.results.values():
+            shown = [f"{k} {v:.3f}" for k, v in block.items() if isinstance(v, float)]
+            trainer.print(
+                f"epoch {trainer.current_epoch}: {'  '.join(shown)}  "
+                f"({block['images']} images in {seconds:.1f} s)"
+            )
+
+
+class PredictionPictures(Callback):
+    """Puts pictures of the first validation images' predictions into TensorBoard.
+
+    Args:
+        annotations: Of the validation split.
+        draw: Draws (index of the image, its predictions by task).
+        count: How many pictures, at most one batch.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        draw: Callable[[int, Mapping[str, Any]], Image.Image],
+        count: int = 4,
+    ) -> None:
+        self.annotations = annotations
+        self.draw = draw
+        self.count = count
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draws the first batch."""
+        boards = [log for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
+        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not boards:
+            return
+        for row, key in enumerate(batch.counted().keys[: self.count]):
+            picture = self.draw(key.index, {task: found[row] for task, found in outputs.items()})
+            for board in boards:
+                board.experiment.add_image(
+                    f"val/{self.annotations.path(key.index).stem}",
+                    np.asarray(picture),
+                    trainer.global_step,
+                    dataformats="HWC",
+                )
+
+
+class FaultReport(Callback):
+    """Names every damaged image file once, when a batch first brings it.
+
+    Args:
+        splits: Annotations by the trainer's word for the stage: train and val.
+    """
+
+    def __init__(self, splits: Mapping[str, Annotations]) -> None:
+        self.splits = splits
+        self.seen: set[tuple[str, int]] = set()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Looks at a training batch."""
+        self._report("train", batch)
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Looks at a validation batch."""
+        self._report("val", batch)
+
+    def _report(self, split: str, batch: Batch) -> None:
+        for index, faults in batch.faults.items():
+            if (split, index) not in self.seen:
+                self.seen.add((split, index))
+                rank_zero_warn(f"{self.splits[split].path(index)}: {'; '.join(faults)}")
+
+
+def metrics_document(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of metrics.json: a block a task, and the number of images."""
+    images = max(block["images"] for block in results.values())
+    blocks = {
+        name: {key: value for key, value in block.items() if key != "images"}
+        for name, block in results.items()
+    }
+    return {**blocks, "images": images}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)

@@ -1,0 +1,142 @@
+"""The Lightning module: wiring between the model, its tasks and the trainer, and nothing more."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torchmetrics import Metric, SumMetric
+
+from mbv2det.config import OptimConfig
+from mbv2det.model import DensePredictor
+from mbv2det.structures import Batch, LossTerms
+from mbv2det.tasks import Task, monitored
+from mbv2det.training.optim import make_optimizer, make_schedule
+
+_COUNT = "count"
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; raised before the optimiser could spread it."""
+
+
+class DenseModule(pl.LightningModule):
+    """Trains and evaluates a model on any number of tasks.
+
+    Args:
+        model: Backbone and heads.
+        tasks: One for each head.
+        optim: Optimiser and schedule.
+        metrics: By task name, over the validation split.
+        image_names: Of the training split by index, for error messages.
+        header: Of the weights files; stored in checkpoints.
+    """
+
+    def __init__(
+        self,
+        model: DensePredictor,
+        tasks: Sequence[Task],
+        optim: OptimConfig,
+        metrics: Mapping[str, Metric],
+        image_names: Sequence[str],
+        header: str = "",
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tasks = tasks
+        self.optim = optim
+        # In plain containers: metrics are neither weights nor averaged with them.
+        self.metrics = dict(metrics)
+        self.loss_sums = {
+            (task.name, term): SumMetric() for task in tasks for term in (*task.loss_terms, _COUNT)
+        }
+        self.image_names = image_names
+        self.header = header
+        self.results: dict[str, dict[str, Any]] = {}
+
+    def forward(self, images: Tensor) -> dict[str, Any]:
+        """Raw outputs by task."""
+        return self.model(images)
+
+    def losses(self, outputs: Mapping[str, Any], batch: Batch) -> dict[str, LossTerms]:
+        """Loss terms by task."""
+        return {task.name: task.loss(outputs[task.name], batch) for task in self.tasks}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch, refused if it is not finite."""
+        losses = self.losses(self(batch.images), batch)
+        total = torch.stack([terms.total() for terms in losses.values()]).sum()
+        if not torch.isfinite(total):
+            raise NonFiniteLossError(self._explain(losses, batch))
+        logged = {f"train/{term}_loss": v for t in losses.values() for term, v in t.means().items()}
+        self.log_dict(logged, batch_size=len(batch))
+        self.log("train/loss", total, prog_bar=True, batch_size=len(batch))
+        return total
+
+    def _explain(self, losses: Mapping[str, LossTerms], batch: Batch) -> str:
+        terms = [f"{term} {float(v):g}" for t in losses.values() for term, v in t.means().items()]
+        images = ", ".join(str(self.image_names[key.index]) for key in batch.keys)
+        return (
+            f"step {self.global_step}: the loss is not finite ({', '.join(terms)}); no step was "
+            f"taken. Try a lower optim.lr, trainer.gradient_clip_val or trainer.precision=32-true. "
+            f"Images of the batch: {images}"
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        """Empties the metrics."""
+        for metric in (*self.metrics.values(), *self.loss_sums.values()):
+            metric.reset()
+            metric.to(self.device)
+        for loss_sum in self.loss_sums.values():
+            loss_sum.update(0.0)  # a process may come to have no image
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Any]]:
+        """Predictions of the batch's images by task, already counted by the metrics."""
+        batch = batch.counted()
+        if not len(batch):
+            return {task.name: [] for task in self.tasks}
+        outputs = self(batch.images)
+        predictions = {}
+        for task in self.tasks:
+            found = predictions[task.name] = task.predict(outputs[task.name], batch.frames)
+            task.update(self.metrics[task.name], found, batch)
+        self._count_losses(self.losses(outputs, batch))
+        return predictions
+
+    def _count_losses(self, losses: Mapping[str, LossTerms]) -> None:
+        for task, terms in losses.items():
+            for term, value in {**terms.sums, _COUNT: terms.count}.items():
+                self.loss_sums[task, term].update(value)
+
+    def on_validation_epoch_end(self) -> None:
+        """Computes and logs what the whole split says."""
+        self.results = {name: metric.compute() for name, metric in self.metrics.items()}
+        for block in self.results.values():
+            scalars = {f"val/{k}": v for k, v in block.items() if isinstance(v, float)}
+            self.log_dict(scalars, rank_zero_only=True)
+        self.log("val/score", monitored(self.tasks, self.results), rank_zero_only=True)
+        self.log_dict(self._mean_losses(), rank_zero_only=True)
+
+    def _mean_losses(self) -> dict[str, float]:
+        sums = {key: float(metric.compute()) for key, metric in self.loss_sums.items()}
+        means = {
+            f"val/{term}_loss": value / max(1.0, sums[task, _COUNT])
+            for (task, term), value in sums.items()
+            if term != _COUNT
+        }
+        return means | {"val/loss": sum(means.values())}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The configured optimiser, with a schedule that steps with it."""
+        optimizer = make_optimizer(self.model, self.optim)
+        steps = self.trainer.estimated_stepping_batches
+        schedule = make_schedule(optimizer, self.optim, steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what it takes to use the checkpoint's weights without the configuration."""
+        checkpoint["mbv2det"] = self.header

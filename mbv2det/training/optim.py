@@ -1,0 +1,120 @@
+"""Optimisers and the learning rate schedule."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from mbv2det.config import OptimConfig
+
+
+class RMSpropTF(Optimizer):
+    """RMSprop as TensorFlow defines it, for which the published recipe's numbers are meant.
+
+    It differs from PyTorch's in three ways that matter with epsilon 1: epsilon stands inside the
+    square root, the running square starts at one, and momentum accumulates the scaled step times
+    the learning rate.
+
+    Args:
+        params: As for any optimiser.
+        lr: Learning rate.
+        decay: Of the running square.
+        momentum: Of the steps.
+        eps: Added to the running square.
+        weight_decay: L2 penalty, added to the gradient.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        decay: float = 0.9,
+        momentum: float = 0.9,
+        eps: float = 1.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "decay": decay,
+            "momentum": momentum,
+            "eps": eps,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; `closure` evaluates the loss again."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    self._step_one(param, group)
+        return loss
+
+    def _step_one(self, param: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[param]
+        if not state:
+            state["square"] = torch.ones_like(param)
+            state["momentum"] = torch.zeros_like(param)
+        grad = param.grad.add(param, alpha=group["weight_decay"])
+        state["square"].lerp_(grad.square(), 1 - group["decay"])
+        scaled = grad / (state["square"] + group["eps"]).sqrt()
+        state["momentum"].mul_(group["momentum"]).add_(scaled, alpha=group["lr"])
+        param.sub_(state["momentum"])
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+    """The configured optimiser over the model's trainable parameters."""
+    groups = list(parameter_groups(model, config))
+    if config.name == "sgd":
+        return SGD(groups, lr=config.lr, momentum=config.momentum)
+    if config.name == "rmsprop":
+        return RMSpropTF(
+            groups,
+            lr=config.lr,
+            decay=config.rms_decay,
+            momentum=config.momentum,
+            eps=config.rms_eps,
+        )
+    return AdamW(groups, lr=config.lr)
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> Iterator[dict[str, Any]]:
+    """Parameters by learning rate and weight decay.
+
+    Only full convolution kernels decay: TensorFlow regularises neither depthwise weights, which
+    have too few inputs for it, nor batch norm, nor biases.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, param in model.named_parameters():
+        if param.requires_grad:
+            decays = param.ndim == 4 and param.shape[1] > 1
+            groups.setdefault((name.startswith("backbone."), decays), []).append(param)
+    for (in_backbone, decays), params in groups.items():
+        yield {
+            "params": params,
+            "lr": config.lr * (config.backbone_lr_mult if in_backbone else 1.0),
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+
+
+def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: float) -> LambdaLR:
+    """Linear warm-up, then the configured schedule: a pure function of the step."""
+    warmup = min(config.warmup_steps, total_steps // 10)
+
+    def factor(step: int) -> float:
+        rise = min(1.0, (step + 1) / (warmup + 1))
+        if config.schedule == "constant":
+            return rise
+        progress = max(0.0, step - warmup) / max(1, total_steps - warmup)
+        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,52 @@
+"""Run folders: runs/<config name>/<n>/."""
+
+import os
+from pathlib import Path
+
+from mbv2det.errors import ConfigError
+
+# Lightning starts the other processes of a run with the same command line: they find the folder
+# that the first one made through the environment.
+_VARIABLE = "MBV2DET_RUN_FOLDER"
+
+
+def new_run(root: Path, name: str) -> Path:
+    """Makes the next free folder of a configuration."""
+    if _VARIABLE in os.environ:
+        return Path(os.environ[_VARIABLE])
+    number = max((_number(p) for p in (root / name).glob("*")), default=0) + 1
+    return _announce(root / name / str(number))
+
+
+def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
+    """Folder and checkpoint to continue from.
+
+    Args:
+        root: Of all runs.
+        name: Of the configuration.
+        checkpoint: A file, or `last` for the newest run of the configuration.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if checkpoint == "last":
+        saved = [p / "checkpoints/last.ckpt" for p in (root / name).glob("*") if _number(p)]
+        saved = sorted((p for p in saved if p.is_file()), key=lambda p: _number(p.parents[1]))
+        if not saved:
+            raise ConfigError(f"--resume last: no run with a checkpoint under {root / name}")
+        file = saved[-1]
+    else:
+        file = Path(checkpoint)
+        if not file.is_file():
+            raise ConfigError(f"--resume: expected `last` or a checkpoint file, got {checkpoint}")
+    return _announce(file.resolve().parents[1]), file
+
+
+def _announce(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ[_VARIABLE] = str(folder)
+    return folder
+
+
+def _number(path: Path) -> int:
+    return int(path.name) if path.name.isdigit() else 0

@@ -1,0 +1,125 @@
+"""Weights to share: one safetensors file that carries all it takes to use them.
+
+Architecture, preprocessing, labels, thresholds and measured metrics ride in the header as JSON.
+Nothing in such a file can run code.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mbv2det.config import EvalConfig, ModelConfig
+from mbv2det.errors import ConfigError
+from mbv2det.labels import LabelMap
+from mbv2det.parsing import parse_dataclass
+from mbv2det.preprocess import PreprocessSpec
+
+_KEY = "mbv2det"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says about its weights.
+
+    Attributes:
+        model: Architecture.
+        preprocess: What the network's input must look like.
+        labels: Classes.
+        eval: Postprocessing that the metrics were measured with.
+        metrics: As metrics.json; empty if never measured.
+    """
+
+    model: ModelConfig
+    preprocess: PreprocessSpec
+    labels: LabelMap
+    eval: EvalConfig = EvalConfig()
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def save_weights(path: Path, state: dict[str, Tensor], info: WeightsInfo) -> None:
+    """Writes a file that appears whole or not at all."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    save_file(state, part, metadata={_KEY: encode_info(info), "format": "pt"})
+    part.replace(path)
+
+
+def encode_info(info: WeightsInfo) -> str:
+    """The header as JSON text."""
+    return json.dumps({"format": _FORMAT, **asdict(info)})
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
+    """Tensors and header of a share file, or of a checkpoint of a run (its averaged weights).
+
+    Raises:
+        ConfigError: If it is missing, damaged, or not one of this toolkit's.
+    """
+    if not path.is_file():
+        raise ConfigError(f"weights: {path}: expected a file, found none")
+    state, header = _read_checkpoint(path) if path.suffix == ".ckpt" else _read_share_file(path)
+    if header is None:
+        raise ConfigError(f"weights: {path}: tensors, but not of this toolkit: it has no header")
+    return state, _decode_info(path, json.loads(header))
+
+
+def _read_share_file(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    try:
+        with safe_open(path, framework="pt") as opened:
+            header = (opened.metadata() or {}).get(_KEY)
+        return load_file(path), header
+    except SafetensorError as error:
+        raise ConfigError(f"weights: {path}: not a whole safetensors file ({error})") from None
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    content = load_tensors(path, "weights")
+    state = content.get("state_dict", {})
+    prefix = "model."
+    ours = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return ours, content.get(_KEY)
+
+
+def load_tensors(path: Path, key: str) -> dict[str, Any]:
+    """A dictionary saved by `torch.save`; nothing but tensors and plain values is unpickled.
+
+    Args:
+        path: Of the file.
+        key: Setting that named it, for messages.
+
+    Raises:
+        ConfigError: If the file is missing, damaged, or holds anything that could run.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{key}: {path}: expected a file, found none")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises anything from KeyError to UnpicklingError here
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ConfigError(f"{key}: {path}: not a file of tensors ({reason})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{key}: {path}: expected a state dict, got another object")
+    return content
+
+
+def _decode_info(path: Path, header: dict[str, Any]) -> WeightsInfo:
+    if header.get("format") != _FORMAT:
+        raise ConfigError(
+            f"weights: {path}: expected format {_FORMAT}, got {header.get('format')}: it was "
+            "written by another version of mbv2det"
+        )
+    return WeightsInfo(
+        model=parse_dataclass(ModelConfig, header["model"]),
+        preprocess=parse_dataclass(PreprocessSpec, header["preprocess"]),
+        labels=parse_dataclass(LabelMap, header["labels"]),
+        eval=parse_dataclass(EvalConfig, header["eval"]),
+        metrics=header["metrics"],
+    )
