@@ -19,7 +19,7 @@ from mbv2det.data.coco import read_coco
 from mbv2det.data.voc import VOCSource, read_voc
 from mbv2det.detection.anchors import AnchorSpec
 from mbv2det.detection.class_slots import ClassSlots
-from mbv2det.detection.loss import SSDLoss, class_loss
+from mbv2det.detection.loss import SSDLoss, focal_loss, softmax_loss
 from mbv2det.detection.postprocess import SSDPostprocess
 from mbv2det.errors import ConfigError
 from mbv2det.heads.ssdlite import SOURCES, SSDLite
@@ -108,7 +108,8 @@ def build_tasks(config: ModelConfig, thresholds: EvalConfig, labels: LabelMap) -
         nms_iou=thresholds.nms_iou,
         max_detections=thresholds.max_detections,
     )
-    loss = SSDLoss(class_loss(head.class_loss), box_weight=head.box_weight)
+    class_loss = focal_loss if head.class_loss == "focal" else softmax_loss
+    loss = SSDLoss(class_loss, box_weight=head.box_weight)
     return [DetectionTask(loss, postprocess)]
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mbv2det.backbones.layers import Padding
-from mbv2det.data.augment import AugmentSpec
 
 
 @dataclass(frozen=True)
@@ -126,6 +125,27 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of the training split. A probability of 0 switches one off.
+
+    Attributes:
+        flip: Probability of a horizontal flip.
+        photometric: Probability of each of brightness, contrast, saturation and hue jitter.
+        expand: Probability of zooming out: the image on a larger canvas of the mean colour.
+        expand_max: Largest side of the canvas, in sides of the image.
+        iou_crop: Whether to crop by overlap with an object, as SSD does.
+        crop_min_scale: Smallest side of a crop, in sides of the image.
+    """
+
+    flip: float = 0.5
+    photometric: float = 0.5
+    expand: float = 0.5
+    expand_max: float = 4.0
+    iou_crop: bool = True
+    crop_min_scale: float = 0.3
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """Optimiser, schedule and weight averaging.
 
@@ -194,6 +214,6 @@ class Config(ModelConfig):
 
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)

@@ -15,6 +15,7 @@ from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.detection.postprocess import SSDPostprocess
 from mbv2det.geometry import Frame
 from mbv2det.metrics.detection_ap import DetectionAP
+from mbv2det.metrics.ground_truth import GroundTruth
 from mbv2det.structures import Batch, Detections, LossTerms
 
 
@@ -74,7 +75,7 @@ class DetectionTask:
 
     def metric(self, annotations: Annotations) -> DetectionAP:
         """Average precision over the split."""
-        return DetectionAP(annotations.ground_truth())
+        return DetectionAP(GroundTruth.of(annotations))
 
     def update(self, metric: Metric, predictions: Sequence[Detections], batch: Batch) -> None:
         """Counts the detections of the batch's images."""

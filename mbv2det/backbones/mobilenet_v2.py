@@ -8,7 +8,7 @@
 - This file needs torch and nothing else of the toolkit's libraries: take it along.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from jaxtyping import Float
@@ -37,6 +37,14 @@ class InvertedResidual(nn.Module):
 
     The input is added to the output where both have the same shape. An expansion that would not
     widen (expand_ratio 1) is left out.
+
+    Args:
+        in_channels: Of the input.
+        out_channels: Of the output.
+        expand_ratio: Channels inside, per input channel.
+        stride: Of the depthwise convolution.
+        dilation: Of the depthwise convolution.
+        conv: Makes the convolutions: `ConvBNReLU6` with the network's padding and norm settings.
     """
 
     def __init__(
@@ -47,13 +55,9 @@ class InvertedResidual(nn.Module):
         expand_ratio: int,
         stride: int,
         dilation: int,
-        padding: Padding,
-        norm_eps: float,
-        norm_momentum: float,
+        conv: Callable[..., ConvBNReLU6],
     ) -> None:
         super().__init__()
-
-        conv = partial(ConvBNReLU6, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
         expanded = make_divisible(in_channels * expand_ratio) if expand_ratio > 1 else in_channels
         self.expanded_channels = expanded
         self.expand = conv(in_channels, expanded) if expanded > in_channels else nn.Identity()
@@ -119,8 +123,8 @@ class MobileNetV2(nn.Module):
         layers: dict[str, nn.Module] = {}
         specs: dict[str, FeatureSpec] = {}
         channels = make_divisible(_STEM_CHANNELS * width_mult)
-        norm = {"norm_eps": norm_eps, "norm_momentum": norm_momentum}
-        layers["layer_1"] = ConvBNReLU6(3, channels, 3, stride=2, padding=padding, **norm)
+        conv = partial(ConvBNReLU6, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
+        layers["layer_1"] = conv(3, channels, 3, stride=2)
         specs["layer_1"] = FeatureSpec(channels, 2)
         total_stride, dilation = 2, 1
         for expand_ratio, base_channels, repeats, first_stride in _INVERTED_RESIDUALS:
@@ -139,8 +143,7 @@ class MobileNetV2(nn.Module):
                     expand_ratio=expand_ratio,
                     stride=stride,
                     dilation=dilation,
-                    padding=padding,
-                    **norm,
+                    conv=conv,
                 )
                 specs[name + _EXPANSION] = FeatureSpec(block.expanded_channels, total_stride)
                 total_stride, dilation, channels = (
@@ -150,7 +153,7 @@ class MobileNetV2(nn.Module):
                 )
                 layers[name], specs[name] = block, FeatureSpec(channels, total_stride)
         last = _LAST_CHANNELS * (width_mult if scale_last_layer else max(1.0, width_mult))
-        layers["layer_19"] = ConvBNReLU6(channels, make_divisible(last), padding=padding, **norm)
+        layers["layer_19"] = conv(channels, make_divisible(last))
         specs["layer_19"] = FeatureSpec(make_divisible(last), total_stride)
 
         for name in out_features:
@@ -199,7 +202,7 @@ class MobileNetV2(nn.Module):
     def _run(self, x: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
         found = {}
         for name, layer in self.layers.items():
-            if name + _EXPANSION in wanted:
+            if isinstance(layer, InvertedResidual) and name + _EXPANSION in wanted:
                 expanded = found[name + _EXPANSION] = layer.expand(x)
                 x = layer.contract(expanded, x)
             else:

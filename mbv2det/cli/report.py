@@ -72,6 +72,8 @@ def truth_beside(
     return side_by_side([left, draw_found(image, found, annotations.labels)])
 
 
-def draw_found(image: np.ndarray, found: Mapping[str, Any], labels: LabelMap) -> Image.Image:
+def draw_found(
+    image: np.ndarray, found: Mapping[str, Any], labels: LabelMap, min_score: float = PICTURE_SCORE
+) -> Image.Image:
     """The image with what every task found."""
-    return draw_detections(image, found["detection"], labels.names, PICTURE_SCORE)
+    return draw_detections(image, found["detection"], labels.names, min_score)

@@ -82,7 +82,7 @@ def train(settings: Settings) -> Path:
         tasks,
         config.optim,
         metrics={task.name: task.metric(validation) for task in tasks},
-        image_names=training.files,
+        image_names=training.image_ids.tolist(),
         header=encode_info(info),
     )
     data = DenseData(

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float64, Int64
 
 from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
-from mbv2det.metrics.ground_truth import GroundTruth
 from mbv2det.structures import Instances
 
 
@@ -146,19 +145,6 @@ class Annotations:
         """Index of the image that each object lies in."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
-    def ground_truth(self) -> GroundTruth:
-        """What metrics compare with: every box of the file, untouched."""
-        return GroundTruth(
-            class_names=self.labels.names,
-            num_images=len(self),
-            image=self.image_of_box(),
-            boxes=self.boxes,
-            labels=self.classes,
-            areas=self.areas,
-            crowd=self.crowd,
-            difficult=self.difficult,
-        )
-
     def report_boxes(self) -> None:
         """Counts boxes that training must clip or drop, where the image's size is annotated."""
         image = self.image_of_box()
@@ -185,4 +171,4 @@ def clip(boxes: Float64[np.ndarray, "N 4"], size: tuple[int, int]) -> Float64[np
 
 def has_area(boxes: Float64[np.ndarray, "N 4"]) -> Bool[np.ndarray, " N"]:
     """True where width and height are positive."""
-    return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return np.all(boxes[:, 2:] > boxes[:, :2], axis=1)

@@ -8,7 +8,7 @@ own seeding would give all transforms the same stream.
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -17,29 +17,9 @@ import albumentations as A
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
+from mbv2det.config import AugmentConfig
 from mbv2det.geometry import Frame
 from mbv2det.structures import Instances, Sample
-
-
-@dataclass(frozen=True)
-class AugmentSpec:
-    """Which augmentations are drawn, and how strongly. A probability of 0 switches one off.
-
-    Attributes:
-        flip: Probability of a horizontal flip.
-        photometric: Probability of each of brightness, contrast, saturation and hue jitter.
-        expand: Probability of zooming out: the image on a larger canvas of the mean colour.
-        expand_max: Largest side of the canvas, in sides of the image.
-        iou_crop: Whether to crop by overlap with an object, as SSD does.
-        crop_min_scale: Smallest side of a crop, in sides of the image.
-    """
-
-    flip: float = 0.5
-    photometric: float = 0.5
-    expand: float = 0.5
-    expand_max: float = 4.0
-    iou_crop: bool = True
-    crop_min_scale: float = 0.3
 
 
 class RandomExpand(A.DualTransform):
@@ -217,7 +197,7 @@ class Augment:
         seed: Of the run.
     """
 
-    def __init__(self, spec: AugmentSpec, fill: tuple[int, int, int], seed: int) -> None:
+    def __init__(self, spec: AugmentConfig, fill: tuple[int, int, int], seed: int) -> None:
         self._seed = seed
         self._transform = A.Compose(
             [

@@ -10,7 +10,7 @@ from mbv2det.data.dataset import AnnotatedImages, collate
 from mbv2det.data.sampler import OrderedShard, ShuffledShard
 from mbv2det.errors import ConfigError
 from mbv2det.preprocess import Preprocessor
-from mbv2det.structures import Batch, Sample
+from mbv2det.structures import Sample
 
 
 class DenseData(pl.LightningDataModule):
@@ -46,7 +46,7 @@ class DenseData(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled, augmented, in full batches: batch norm should not see a batch of one."""
         assert self.train is not None
         rank, world = self._place()
@@ -59,7 +59,7 @@ class DenseData(pl.LightningDataModule):
         data = AnnotatedImages(self.train, self.preprocessor, self.augment)
         return self._loader(data, sampler, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Sample]:
         """Every image once, in order."""
         sampler = OrderedShard(len(self.val), *self._place())
         return self._loader(AnnotatedImages(self.val, self.preprocessor), sampler)
@@ -75,7 +75,7 @@ class DenseData(pl.LightningDataModule):
         data: AnnotatedImages,
         sampler: ShuffledShard | OrderedShard,
         drop_last: bool = False,
-    ) -> DataLoader[Batch]:
+    ) -> DataLoader[Sample]:
         return DataLoader(
             data,
             batch_size=self.batch_size,

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from mbv2det.build import build_model, build_tasks
 from mbv2det.data.dataset import collate
 from mbv2det.data.images import read_image
+from mbv2det.errors import ConfigError
 from mbv2det.geometry import Frame
 from mbv2det.model import DensePredictor
 from mbv2det.preprocess import Preprocessor
@@ -68,7 +69,29 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Predictor:
     Raises:
         ConfigError: If the file is missing, damaged or foreign.
     """
-    state, info = load_weights(Path(path))
-    model = build_model(info.model, info.preprocess, info.labels)
-    model.load_state_dict(state)
+    model, info = load_model(Path(path))
     return Predictor(model, info, device)
+
+
+def load_model(path: Path) -> tuple[DensePredictor, WeightsInfo]:
+    """The network of a weights file, and what the file says about it.
+
+    Raises:
+        ConfigError: As `load`.
+    """
+    state, info = load_weights(path)
+    model = build_model(info.model, info.preprocess, info.labels)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name in sorted(expected.keys() | state.keys()):
+        found = state[name].shape if name in state else None
+        if found != expected.get(name):
+            raise ConfigError(
+                f"weights: {path}: {name}: expected {_shape(expected.get(name))}, "
+                f"got {_shape(found)}"
+            )
+    model.load_state_dict(state)
+    return model, info
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "no such tensor" if shape is None else f"shape {tuple(shape)}"

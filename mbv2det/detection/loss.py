@@ -9,7 +9,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -117,8 +116,3 @@ def focal_loss(
     target = target * matches.positive[..., None]
     loss = sigmoid_focal_loss(logits, target, alpha=alpha, gamma=gamma)
     return loss[matches.positive | matches.negative].sum()
-
-
-def class_loss(kind: str, **options: float) -> ClassLoss:
-    """The class loss called `softmax` or `focal`."""
-    return partial({"softmax": softmax_loss, "focal": focal_loss}[kind], **options)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from mbv2det.data.annotations import Annotations
+
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -35,6 +37,20 @@ class GroundTruth:
     areas: Float64[np.ndarray, " N"]
     crowd: Bool[np.ndarray, " N"]
     difficult: Bool[np.ndarray, " N"]
+
+    @classmethod
+    def of(cls, annotations: Annotations) -> "GroundTruth":
+        """Every object of a split as its files have it."""
+        return cls(
+            class_names=annotations.labels.names,
+            num_images=len(annotations),
+            image=annotations.image_of_box(),
+            boxes=annotations.boxes,
+            labels=annotations.classes,
+            areas=annotations.areas,
+            crowd=annotations.crowd,
+            difficult=annotations.difficult,
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

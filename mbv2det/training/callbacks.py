@@ -1,6 +1,5 @@
 """What happens around training: averaging, saving, pictures, reports."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from mbv2det.data.annotations import Annotations
+from mbv2det.files import write_json
 from mbv2det.structures import Batch
+from mbv2det.training.module import DenseModule, metrics_document
 
 
 class Ema(WeightAveraging):
@@ -38,10 +39,12 @@ class Ema(WeightAveraging):
 
         super().__init__(use_buffers=True, avg_fn=average)
 
-    def averaged_model(self) -> pl.LightningModule:
+    def averaged_model(self) -> DenseModule:
         """The module that holds the averages while training goes on."""
         assert self._average_model is not None
-        return self._average_model.module
+        averaged = self._average_model.module
+        assert isinstance(averaged, DenseModule)
+        return averaged
 
 
 class ShareBest(Callback):
@@ -66,6 +69,7 @@ class ShareBest(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compares with the best so far."""
+        assert isinstance(pl_module, DenseModule)
         score = float(trainer.callback_metrics["val/score"])
         if trainer.sanity_checking or score <= self.best:
             return
@@ -94,6 +98,7 @@ class ValidationLine(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints the averages and how long they took."""
+        assert isinstance(pl_module, DenseModule)
         if trainer.sanity_checking:
             return
         seconds = time.perf_counter() - self.started
@@ -181,21 +186,3 @@ class FaultReport(Callback):
             if (split, index) not in self.seen:
                 self.seen.add((split, index))
                 rank_zero_warn(f"{self.splits[split].path(index)}: {'; '.join(faults)}")
-
-
-def metrics_document(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of metrics.json: a block a task, and the number of images."""
-    images = max(block["images"] for block in results.values())
-    blocks = {
-        name: {key: value for key, value in block.items() if key != "images"}
-        for name, block in results.items()
-    }
-    return {**blocks, "images": images}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(path)

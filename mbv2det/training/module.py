@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import Metric, SumMetric
 
@@ -127,7 +128,7 @@ class DenseModule(pl.LightningModule):
         }
         return means | {"val/loss": sum(means.values())}
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The configured optimiser, with a schedule that steps with it."""
         optimizer = make_optimizer(self.model, self.optim)
         steps = self.trainer.estimated_stepping_batches
@@ -140,3 +141,13 @@ class DenseModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what it takes to use the checkpoint's weights without the configuration."""
         checkpoint["mbv2det"] = self.header
+
+
+def metrics_document(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of metrics.json: a block a task, and the number of images."""
+    images = max(block["images"] for block in results.values())
+    blocks = {
+        name: {key: value for key, value in block.items() if key != "images"}
+        for name, block in results.items()
+    }
+    return {**blocks, "images": images}

@@ -56,15 +56,15 @@ class RMSpropTF(Optimizer):
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
-                    self._step_one(param, group)
+                    self._step_one(param, param.grad, group)
         return loss
 
-    def _step_one(self, param: Tensor, group: dict[str, Any]) -> None:
+    def _step_one(self, param: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[param]
         if not state:
             state["square"] = torch.ones_like(param)
             state["momentum"] = torch.zeros_like(param)
-        grad = param.grad.add(param, alpha=group["weight_decay"])
+        grad = grad.add(param, alpha=group["weight_decay"])
         state["square"].lerp_(grad.square(), 1 - group["decay"])
         scaled = grad / (state["square"] + group["eps"]).sqrt()
         state["momentum"].mul_(group["momentum"]).add_(scaled, alpha=group["lr"])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mbv2det.config import EvalConfig, ModelConfig
 from mbv2det.errors import ConfigError
+from mbv2det.files import whole_file
 from mbv2det.labels import LabelMap
 from mbv2det.parsing import parse_dataclass
 from mbv2det.preprocess import PreprocessSpec
@@ -46,10 +47,8 @@ class WeightsInfo:
 def save_weights(path: Path, state: dict[str, Tensor], info: WeightsInfo) -> None:
     """Writes a file that appears whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    save_file(state, part, metadata={_KEY: encode_info(info), "format": "pt"})
-    part.replace(path)
+    with whole_file(path) as part:
+        save_file(state, part, metadata={_KEY: encode_info(info), "format": "pt"})
 
 
 def encode_info(info: WeightsInfo) -> str:

@@ -1,0 +1,127 @@
+"""`predict --weights FILE INPUT... --out DIR`: pictures and COCO results of what images show."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from mbv2det.cli.report import PICTURE_SCORE, draw_found
+from mbv2det.cli.session import console, one_line_errors, say
+from mbv2det.data.images import SUFFIXES, read_image
+from mbv2det.deploy.predictor import Predictor, load
+from mbv2det.errors import ConfigError, DataError
+from mbv2det.files import write_json
+from mbv2det.labels import LabelMap
+from mbv2det.structures import Detections
+
+_DESCRIPTION = """
+Finds objects in images. Writes a picture of each image with boxes, names and scores, and
+results.json: COCO's results format, [x, y, width, height] in pixels of the original image, with the
+class ids of the data set that the weights were trained on. No configuration is needed: the weights
+file carries all it takes.
+"""
+
+
+@one_line_errors
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files or folders of them")
+    parser.add_argument("--weights", required=True, help=".safetensors or .ckpt file")
+    parser.add_argument("--out", required=True, help="folder to write to")
+    parser.add_argument(
+        "--min-score",
+        type=float,
+        default=PICTURE_SCORE,
+        help="draw detections from this score up; results.json has all (default %(default)s)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default %(default)s)")
+    options = parser.parse_args(sys.argv[1:])
+    predict(
+        load(options.weights, options.device),
+        image_files([Path(p) for p in options.inputs]),
+        Path(options.out),
+        options.min_score,
+    )
+
+
+def image_files(inputs: Sequence[Path]) -> list[Path]:
+    """The images among files and folders, folders searched to any depth.
+
+    Raises:
+        ConfigError: For an input that does not exist, or if there is no image at all.
+    """
+    files: list[Path] = []
+    for path in inputs:
+        if not path.exists():
+            raise ConfigError(f"INPUT: expected an image or a folder, found none at {path}")
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files += [p for p in inside if not path.is_dir() or p.suffix.lower() in SUFFIXES]
+    if not files:
+        raise ConfigError(f"INPUT: no images ({', '.join(SUFFIXES)}) in {inputs[0]}")
+    return files
+
+
+def predict(predictor: Predictor, files: Sequence[Path], out: Path, min_score: float) -> None:
+    """Predicts every file; those that cannot be read are named at the end.
+
+    Raises:
+        DataError: If none could be read.
+    """
+    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
+    unreadable: list[str] = []
+    labels = predictor.info.labels
+    pictures = picture_paths(files, out / "pictures")
+    for file, picture in zip(track(files, "Predicting", console=console), pictures, strict=True):
+        try:
+            image, faults = read_image(file)
+        except DataError as error:
+            unreadable.append(str(error))
+            continue
+        for fault in faults:
+            say(f"{file}: {fault}")
+        found = predictor([image])[0]
+        draw_found(image, found, labels, min_score).save(picture)
+        results += coco_results(picture.stem, found["detection"], labels)
+    write_json(out / "results.json", results)
+    for line in unreadable:
+        say(f"left out: {line}")
+    if len(unreadable) == len(files):
+        raise DataError(f"none of the {len(files)} inputs is a readable image")
+    shown = sum(result["score"] >= min_score for result in results)
+    say(
+        f"{len(files) - len(unreadable)} images, {shown} objects scoring {min_score} or more: "
+        f"{out / 'pictures'}; all {len(results)} candidates: {out / 'results.json'}"
+    )
+
+
+def picture_paths(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Where each picture goes; equal names from different folders are numbered."""
+    taken: dict[str, int] = {}
+    paths = []
+    for file in files:
+        taken[file.stem] = taken.get(file.stem, 0) + 1
+        number = f"_{taken[file.stem]}" if taken[file.stem] > 1 else ""
+        paths.append(folder / f"{file.stem}{number}.png")
+    return paths
+
+
+def coco_results(stem: str, found: Detections, labels: LabelMap) -> list[dict[str, Any]]:
+    """COCO's results of one image; image_id is the file's stem, as a number where it is one."""
+    image_id: int | str = int(stem) if stem.isdecimal() else stem
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    return [
+        {
+            "image_id": image_id,
+            "category_id": labels.ids[label],
+            "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
+            "score": round(score, 5),
+        }
+        for (x0, y0, x1, y1), score, label in rows
+    ]
