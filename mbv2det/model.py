@@ -32,7 +32,7 @@ class Normalize(nn.Module):
 
     def forward(self, images: Shaped[Tensor, "B 3 H W"]) -> Shaped[Tensor, "B 3 H W"]:
         """Normalised float images."""
-        return (images.float() - self.mean) / self.std
+        return (images.to(self.mean.dtype) - self.mean) / self.std
 
 
 class DensePredictor(nn.Module):

@@ -6,12 +6,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
-
 from mbv2det.build import build_tasks, read_split
 from mbv2det.cli.report import print_results
-from mbv2det.cli.session import ConfigParser, Settings, one_line_errors, say, trainer_arguments
+from mbv2det.cli.session import ConfigParser, Settings, make_trainer, one_line_errors, say
 from mbv2det.data.datamodule import DenseData
 from mbv2det.data.shapes import ensure_shapes
 from mbv2det.deploy.predictor import load_model
@@ -70,16 +67,12 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         num_workers=data.num_workers,
         seed=settings.config.seed,
     )
-    bar = RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(20)
-    arguments = trainer_arguments(settings)
-    trainer = pl.Trainer(
-        **{
-            **arguments,
-            "logger": False,
-            "callbacks": [FaultReport({"val": split}), bar],
-            "enable_checkpointing": False,
-            "enable_model_summary": False,
-        }
+    trainer = make_trainer(
+        settings,
+        [FaultReport({"val": split})],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
     )
     started = time.perf_counter()
     trainer.validate(module, loader, verbose=False)

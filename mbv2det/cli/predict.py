@@ -87,7 +87,7 @@ def predict(predictor: Predictor, files: Sequence[Path], out: Path, min_score: f
         for fault in faults:
             say(f"{file}: {fault}")
         found = predictor([image])[0]
-        draw_found(image, found, labels, min_score).save(picture)
+        draw_found(image, found, labels, min_score).save(picture, quality=92)
         results += coco_results(picture.stem, found["detection"], labels)
     write_json(out / "results.json", results)
     for line in unreadable:
@@ -108,7 +108,7 @@ def picture_paths(files: Sequence[Path], folder: Path) -> list[Path]:
     for file in files:
         taken[file.stem] = taken.get(file.stem, 0) + 1
         number = f"_{taken[file.stem]}" if taken[file.stem] > 1 else ""
-        paths.append(folder / f"{file.stem}{number}.png")
+        paths.append(folder / f"{file.stem}{number}.jpg")
     return paths
 
 

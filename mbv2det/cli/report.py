@@ -23,21 +23,31 @@ PICTURE_SCORE = 0.3
 
 
 def print_results(metrics: Mapping[str, Any]) -> None:
-    """A table of averages and one of classes for each task, on standard output."""
+    """The averages of every task and its classes, on standard output."""
     console = Console()
     for task, block in metrics.items():
-        if not isinstance(block, Mapping):
-            continue
-        averages = {k: v for k, v in block.items() if not isinstance(v, Mapping)}
-        table = Table(title=f"{task}, {metrics['images']} images")
-        for name in averages:
-            table.add_column(name, justify="right")
-        table.add_row(*(_cell(v) for v in averages.values()))
-        console.print(table)
-        classes = Table("class", Column("AP", justify="right"), title=f"{task}, by class")
-        for name, value in block["per_class"].items():
-            classes.add_row(name, _cell(value))
-        console.print(classes)
+        if isinstance(block, Mapping):
+            averages = {k: v for k, v in block.items() if not isinstance(v, Mapping)}
+            console.print(_averages(f"{task}, {metrics['images']} images", averages))
+            console.print(_classes(block["per_class"]))
+
+
+def _averages(title: str, averages: Mapping[str, float | None], columns: int = 6) -> Table:
+    """Names over values, `columns` to a row: narrow enough for any terminal."""
+    table = Table(title=title, show_header=False)
+    names = list(averages)
+    for start in range(0, len(names), columns):
+        row = names[start : start + columns]
+        table.add_row(*(f"[bold]{name}" for name in row))
+        table.add_row(*(_cell(averages[name]) for name in row), end_section=True)
+    return table
+
+
+def _classes(per_class: Mapping[str, float | None]) -> Table:
+    table = Table("class", Column("AP", justify="right"))
+    for name, value in per_class.items():
+        table.add_row(name, _cell(value))
+    return table
 
 
 def _cell(value: float | None) -> str:

@@ -1,6 +1,8 @@
 """What the commands share: the parser of configurations, the run's parts, the ends of errors."""
 
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
@@ -17,6 +20,8 @@ from mbv2det.config import Config
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.parsing import OneLineParser, first_argument_as_config
 from mbv2det.training.module import NonFiniteLossError
+
+_PLAIN_REFRESH = 20  # batches between updates of a progress bar that is not on a terminal
 
 console = Console(stderr=True, soft_wrap=True)
 
@@ -109,16 +114,46 @@ class ConfigParser:
             name=name,
             given=frozenset(given),
             options=options,
-            yaml=self.parser.dump(namespace),
+            yaml=self.parser.dump(namespace, skip_validation=True),
         )
 
 
-def trainer_arguments(settings: Settings, **ours: Any) -> dict[str, Any]:
-    """Arguments for Lightning's Trainer: the user's, with our defaults where they are silent."""
-    arguments = {**settings.trainer, **ours, "use_distributed_sampler": False}
-    if arguments["precision"] is None:
-        arguments["precision"] = default_precision(arguments["accelerator"])
-    return arguments
+def make_trainer(settings: Settings, callbacks: Sequence[Callback], **ours: Any) -> Trainer:
+    """Lightning's trainer from the user's arguments, ours beneath them.
+
+    Args:
+        settings: Whose `trainer` part holds the user's arguments.
+        callbacks: Ours, after the user's own.
+        ours: Taken where the user's argument is not set.
+    """
+    quieten_lightning()
+    arguments = settings.trainer | {
+        key: value for key, value in ours.items() if settings.trainer[key] is None
+    }
+    bars: list[Callback] = []
+    if arguments["enable_progress_bar"] is not False:
+        bars = [RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(_PLAIN_REFRESH)]
+    return Trainer(
+        **arguments
+        | {
+            "callbacks": [*(arguments["callbacks"] or []), *callbacks, *bars],
+            # It would wrap our samplers in one that pads the epoch with uncounted repeats.
+            "use_distributed_sampler": False,
+        }
+    )
+
+
+def quieten_lightning() -> None:
+    """Silences advertisements and known noise; what a user should act on stays."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for noise in (
+        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 with a newer torch
+        r".*does not have many workers.*",
+        r"Experiment logs directory .* exists and is not empty.*",
+        r"Checkpoint directory .* exists and is not empty.*",
+        r".*is not supported by the model summary.*",
+    ):
+        warnings.filterwarnings("ignore", message=noise)
 
 
 def default_precision(accelerator: Any) -> str:

@@ -12,10 +12,9 @@ from lightning.pytorch.callbacks import (
     Callback,
     LearningRateMonitor,
     ModelCheckpoint,
-    RichProgressBar,
-    TQDMProgressBar,
 )
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import nn
 
@@ -27,7 +26,14 @@ from mbv2det.build import (
     read_split,
 )
 from mbv2det.cli.report import print_results, truth_beside, write_pictures
-from mbv2det.cli.session import ConfigParser, Settings, one_line_errors, say, trainer_arguments
+from mbv2det.cli.session import (
+    ConfigParser,
+    Settings,
+    default_precision,
+    make_trainer,
+    one_line_errors,
+    say,
+)
 from mbv2det.config import Config, ModelConfig
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
@@ -95,8 +101,17 @@ def train(settings: Settings) -> Path:
         seed=config.seed,
     )
     folder, checkpoint = run_folder(settings)
-    say(f"run folder: {folder}")
-    trainer = make_trainer(settings, folder, info, training, validation)
+    say(f"model: {parameter_count(model):,} parameters; run folder: {folder}")
+    batches = max(1, len(training) // config.data.batch_size)
+    trainer = make_trainer(
+        settings,
+        training_callbacks(settings, folder, info, training, validation),
+        precision=default_precision(settings.trainer["accelerator"]),
+        logger=_loggers(folder),
+        log_every_n_steps=min(50, batches),
+        enable_model_summary=False,
+        default_root_dir=str(folder),
+    )
     if trainer.is_global_zero:
         (folder / "config.yaml").write_text(settings.yaml)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
@@ -121,6 +136,11 @@ def read_splits(config: Config) -> tuple[Annotations, Annotations]:
     return training, validation
 
 
+def parameter_count(model: nn.Module) -> int:
+    """Trainable numbers."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def run_folder(settings: Settings) -> tuple[Path, Path | None]:
     """Folder of the run, and the checkpoint it continues from, if any."""
     root = Path(settings.trainer["default_root_dir"] or "runs")
@@ -129,40 +149,45 @@ def run_folder(settings: Settings) -> tuple[Path, Path | None]:
     return new_run(root, settings.name), None
 
 
-def make_trainer(
+def training_callbacks(
     settings: Settings,
     folder: Path,
     info: WeightsInfo,
     training: Annotations,
     validation: Annotations,
-) -> pl.Trainer:
-    """Lightning's trainer with the user's arguments and our callbacks and loggers."""
-    arguments = trainer_arguments(settings)
-    if arguments["logger"] is None:
-        arguments["logger"] = [
-            TensorBoardLogger(folder, name="", version=""),
-            CSVLogger(folder, name="", version=""),
-        ]
+) -> list[Callback]:
+    """Averaging, saving, pictures and reports."""
     decay = settings.config.optim.ema_decay
     ema = Ema(decay) if decay else None
     callbacks: list[Callback] = [
+        *([ema] if ema else []),
         ShareBest(folder, partial(_save, info), ema),
         ValidationLine(),
         PredictionPictures(validation, partial(_picture, validation)),
         FaultReport({"train": training, "val": validation}),
-        LearningRateMonitor("step"),
     ]
-    if arguments["enable_checkpointing"] is not False:
+    if settings.trainer["logger"] is not False:
+        callbacks.append(LearningRateMonitor("step"))
+    if settings.trainer["enable_checkpointing"] is not False:
         callbacks += _checkpoints(folder / "checkpoints")
-    if arguments["enable_progress_bar"] is not False:
-        callbacks.append(RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(20))
-    arguments["callbacks"] = [
-        *(arguments["callbacks"] or []),
-        *([ema] if ema else []),
-        *callbacks,
+    return callbacks
+
+
+def _loggers(folder: Path) -> list[Logger]:
+    """TensorBoard's events and metrics.csv."""
+    _keep_rows(folder / "metrics.csv")
+    return [
+        TensorBoardLogger(folder, name="", version=""),
+        CSVLogger(folder, name="", version=""),
     ]
-    arguments["default_root_dir"] = str(folder)
-    return pl.Trainer(**arguments)
+
+
+@rank_zero_only
+def _keep_rows(rows: Path) -> None:
+    """Puts the rows of a run that is resumed aside: the logger starts its file anew."""
+    if rows.is_file():
+        number = len(list(rows.parent.glob("metrics.before_resume_*.csv"))) + 1
+        rows.replace(rows.with_name(f"metrics.before_resume_{number}.csv"))
 
 
 def _checkpoints(folder: Path) -> list[Callback]:

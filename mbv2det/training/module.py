@@ -93,11 +93,15 @@ class DenseModule(pl.LightningModule):
             loss_sum.update(0.0)  # a process may come to have no image
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Any]]:
-        """Predictions of the batch's images by task, already counted by the metrics."""
+        """Predictions of the batch's images by task, already counted by the metrics.
+
+        Without the training's mixed precision, so that its numbers are those of `eval`.
+        """
         batch = batch.counted()
         if not len(batch):
             return {task.name: [] for task in self.tasks}
-        outputs = self(batch.images)
+        with torch.autocast(self.device.type, enabled=False):
+            outputs = self(batch.images)
         predictions = {}
         for task in self.tasks:
             found = predictions[task.name] = task.predict(outputs[task.name], batch.frames)
