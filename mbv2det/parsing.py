@@ -4,9 +4,10 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Any, NoReturn, TypeVar, get_args
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 from mbv2det.errors import ConfigError
 
@@ -14,7 +15,15 @@ Parsed = TypeVar("Parsed")
 
 
 class OneLineParser(ArgumentParser):
-    """A parser that ends in one line and exit code 2 on anything it does not understand."""
+    """A parser that ends in one line and exit code 2 on anything it does not understand.
+
+    Attributes:
+        file: The configuration file being read, for messages.
+        given: Keys that the command line itself gives.
+    """
+
+    file: str = ""
+    given: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -27,20 +36,63 @@ class OneLineParser(ArgumentParser):
         sys.exit(2)
 
     def explain(self, message: str) -> str:
-        """The library's message on one line, with the nearest known key where one is unknown."""
+        """The library's message on one line: where the key stands, and the nearest known one."""
         line = re.sub(r"\s+", " ", message).strip()
-        line = line.replace("<class '", "").replace("'>", "").replace("typing.", "")
-        for pattern in (r"unrecognized arguments: --([\w.]+)", r"[Kk]ey \"?'?([\w.]+)'?\"? is not"):
-            unknown = re.search(pattern, line)
-            if unknown:
-                near = difflib.get_close_matches(unknown[1], self.known_keys(), n=1, cutoff=0.6)
-                hint = f"; did you mean {near[0]!r}?" if near else "; see --help for every key"
-                return line + hint
-        return line
+        missing = re.search(r"File does not exist: '(.*)'", line)
+        if missing:
+            return f"{missing[1]}: expected a configuration file, found none"
+        key, fault = _fault(line)
+        if key is None:
+            return f"{self.file}: {line}" if self.file else line
+        where = f"{self.file}: " if self.file and key not in self.given else ""
+        if fault is not None:
+            return f"{where}{key}: {fault}"
+        near = difflib.get_close_matches(key, self.known_keys(), n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]!r}?" if near else "--help lists every key"
+        return f"{where}unknown key {key!r}; {hint}"
 
     def known_keys(self) -> list[str]:
         """Dotted names of every setting."""
-        return [action.dest for action in self._actions if action.dest != "help"]
+        keys = []
+        for action in self._actions:
+            keys.append(action.dest)
+            for kind in get_args(getattr(action, "_typehint", None)):
+                if is_dataclass(kind):
+                    keys += [f"{action.dest}.{field.name}" for field in fields(kind)]
+        return keys
+
+
+# jsonargparse's messages about one key. A fault of a nested value stands inside the message about
+# the whole, so the last match is the one that tells.
+_UNKNOWN = (
+    r"unrecognized arguments: --(?P<key>[\w.]+)",
+    r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
+    r"Parser key \"(?P<group>[\w.]+)\".*Option '(?P<key>[\w.]+)' is not accepted",
+    r"[Kk]ey '(?P<key>[\w.]+)' is not expected",
+    r"does not accept option '(?P<key>[\w.]+)'",
+)
+_WRONG_VALUE = (
+    r"Parser key \"(?P<group>[\w.]+)\".*Parser key \"(?P<key>[\w.]+)\": (?P<fault>.*?) - Expected",
+    r"Parser key \"(?P<key>[\w.]+)\": (?P<fault>.*)",
+)
+
+
+def _fault(line: str) -> tuple[str | None, str | None]:
+    """The dotted key that a message is about, and what is wrong with its value, if it exists."""
+    for pattern in (*_UNKNOWN, *_WRONG_VALUE):
+        found = re.search(pattern, line)
+        if found:
+            parts = found.groupdict()
+            key = ".".join(p for p in (parts.get("group"), parts["key"]) if p)
+            return key, _plain(parts["fault"]) if "fault" in parts else None
+    return None, None
+
+
+def _plain(fault: str) -> str:
+    """`expected ..., got ...` instead of the library's types and sentences."""
+    fault = re.sub(r"<class '([\w.]+)'>", r"\1", fault).replace("typing.", "")
+    fault = re.sub(r"Expected a (.*?)\. Got value: ", r"expected \1, got ", fault)
+    return re.sub(r"Literal\[(.*?)\]", r"one of \1", fault)
 
 
 def parse_dataclass(kind: type[Parsed], values: dict[str, Any]) -> Parsed:
@@ -56,11 +108,6 @@ def parse_dataclass(kind: type[Parsed], values: dict[str, Any]) -> Parsed:
     except Exception as error:
         line = re.sub(r"\s+", " ", str(error))
         raise ConfigError(f"{kind.__name__}: {line}") from None
-
-
-def as_dict(parser: ArgumentParser, namespace: Namespace) -> dict[str, Any]:
-    """Every setting as plain values, for comparing and printing."""
-    return parser.dump(namespace, format="dict", skip_none=False)
 
 
 def first_argument_as_config(arguments: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ Training and evaluation loop over tasks and know none of them by name.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torchmetrics import Metric
 
@@ -19,6 +19,7 @@ from mbv2det.metrics.ground_truth import GroundTruth
 from mbv2det.structures import Batch, Detections, LossTerms
 
 
+@runtime_checkable
 class Task(Protocol):
     """What the trainer and the evaluator ask of every task."""
 

@@ -100,14 +100,17 @@ class ConfigParser:
 
     def parse(self, arguments: Sequence[str]) -> Settings:
         """Reads the file, then the command line over it."""
-        namespace = self.parser.parse_args(first_argument_as_config(arguments))
+        given = {a.removeprefix("--").split("=")[0] for a in arguments if a.startswith("--")}
+        arguments = first_argument_as_config(arguments)
+        self.parser.given = frozenset(given)
+        self.parser.file = arguments[1] if arguments[:1] == ["--config"] else ""
+        namespace = self.parser.parse_args(arguments)
         if not namespace.config:
             self.parser.error("expected a configuration file as the first argument, got none")
         options = Namespace({name: namespace.pop(name, None) for name in self.own})
         name = Path(str(namespace.pop("config")[0])).stem
         built = self.parser.instantiate(namespace.clone())
         values = {key: getattr(built, key) for key in Config.__dataclass_fields__}
-        given = {a.removeprefix("--").split("=")[0] for a in arguments if a.startswith("--")}
         return Settings(
             config=Config(**values),
             trainer=namespace.trainer.as_dict(),
@@ -133,14 +136,13 @@ def make_trainer(settings: Settings, callbacks: Sequence[Callback], **ours: Any)
     bars: list[Callback] = []
     if arguments["enable_progress_bar"] is not False:
         bars = [RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(_PLAIN_REFRESH)]
-    return Trainer(
-        **arguments
-        | {
-            "callbacks": [*(arguments["callbacks"] or []), *callbacks, *bars],
-            # It would wrap our samplers in one that pads the epoch with uncounted repeats.
-            "use_distributed_sampler": False,
-        }
-    )
+    arguments["callbacks"] = [*(arguments["callbacks"] or []), *callbacks, *bars]
+    # Lightning would wrap our samplers in one that pads the epoch with repeats.
+    arguments["use_distributed_sampler"] = False
+    try:
+        return Trainer(**arguments)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"trainer: {error}") from None
 
 
 def quieten_lightning() -> None:

@@ -107,8 +107,8 @@ class RandomIoUCrop(A.DualTransform):
     ) -> dict[str, Any]:
         """Draws the crop: (top, left, bottom, right) in pixels."""
         height, width = params["shape"][:2]
-        boxes = np.asarray(data["bboxes"], np.float64).reshape(len(data["bboxes"]), -1)[:, :4]
-        boxes = boxes * [width, height, width, height]
+        boxes = np.asarray(data["bboxes"], np.float64)
+        boxes = boxes[:, :4] * [width, height, width, height] if len(boxes) else np.zeros((0, 4))
         while True:
             min_iou = self.min_ious[self.random_generator.integers(len(self.min_ious))]
             if min_iou >= 1:

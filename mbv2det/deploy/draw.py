@@ -38,13 +38,13 @@ def draw_detections(
     pen = ImageDraw.Draw(canvas)
     unit = max(1, round(min(canvas.size) / 240))
     font = ImageFont.load_default(size=max(10, 6 * unit + 4))
-    kept = [i for i, score in enumerate(found.scores.tolist()) if score >= min_score]
-    for i in reversed(kept):
-        left, top, right, bottom = found.boxes[i].tolist()
-        label = int(found.labels[i])
-        text = f"{names[label]} {float(found.scores[i]):.2f}" if show_scores else names[label]
-        pen.rectangle((left, top, right, bottom), outline=colour(label), width=unit + 1)
-        _tag(pen, (left, top), text, colour(label), font)
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    kept = [row for row in rows if row[1] >= min_score][::-1]
+    for box, _, label in kept:
+        pen.rectangle(box, outline=colour(label), width=unit + 1)
+    for box, score, label in kept:  # after all boxes, whose lines would strike names out
+        text = f"{names[label]} {score:.2f}" if show_scores else names[label]
+        _tag(pen, (box[0], box[1]), text, colour(label), font)
     return canvas
 
 

@@ -1,0 +1,358 @@
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from mbv2det.config import AugmentConfig
+from mbv2det.data.augment import Augment, RandomIoUCrop, admits
+from mbv2det.geometry import Frame
+from mbv2det.structures import Instances, Sample, SampleKey
+
+FILL = (124, 116, 104)
+GEOMETRY = AugmentConfig(photometric=0.0)
+FLIP = AugmentConfig(flip=1.0, photometric=0.0, expand=0.0, iou_crop=False)
+EXPAND = AugmentConfig(flip=0.0, photometric=0.0, expand=1.0, iou_crop=False)
+CROP = AugmentConfig(flip=0.0, photometric=0.0, expand=0.0)
+
+# Objects of several sizes that do not overlap, one up to the corner, in a scene of (H, W).
+SIZE = (120, 160)
+BOXES = np.array(
+    [[0, 0, 30, 24], [40, 10, 110, 90], [120, 20, 150, 70], [5, 60, 35, 110], [60, 95, 160, 120]],
+    np.float32,
+)
+
+
+def sample_of(image, boxes, epoch=0, index=0):
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    labels = np.arange(len(boxes))
+    instances = Instances(boxes, labels, labels % 2 == 1)
+    return Sample(SampleKey(epoch, index), image, instances, Frame(image.shape[:2]))
+
+
+def painted(boxes, size=SIZE):
+    """Black, with box i filled with a colour of its own."""
+    image = np.zeros((*size, 3), np.uint8)
+    for i, (x_min, y_min, x_max, y_max) in enumerate(np.asarray(boxes, int)):
+        image[y_min:y_max, x_min:x_max] = (200, 10 * i, 50)
+    return image
+
+
+def extent(image, colour):
+    """The box around the pixels of a colour."""
+    rows, columns = np.nonzero((image == colour).all(axis=2))
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def draws(config, count, boxes=BOXES, size=SIZE):
+    augment = Augment(config, FILL, seed=0)
+    image = painted(boxes, size)
+    return [augment(sample_of(image, boxes, epoch)) for epoch in range(count)]
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Flips, expansions and crops of one scene."""
+    return draws(GEOMETRY, 200)
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+def test_same_key_gives_the_same_sample(noise):
+    first, second = (
+        Augment(AugmentConfig(), FILL, 5)(sample_of(noise, [[3, 4, 30, 40]], 2, 7))
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.image, second.image)
+    np.testing.assert_array_equal(first.instances.boxes, second.instances.boxes)
+
+
+def test_earlier_samples_leave_no_trace(noise):
+    used, fresh = (Augment(AugmentConfig(), FILL, 5) for _ in range(2))
+    for index in range(5):
+        used(sample_of(noise, [[3, 4, 30, 40]], 0, index))
+    again = [augment(sample_of(noise, [[3, 4, 30, 40]], 2, 7)) for augment in (used, fresh)]
+    np.testing.assert_array_equal(again[0].image, again[1].image)
+
+
+def test_every_seed_epoch_and_index_has_its_own_stream(noise):
+    # Expansion draws a real number, so that no two streams agree by chance.
+    seen = {
+        Augment(EXPAND, FILL, seed)(sample_of(noise, [], epoch, index)).image.tobytes()
+        for seed, epoch, index in product(range(4), repeat=3)
+    }
+    assert len(seen) == 64
+
+
+def test_input_is_not_written_to(noise):
+    before = noise.copy()
+    for epoch in range(10):
+        Augment(AugmentConfig(), FILL, 0)(sample_of(noise, [[3, 4, 30, 40]], epoch))
+    np.testing.assert_array_equal(noise, before)
+
+
+def test_everything_off_changes_nothing(noise):
+    off = AugmentConfig(flip=0.0, photometric=0.0, expand=0.0, iou_crop=False)
+    found = Augment(off, FILL, 0)(sample_of(noise, [[3, 4, 30, 40]]))
+    np.testing.assert_array_equal(found.image, noise)
+    # Fractions of the image in float32, times at most 64.
+    np.testing.assert_allclose(found.instances.boxes, [[3, 4, 30, 40]], atol=1e-4)
+
+
+def test_flip_mirrors_columns_and_boxes(noise):
+    found = Augment(FLIP, FILL, 0)(sample_of(noise, [[3, 4, 30, 40]]))
+    np.testing.assert_array_equal(found.image, noise[:, ::-1])
+    # x: 64 - 30 and 64 - 3.
+    np.testing.assert_allclose(found.instances.boxes, [[34, 4, 61, 40]], atol=1e-4)
+
+
+def test_boxes_follow_the_pixels_of_their_objects(scenes):
+    kept = 0
+    for scene in scenes:
+        for box, label in zip(scene.instances.boxes, scene.instances.labels, strict=True):
+            kept += 1
+            # Crops and canvases are whole pixels; boxes pass through float32 fractions of < 700.
+            expected = extent(scene.image, (200, 10 * label, 50))
+            np.testing.assert_allclose(box, expected, rtol=0, atol=1e-3)
+    assert kept > len(scenes)
+
+
+def test_labels_and_ignore_stay_with_their_boxes(scenes):
+    for scene in scenes:
+        objects = scene.instances
+        np.testing.assert_array_equal(objects.ignore, objects.labels % 2 == 1)
+        colours = [scene.image[int(y), int(x), 1] for x, y in objects.boxes[:, :2] + 0.5]
+        assert colours == [10 * label for label in objects.labels]
+
+
+def test_objects_leave_only_by_a_crop_over_their_centre(scenes):
+    for scene in scenes:
+        for label in set(range(len(BOXES))) - set(scene.instances.labels.tolist()):
+            # With its centre outside, at most half of an object is left in one direction.
+            visible = (scene.image == (200, 10 * label, 50)).all(axis=2)
+            width, height = BOXES[label, 2:] - BOXES[label, :2]
+            columns, rows = visible.any(axis=0).sum(), visible.any(axis=1).sum()
+            assert columns <= width / 2 or rows <= height / 2
+
+
+def test_frame_is_that_of_the_new_image(scenes):
+    assert all(scene.frame == Frame(scene.image.shape[:2]) for scene in scenes)
+
+
+def test_canvas_has_the_colour_and_aspect_ratio_and_holds_the_whole_image(noise):
+    for epoch in range(30):
+        image = Augment(EXPAND, FILL, 0)(sample_of(noise, [], epoch)).image
+        height, width = image.shape[:2]
+        # Both sides are rounded down: 64 / 48 of the height, or one column of rounding off.
+        assert abs(width - height * 64 / 48) <= 64 / 48 + 1
+        assert 48 <= height <= 4 * 48
+        assert (image == FILL).all(axis=2).sum() >= height * width - 48 * 64
+        inside = (image != FILL).any(axis=2)
+        # All but the few pixels of the noise that happen to have the colour: 1 in 2^24.
+        assert inside.sum() >= 48 * 64 - 1
+
+
+def test_canvas_sides_are_drawn_evenly_up_to_the_largest(noise):
+    # Mean of uniform(1, 4) is 2.5, less 1/96 of rounding; 4 standard errors of 0.87 / sqrt(300).
+    augment = Augment(EXPAND, FILL, 0)
+    ratios = [augment(sample_of(noise, [], e)).image.shape[0] / 48 for e in range(300)]
+    assert abs(np.mean(ratios) - (2.5 - 1 / 96)) < 4 * 0.87 / np.sqrt(300)
+
+
+def test_flip_and_expansion_are_drawn_independently():
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:, :8] = (255, 0, 0)
+    image[:, 8:] = (0, 0, 255)
+    config = AugmentConfig(photometric=0.0, iou_crop=False)
+    augment = Augment(config, FILL, seed=0)
+    decisions = []
+    for epoch in range(400):
+        found = augment(sample_of(image, [], epoch)).image
+        red, blue = (extent(found, colour) for colour in ((255, 0, 0), (0, 0, 255)))
+        decisions.append((red[0] > blue[0], found.shape != image.shape))
+    flipped, expanded = np.array(decisions, float).T
+    # 4 standard errors of 400 draws: 0.5 / 20 of a share, 1 / 20 of a correlation. One canvas in
+    # 3 * 16 rounds down to the image's own size.
+    assert abs(flipped.mean() - 0.5) < 0.1
+    assert abs(expanded.mean() - 0.5 * 47 / 48) < 0.1
+    assert abs(np.corrcoef(flipped, expanded)[0, 1]) < 0.2
+
+
+def test_colour_distortions_are_drawn_independently():
+    # A colour whose green and blue are alike, which hue alone tells apart.
+    image = np.full((4, 4, 3), (160, 80, 80), np.uint8)
+    config = AugmentConfig(flip=0.0, expand=0.0, iou_crop=False)
+    augment = Augment(config, FILL, seed=0)
+    found = np.array([augment(sample_of(image, [], e)).image[0, 0] for e in range(400)], int)
+    untouched = (found == image[0, 0]).all(axis=1).mean()
+    # None of four at 1/2 each: 1/16; within 4 standard errors. A draw may round to no change, which
+    # only few do: another hundredth.
+    assert abs(untouched - 1 / 16) < 4 * np.sqrt(15 / 256 / 400) + 0.01
+    # Hue at 1/2, less the draws too small to be seen; 4 standard errors would be 0.1.
+    parted = (found[:, 1] != found[:, 2]).mean()
+    assert 0.35 < parted < 0.6
+
+
+def test_colour_distortions_leave_boxes_alone():
+    config = AugmentConfig(flip=0.0, expand=0.0, iou_crop=False, photometric=1.0)
+    (found,) = draws(config, 1)
+    assert (found.image != painted(BOXES)).any()
+    np.testing.assert_allclose(found.instances.boxes, BOXES, atol=1e-4)
+
+
+def kept_by_torchvision(count):
+    crop = v2.Compose([v2.RandomIoUCrop(), v2.SanitizeBoundingBoxes()])
+    image = tv_tensors.Image(torch.zeros(3, *SIZE, dtype=torch.uint8))
+    boxes = tv_tensors.BoundingBoxes(torch.from_numpy(BOXES), format="XYXY", canvas_size=SIZE)
+    target = {"boxes": boxes, "labels": torch.arange(len(BOXES))}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found = [crop(image, target) for _ in range(count)]
+    return [(*image.shape[-2:], len(target["labels"])) for image, target in found]
+
+
+@pytest.fixture(scope="module")
+def crops():
+    """(height, width, objects kept) of many crops, ours and torchvision's."""
+    count = 800
+    ours = [(*s.image.shape[:2], len(s.instances)) for s in draws(CROP, count)]
+    return np.array(ours), np.array(kept_by_torchvision(count))
+
+
+@pytest.mark.parametrize(
+    "statistic",
+    [
+        pytest.param(lambda rows: rows[:, 2] / len(BOXES), id="share of objects kept"),
+        pytest.param(lambda rows: rows[:, 0] * rows[:, 1], id="area"),
+        pytest.param(lambda rows: rows[:, 1] / rows[:, 0], id="aspect ratio"),
+        pytest.param(lambda rows: (rows[:, :2] == SIZE).all(axis=1), id="left alone"),
+    ],
+)
+def test_crops_are_distributed_as_torchvisions(crops, statistic):
+    first, second = (statistic(rows).astype(float) for rows in crops)
+    # 4 standard errors of the difference of the means.
+    error = np.sqrt((first.var() + second.var()) / len(first))
+    assert error > 0
+    assert abs(first.mean() - second.mean()) < 4 * error
+
+
+def iou_with_centre_inside(crop, box):
+    """One pair, by hand; 0 where the box's centre lies outside the crop."""
+    left, top, right, bottom = crop
+    x_min, y_min, x_max, y_max = box
+    x, y = (x_min + x_max) / 2, (y_min + y_max) / 2
+    if not (left < x < right and top < y < bottom):
+        return 0.0
+    shared = (min(right, x_max) - max(left, x_min)) * (min(bottom, y_max) - max(top, y_min))
+    areas = (right - left) * (bottom - top) + (x_max - x_min) * (y_max - y_min)
+    return shared / (areas - shared)
+
+
+@pytest.mark.parametrize("min_iou", [0.0, 0.1, 0.3, 0.5])
+def test_crops_admitted_are_those_of_brute_force(min_iou):
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 100, (200, 2))
+    crops = np.concatenate([corners, corners + rng.uniform(20, 100, (200, 2))], axis=1)
+    ious = [[iou_with_centre_inside(crop, box) for box in BOXES] for crop in crops]
+    best = np.max(ious, axis=1)
+    expected = (best > 0) & (best >= min_iou)
+    assert 0 < expected.sum() < 200
+    np.testing.assert_array_equal(admits(crops, BOXES, min_iou), expected)
+
+
+@pytest.mark.parametrize("min_iou", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9])
+def test_crop_overlaps_an_object_by_the_drawn_iou(min_iou):
+    boxes = np.concatenate([BOXES, [[20, 15, 150, 110]]])
+    transform = RandomIoUCrop(min_ious=(min_iou,))
+    transform.set_random_seed(0)
+    relative = boxes / [*SIZE[::-1], *SIZE[::-1]]
+    for _ in range(20):
+        drawn = transform.get_params_dependent_on_data({"shape": SIZE}, {"bboxes": relative})
+        top, left, bottom, right = drawn["crop"]
+        best = max(iou_with_centre_inside((left, top, right, bottom), box) for box in boxes)
+        assert best > 0
+        assert best >= min_iou - 1e-9  # the boxes pass through fractions of the image
+        assert 0 <= top < bottom <= SIZE[0]
+        assert 0 <= left < right <= SIZE[1]
+        assert 0.5 <= (right - left) / (bottom - top) <= 2
+
+
+def test_iou_of_one_leaves_the_image_alone():
+    transform = RandomIoUCrop(min_ious=(1.0,))
+    drawn = transform.get_params_dependent_on_data({"shape": SIZE}, {"bboxes": BOXES[:0]})
+    assert drawn == {"crop": (0, 0, *SIZE)}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (3, 2), (120, 160)])
+def test_images_without_objects_are_augmented(size):
+    for found in draws(AugmentConfig(), 30, boxes=BOXES[:0], size=size):
+        assert found.instances.boxes.shape == (0, 4)
+        assert len(found.instances) == 0
+        assert min(found.image.shape[:2]) >= 1
+
+
+def test_images_without_objects_are_cropped():
+    sizes = {found.image.shape for found in draws(CROP, 30, boxes=BOXES[:0])}
+    assert len(sizes) > 20
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 300)])
+def test_tiny_images_with_an_object_are_augmented(size):
+    boxes = np.array([[0, 0, size[1], size[0]]], np.float32)
+    for found in draws(AugmentConfig(expand=0.0), 30, boxes=boxes, size=size):
+        assert min(found.image.shape[:2]) >= 1
+
+
+def test_boxes_under_a_pixel_are_dropped():
+    boxes = [[10, 10, 10.5, 30], [10, 10, 30, 10.5], [10, 10, 12, 12]]
+    found = Augment(FLIP, FILL, 0)(sample_of(np.zeros((48, 64, 3), np.uint8), boxes))
+    assert found.instances.labels.tolist() == [2]
+
+
+def test_box_of_the_whole_image_stays_the_whole_image():
+    boxes = np.array([[0, 0, 160, 120]], np.float32)
+    for found in draws(CROP, 20, boxes=boxes):
+        height, width = found.image.shape[:2]
+        np.testing.assert_allclose(found.instances.boxes, [[0, 0, width, height]], atol=1e-3)
+
+
+@st.composite
+def scenes_with_edges(draw):
+    """An image size, and boxes of at least two pixels of which many touch the image's edge."""
+    height, width = draw(st.integers(2, 90)), draw(st.integers(2, 90))
+    boxes = []
+    for _ in range(draw(st.integers(0, 6))):
+        x_min = draw(st.sampled_from([0.0, width / 3, width - 2.0]))
+        y_min = draw(st.sampled_from([0.0, height / 7, height - 2.0]))
+        x_max = draw(st.sampled_from([float(width), min(width, x_min + 2)]))
+        y_max = draw(st.sampled_from([float(height), min(height, y_min + 2)]))
+        boxes.append([x_min, y_min, x_max, y_max])
+    return (height, width), boxes
+
+
+@settings(max_examples=40)
+@given(scenes_with_edges(), st.integers(0, 1000))
+def test_augmented_boxes_lie_in_the_image_and_have_a_pixel(scene, epoch):
+    size, boxes = scene
+    found = Augment(AugmentConfig(), FILL, 0)(
+        sample_of(np.zeros((*size, 3), np.uint8), boxes, epoch)
+    )
+    height, width = found.image.shape[:2]
+    objects = found.instances
+    assert found.image.dtype == np.uint8
+    assert found.image.flags.c_contiguous
+    assert objects.boxes.dtype == np.float32
+    assert (objects.boxes >= 0).all()
+    assert (objects.boxes <= [width, height, width, height]).all()
+    # Sides of at least one pixel, up to float32 rounding of coordinates below 400.
+    assert (objects.boxes[:, 2:] - objects.boxes[:, :2] > 1 - 1e-3).all()
+    assert set(objects.labels.tolist()) <= set(range(len(boxes)))

@@ -1,0 +1,56 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mbv2det.errors import DataError
+from mbv2det.labels import LabelMap
+
+# Ids with gaps, from zero, negative and beyond 64 bits.
+ID_LISTS = st.lists(st.integers(-1, 2**70), min_size=1, max_size=20, unique=True)
+
+
+@given(ID_LISTS)
+def test_ids_and_names_lead_back_to_their_label(ids):
+    labels = LabelMap(tuple(f"class {id_}" for id_ in ids), tuple(ids))
+    assert len(labels) == len(ids)
+    assert [labels.label_of_id[id_] for id_ in labels.ids] == list(range(len(ids)))
+    assert [labels.label_of_name[name] for name in labels.names] == list(range(len(ids)))
+
+
+def test_id_in_a_gap_has_no_label():
+    assert 2 not in LabelMap(("a", "b"), (1, 3)).label_of_id
+
+
+@pytest.mark.parametrize(
+    ("names", "ids", "message"),
+    [
+        ((), (), "at least one class"),
+        (("cat", "cat"), (1, 2), "the name 'cat' twice"),
+        (("cat", "dog"), (5, 5), "the id 5 twice"),
+        (("cat", "dog"), (1,), "an id a name, got 2 and 1"),
+    ],
+)
+def test_classes_that_contradict_are_refused(names, ids, message):
+    with pytest.raises(DataError, match=message):
+        LabelMap(names, ids)
+
+
+def test_choose_keeps_the_order_asked_for_and_the_ids():
+    chosen = LabelMap(("cat", "dog", "cow"), (17, 18, 21)).choose(["cow", "cat"])
+    assert chosen == LabelMap(("cow", "cat"), (21, 17))
+
+
+def test_choose_hints_at_the_nearest_name():
+    with pytest.raises(DataError, match=r"no class 'bycicle'.*did you mean 'bicycle'\?"):
+        LabelMap(("person", "bicycle"), (1, 2)).choose(["bycicle"])
+
+
+def test_choose_hints_at_nothing_where_nothing_is_near():
+    with pytest.raises(DataError) as caught:
+        LabelMap(("person", "bicycle"), (1, 2)).choose(["xyz"])
+    assert "did you mean" not in str(caught.value)
+
+
+def test_choose_refuses_a_name_given_twice():
+    with pytest.raises(DataError, match="'cat' twice"):
+        LabelMap(("cat", "dog"), (1, 2)).choose(["cat", "cat"])

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mbv2det.geometry import Frame
+from mbv2det.preprocess import IMAGENET_MEAN, Preprocessor, PreprocessSpec
+from mbv2det.structures import Instances, Sample, SampleKey
+
+
+def sample_of(image, boxes=(), frame=None):
+    boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    instances = Instances(boxes, np.arange(len(boxes)), np.zeros(len(boxes), dtype=bool))
+    size = (image.shape[0], image.shape[1])
+    return Sample(SampleKey(0, 0), image, instances, frame or Frame(size))
+
+
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def process(size, sample, resize="stretch", **spec):
+    return Preprocessor(PreprocessSpec(size, resize, **spec))(sample)
+
+
+def test_an_image_of_the_right_size_passes_unchanged():
+    sample = sample_of(noise(32, 48))
+    assert process((32, 48), sample) is sample
+
+
+def test_stretch_scales_each_axis_by_its_own_factor():
+    # 100 x 200 (h x w) to 320 x 320: y * 3.2, x * 1.6.
+    done = process((320, 320), sample_of(noise(100, 200), [[10, 20, 110, 70]]))
+    assert done.image.shape == (320, 320, 3)
+    assert done.frame == Frame((100, 200), (3.2, 1.6))
+    expected = [[16.0, 64.0, 176.0, 224.0]]
+    np.testing.assert_allclose(done.instances.boxes, expected, rtol=1e-6)  # float32
+
+
+def test_fit_scales_both_axes_alike_and_pads_below():
+    # The longer side decides: 320 / 200 = 1.6; content is 160 x 320.
+    done = process((320, 320), sample_of(noise(100, 200), [[10, 20, 110, 70]]), "fit")
+    assert done.image.shape == (320, 320, 3)
+    assert done.frame == Frame((100, 200), (1.6, 1.6))
+    expected = [[16.0, 32.0, 176.0, 112.0]]
+    np.testing.assert_allclose(done.instances.boxes, expected, rtol=1e-6)  # float32
+    assert (done.image[160:] == 128).all()
+    assert not (done.image[159] == 128).all()
+
+
+def test_fit_pads_on_the_right_of_a_tall_image():
+    done = process((320, 320), sample_of(noise(200, 100)), "fit")
+    assert (done.image[:, 160:] == 128).all()
+    assert not (done.image[:, 159] == 128).all()
+
+
+def test_fit_rounds_the_content_to_pixels_and_the_frame_follows():
+    # 75 x 100 by 0.32: 24 x 32; 77 x 100: 24.64, so 25 rows and a scale of 25 / 77.
+    done = process((32, 32), sample_of(noise(77, 100)), "fit")
+    assert (done.image[25:] == 128).all()
+    assert done.frame.scale == (25 / 77, 0.32)
+
+
+def test_fit_keeps_a_thin_image_one_pixel_wide():
+    done = process((32, 32), sample_of(noise(1000, 3)), "fit")
+    assert done.frame.scale == (0.032, 1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("mean", "fill"),
+    [
+        ((0.5, 0.5, 0.5), (128, 128, 128)),  # 127.5 rounds up
+        (IMAGENET_MEAN, (124, 116, 104)),  # 123.675, 116.28, 103.53
+        ((0.0, 1.0, 0.2), (0, 255, 51)),
+    ],
+)
+def test_padding_is_the_mean_colour(mean, fill):
+    assert PreprocessSpec((8, 8), mean=mean).fill == fill
+    done = process((8, 8), sample_of(np.zeros((2, 4, 3), np.uint8)), "fit", mean=mean)
+    assert (done.image[4:] == fill).all()
+
+
+@pytest.mark.parametrize("size", [(32, 48), (200, 160)])
+def test_resizing_is_antialiased_bilinear(size):
+    image = noise(90, 70)
+    expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(process(size, sample_of(image)).image, expected)
+
+
+def test_downscaling_averages_rather_than_picks():
+    # One-pixel stripes, 8 times smaller: antialiasing leaves grey, picking leaves 0 or 255.
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    done = process((8, 8), sample_of(stripes)).image.astype(int)
+    # The triangle filter weighs even and odd pixels equally but for the outermost columns.
+    assert abs(done[:, 1:-1] - 127.5).max() < 3
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "resize"),
+    [
+        ((240, 480), (80, 96), "stretch"),
+        ((240, 480), (96, 96), "fit"),
+        ((60, 90), (200, 240), "stretch"),
+    ],
+)
+def test_a_box_stays_on_its_pixels(source, target, resize):
+    height, width = source
+    box = np.array([width // 5, height // 4, width // 2, height * 3 // 4])
+    image = np.zeros((*source, 3), np.uint8)
+    image[box[1] : box[3], box[0] : box[2]] = 255
+    done = process(target, sample_of(image, [box]), resize, mean=(0.0, 0.0, 0.0))
+    light = done.image[..., 0] / 255
+    x_min, y_min, x_max, y_max = done.instances.boxes[0]
+    # First moments of a filtered rectangle are those of the rectangle. Its centre would move by
+    # half a pixel under the usual mistakes; rounding to 8 bits moves it by under a twentieth.
+    columns, rows = np.arange(target[1]) + 0.5, np.arange(target[0]) + 0.5
+    centre_x = (light.sum(axis=0) * columns).sum() / light.sum()
+    centre_y = (light.sum(axis=1) * rows).sum() / light.sum()
+    assert centre_x == pytest.approx((x_min + x_max) / 2, abs=0.05)
+    assert centre_y == pytest.approx((y_min + y_max) / 2, abs=0.05)
+    # And its area is the box's: half a pixel on one side of these would be over 1 %.
+    assert light.sum() == pytest.approx((x_max - x_min) * (y_max - y_min), rel=5e-3)
+
+
+def test_the_frame_follows_an_earlier_one():
+    # The working image is the original halved and shifted by (4, 6); it is then scaled by (3, 2).
+    earlier = Frame((500, 400), (0.5, 0.5), (4.0, 6.0))
+    done = process((300, 200), sample_of(noise(100, 100), frame=earlier))
+    assert done.frame == Frame((500, 400), (1.5, 1.0), (12.0, 12.0))
+
+
+@pytest.mark.parametrize("resize", ["stretch", "fit"])
+def test_the_frame_maps_original_boxes_to_the_moved_ones(resize):
+    boxes = [[10, 20, 110, 70], [0, 0, 200, 100]]
+    done = process((64, 96), sample_of(noise(100, 200), boxes), resize)
+    mapped = done.frame.boxes_to_working(np.array(boxes, dtype=np.float32))
+    np.testing.assert_allclose(done.instances.boxes, mapped, rtol=1e-6)  # float32
+
+
+def test_labels_and_roles_stay():
+    sample = sample_of(noise(10, 10), [[1, 1, 5, 5], [2, 2, 9, 9]])
+    done = process((20, 20), sample)
+    assert done.key == sample.key
+    np.testing.assert_array_equal(done.instances.labels, sample.instances.labels)
+    np.testing.assert_array_equal(done.instances.ignore, sample.instances.ignore)
+
+
+def test_no_objects_stay_no_objects():
+    assert process((20, 20), sample_of(noise(10, 10))).instances.boxes.shape == (0, 4)

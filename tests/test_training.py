@@ -1,0 +1,158 @@
+import json
+import re
+
+import pytest
+import torch
+import yaml
+from runs import run_command, write_config
+from safetensors.torch import load_file
+
+import mbv2det
+from mbv2det.build import build_model, build_tasks
+from mbv2det.config import BackboneConfig, EvalConfig, ModelConfig, OptimConfig
+from mbv2det.geometry import Frame
+from mbv2det.labels import LabelMap
+from mbv2det.preprocess import PreprocessSpec
+from mbv2det.structures import Batch, BoxTargets, SampleKey
+from mbv2det.training.callbacks import Ema
+from mbv2det.training.module import DenseModule, NonFiniteLossError, metrics_document
+
+
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    config = write_config(folder)
+    done = run_command("train", config)
+    return config, folder / "runs/tiny/1", done
+
+
+def test_a_run_leaves_what_the_design_promises(two_epochs):
+    _, run, _ = two_epochs
+    present = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
+    assert {
+        "config.yaml", "metrics.csv", "metrics.json", "best.safetensors",
+        "checkpoints/last.ckpt", "checkpoints/best.ckpt", "pictures/000001.png",
+    } <= present  # fmt: skip
+    assert any("tfevents" in name for name in present)
+
+
+def test_the_saved_configuration_trains_again_to_the_same_weights(two_epochs, tmp_path):
+    _, run, _ = two_epochs
+    again = tmp_path / "again.yaml"
+    again.write_text((run / "config.yaml").read_text())
+    run_command("train", again, f"--trainer.default_root_dir={tmp_path}")
+    first = load_file(run / "best.safetensors")
+    second = load_file(tmp_path / "again/1/best.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_resuming_after_one_epoch_equals_two_in_one_go(two_epochs, tmp_path):
+    config, run, _ = two_epochs
+    moved = f"--trainer.default_root_dir={tmp_path}"
+    # max_epochs stays 2, as the schedule's length depends on it; the run is cut by its steps.
+    run_command("train", config, moved, "--trainer.max_steps=2", "--optim.schedule=constant")
+    run_command("train", config, moved, "--resume=last", "--optim.schedule=constant")
+    straight = tmp_path / "straight"
+    run_command(
+        "train", config, f"--trainer.default_root_dir={straight}", "--optim.schedule=constant"
+    )
+    resumed = torch.load(tmp_path / "tiny/1/checkpoints/last.ckpt", weights_only=True)
+    unbroken = torch.load(straight / "tiny/1/checkpoints/last.ckpt", weights_only=True)
+    for part in ("state_dict", "current_model_state"):
+        for name, tensor in unbroken[part].items():
+            assert torch.equal(tensor, resumed[part][name]), (part, name)
+    assert list((tmp_path / "tiny/1").glob("metrics.before_resume_1.csv"))
+
+
+def test_eval_gives_the_numbers_that_training_measured(two_epochs, tmp_path):
+    config, run, _ = two_epochs
+    run_command("eval", config, "--weights", run / "best.safetensors", "--out", tmp_path / "m.json")
+    trained = json.loads((run / "metrics.json").read_text())["detection"]
+    measured = json.loads((tmp_path / "m.json").read_text())["detection"]
+    assert measured == trained
+
+
+def test_weights_bring_their_own_settings_to_eval(two_epochs, tmp_path):
+    config, run, _ = two_epochs
+    done = run_command(
+        "eval", config, "--weights", run / "best.safetensors",
+        "--eval.nms_iou=0.5", "--backbone.width_mult=1.0",
+    )  # fmt: skip
+    assert "eval.nms_iou: 0.6 in the weights, 0.5 asked for; the command line wins" in done.stderr
+
+
+def test_predict_needs_the_weights_only(two_epochs, tmp_path):
+    _, run, _ = two_epochs
+    images = yaml.safe_load((run / "config.yaml").read_text())["data"]["root"] + "/val"
+    run_command("predict", "--weights", run / "best.safetensors", images, "--out", tmp_path)
+    assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 5
+    results = json.loads((tmp_path / "results.json").read_text())
+    ids = mbv2det.load(run / "best.safetensors").info.labels.ids
+    assert {r["category_id"] for r in results} <= set(ids)
+    assert {r["image_id"] for r in results} <= {1, 2, 3, 4, 5}
+
+
+def test_the_averaged_weights_are_what_best_holds(two_epochs):
+    _, run, _ = two_epochs
+    state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    averaged, raw = state["state_dict"], state["current_model_state"]
+    assert any(not torch.equal(averaged[name], raw[name]) for name in averaged)
+    best = torch.load(run / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    shared = load_file(run / "best.safetensors")
+    assert all(torch.equal(best[f"model.{name}"], shared[name]) for name in shared)
+
+
+@pytest.mark.slow
+def test_four_images_are_learnt_by_heart(tmp_path):
+    config = write_config(tmp_path, num_train=4, num_val=1)
+    run_command(
+        "train", config, "--data.val.annotations=annotations/instances_train.json",
+        "--data.val.images=train", "--trainer.max_epochs=300",
+        "--trainer.check_val_every_n_epoch=100", "--backbone.width_mult=0.5",
+        "--data.image_size=[160,192]", "--optim.ema_decay=0.95",
+        "--augment.expand=0", "--augment.photometric=0", "--augment.iou_crop=false",
+    )  # fmt: skip
+    metrics = json.loads((tmp_path / "runs/tiny/1/metrics.json").read_text())
+    assert metrics["detection"]["AP"] > 0.9
+
+
+def test_ema_follows_the_ramp():
+    ema = Ema(0.5)
+    average = ema._kwargs["avg_fn"]
+    zero, one = torch.zeros(1), torch.ones(1)
+    # min(0.5, (1 + n) / (10 + n)): 2/11 after one step, 0.5 from the eighth on.
+    assert float(average(one, zero, torch.tensor(1))) == pytest.approx(2 / 11)
+    assert float(average(one, zero, torch.tensor(100))) == pytest.approx(0.5)
+    assert int(average(torch.tensor(3), torch.tensor(7), torch.tensor(5))) == 7
+
+
+def test_a_loss_that_is_not_finite_names_step_and_images():
+    config, labels = ModelConfig(BackboneConfig(width_mult=0.35)), LabelMap(("a",), (1,))
+    model = build_model(config, PreprocessSpec((64, 64)), labels)
+    torch.nn.init.constant_(model.heads["detection"].box_predictors[0][1].bias, torch.nan)
+    tasks = build_tasks(config, EvalConfig(), labels)
+    module = DenseModule(model, tasks, OptimConfig(), {}, ["first", "second"])
+    batch = Batch(
+        torch.zeros(2, 3, 64, 64, dtype=torch.uint8),
+        [SampleKey(0, 1), SampleKey(0, 0)],
+        [Frame((64, 64))] * 2,
+        BoxTargets(
+            torch.tensor([8.0, 8.0, 16.0, 16.0]).expand(2, 1, 4),
+            torch.zeros(2, 1, dtype=torch.int64),
+            torch.zeros(2, 1, dtype=torch.bool),
+        ),
+    )
+    with pytest.raises(NonFiniteLossError, match=r"step 0: .*boxes nan.*Images.*: second, first"):
+        module.training_step(batch, 0)
+
+
+def test_metrics_document_keeps_images_beside_the_blocks():
+    document = metrics_document({"detection": {"AP": 0.5, "images": 7}})
+    assert document == {"detection": {"AP": 0.5}, "images": 7}
+
+
+def test_progress_is_shown(two_epochs):
+    _, _, done = two_epochs
+    assert re.search(r"Epoch 1: 100%", done.stdout)
+    assert "AP50" in done.stdout
