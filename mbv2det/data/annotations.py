@@ -5,6 +5,7 @@ copied page by page as their reference counts are touched, a handful of arrays i
 """
 
 from collections import defaultdict
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -126,9 +127,10 @@ class Annotations:
         classes = target[self.classes]
         kept = classes >= 0
         image = self.image_of_box()
+        report = deepcopy(self.report)
         for row in np.flatnonzero(~kept):
             what = f"objects of other classes left out ({self.labels.names[self.classes[row]]})"
-            self.report.add(what, self.path(image[row]).name)
+            report.add(what, self.path(int(image[row])).name)
         counts = np.bincount(image[kept], minlength=len(self))
         return replace(
             self,
@@ -139,6 +141,7 @@ class Annotations:
             areas=self.areas[kept],
             crowd=self.crowd[kept],
             difficult=self.difficult[kept],
+            report=report,
         )
 
     def image_of_box(self) -> Int64[np.ndarray, " N"]:
@@ -160,7 +163,7 @@ class Annotations:
             ("boxes reaching out of the image by more than a pixel clipped", beyond & ~outside),
         ):
             for row in np.flatnonzero(rows):
-                self.report.add(what, self.path(image[row]).name)
+                self.report.add(what, self.path(int(image[row])).name)
 
 
 def clip(boxes: Float64[np.ndarray, "N 4"], size: tuple[int, int]) -> Float64[np.ndarray, "N 4"]:

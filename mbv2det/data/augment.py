@@ -204,7 +204,8 @@ class Augment:
                 *photometric(spec.photometric),
                 *([RandomExpand(spec.expand_max, fill, spec.expand)] if spec.expand else []),
                 *([RandomIoUCrop(spec.crop_min_scale)] if spec.iou_crop else []),
-                *([A.HorizontalFlip(p=spec.flip)] if spec.flip else []),
+                # Even at 0: the library warns of boxes that no transform can move.
+                A.HorizontalFlip(p=spec.flip),
             ],
             bbox_params=A.BboxParams(
                 format="pascal_voc",

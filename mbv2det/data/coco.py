@@ -1,11 +1,13 @@
 """COCO's instances JSON."""
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.files import existing_folder, listing
@@ -25,10 +27,7 @@ def read_coco(annotations: Path, images: Path) -> Annotations:
             category, or a missing image file.
     """
     content = _load(annotations)
-    categories = sorted(content["categories"], key=lambda c: c["id"])
-    labels = LabelMap(
-        tuple(str(c["name"]) for c in categories), tuple(int(c["id"]) for c in categories)
-    )
+    labels = _read_labels(annotations, content["categories"])
     _check_images(annotations, content["images"], images)
     # In the order of their ids, by which pycocotools breaks ties between equal scores.
     records = sorted(content["images"], key=lambda record: record["id"])
@@ -42,7 +41,7 @@ def read_coco(annotations: Path, images: Path) -> Annotations:
     order = np.argsort(image, kind="stable")
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)[order]
     counts = np.bincount(image, minlength=len(records))
-    areas = [float(a.get("area", w * h)) for a, (_, _, w, h) in zip(objects, xywh, strict=True)]
+    areas = [_area(annotations, a, box) for a, box in zip(objects, xywh, strict=True)]
     found = Annotations(
         name=str(annotations),
         labels=labels,
@@ -75,6 +74,17 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
+def _read_labels(path: Path, records: list[dict[str, Any]]) -> LabelMap:
+    for record in records:
+        if not isinstance(record.get("id"), int) or "name" not in record:
+            raise DataError(f"{path}: expected id and name of every category, got {record}")
+    records = sorted(records, key=lambda record: record["id"])
+    try:
+        return LabelMap(tuple(str(r["name"]) for r in records), tuple(r["id"] for r in records))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
 def _check_images(path: Path, records: list[dict[str, Any]], folder: Path) -> None:
     for record in records:
         if "id" not in record or "file_name" not in record:
@@ -94,18 +104,33 @@ def _check_images(path: Path, records: list[dict[str, Any]], folder: Path) -> No
 
 
 def _find(path: Path, record: dict[str, Any], key: str, known: dict[Any, int]) -> int:
-    if record.get(key) not in known:
+    value = record.get(key)
+    if not isinstance(value, int | str) or value not in known:
         raise DataError(
-            f"{path}: annotation {record.get('id')} has {key} {record.get(key)!r}, "
+            f"{path}: annotation {record.get('id')} has {key} {value!r}, "
             f"which is not among the file's {len(known)}"
         )
-    return known[record[key]]
+    return known[value]
 
 
 def _box(path: Path, record: dict[str, Any]) -> list[float]:
     box = record.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not np.isfinite(box).all():
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         raise DataError(
             f"{path}: annotation {record.get('id')}: expected bbox [x, y, width, height], got {box}"
         )
-    return box
+    return [float(value) for value in box]
+
+
+def _area(path: Path, record: dict[str, Any], box: Float64[np.ndarray, "4"]) -> float:
+    """The record's own, or its box's where it has none."""
+    area = record.get("area", float(box[2] * box[3]))
+    if not _is_number(area):
+        raise DataError(
+            f"{path}: annotation {record.get('id')}: expected a number as area, got {area!r}"
+        )
+    return float(area)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

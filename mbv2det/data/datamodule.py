@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import lightning.pytorch as pl
+import torch
 from torch.utils.data import DataLoader
 
 from mbv2det.data.annotations import Annotations
@@ -84,4 +85,5 @@ class DenseData(pl.LightningDataModule):
             collate_fn=collate,
             drop_last=drop_last,
             persistent_workers=self.num_workers > 0 and drop_last,
+            pin_memory=torch.cuda.is_available(),
         )

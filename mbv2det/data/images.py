@@ -1,5 +1,7 @@
 """Reading image files: the one reader of training, evaluation and prediction."""
 
+import struct
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +32,14 @@ def read_image(
         DataError: For a file that is missing or no image, or of another size than annotated.
     """
     try:
-        image, faults = _decode(path)
+        image, faults = _decode(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: expected an image file, found none") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: expected an image, got a file that is none") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from None
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if annotated_size is not None and upright.size[::-1] != annotated_size:
         upright = image
     if annotated_size is not None and upright.size[::-1] != annotated_size:
@@ -48,31 +50,40 @@ def read_image(
     return np.asarray(_rgb(upright)), faults
 
 
-def _decode(path: Path) -> tuple[Image.Image, tuple[str, ...]]:
-    image = Image.open(path)
+def _decode(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
+    image = Image.open(BytesIO(content))
     try:
         image.load()
     except OSError as error:
         if "truncated" not in str(error):
             raise
-        return _decode_truncated(path), ("truncated: the missing rows are grey",)
+        return _decode_truncated(content), ("truncated: what is missing is blank",)
     return image, ()
 
 
-def _decode_truncated(path: Path) -> Image.Image:
+def _decode_truncated(content: bytes) -> Image.Image:
     # PIL knows this tolerance only as a process-wide switch.
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
-        image = Image.open(path)
+        image = Image.open(BytesIO(content))
         image.load()
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
     return image
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except (struct.error, SyntaxError, TypeError, ValueError):
+        return image  # damaged tags, sound pixels
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # PIL would clip 16 bits to white instead of scaling
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # what PIL asks for before dropping the transparency
     return image.convert("RGB")
 
 

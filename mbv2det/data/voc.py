@@ -1,5 +1,7 @@
 """Pascal VOC's XML annotation."""
 
+import math
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +45,7 @@ class VOCSource:
         if not self.list_file.is_file():
             raise DataError(f"{self.list_file}: expected a list of image names, found none")
         lines = self.list_file.read_text().splitlines()
-        return [Path(line.split()[0]).stem for line in lines if line.strip()]
+        return [_listed_stem(line) for line in lines if line.strip()]
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,12 @@ def read_voc(sources: Sequence[VOCSource]) -> Annotations:
     return annotations
 
 
+def _listed_stem(line: str) -> str:
+    """The name in a line of a list, which VOC's lists of one class follow by -1, 0 or 1."""
+    name = re.sub(r"\s+(-1|0|1)$", "", line.strip())
+    return Path(name).stem if Path(name).suffix.lower() in (*SUFFIXES, ".xml") else Path(name).name
+
+
 def _images_by_stem(folder: Path) -> dict[str, str]:
     existing_folder(folder)
     names = sorted(listing(folder))
@@ -120,7 +128,10 @@ def _read_xml(path: Path) -> tuple[tuple[int, int], list[_Object]]:
         raise DataError(f"{path}: expected an annotation, found none") from None
     except ET.ParseError as error:
         raise DataError(f"{path}: expected XML, got {error}") from None
-    height, width = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
+    height, width = (
+        int(_number(path, side, root.findtext(f"size/{side}") or "0"))
+        for side in ("height", "width")
+    )
     return (height, width), [_read_object(path, node) for node in root.iter("object")]
 
 
@@ -128,13 +139,19 @@ def _read_object(path: Path, node: ET.Element) -> _Object:
     name = (node.findtext("name") or "").strip()
     if not name:
         raise DataError(f"{path}: expected a <name> in every <object>, got none")
-    corners = []
-    for tag in ("xmin", "ymin", "xmax", "ymax"):
-        text = node.findtext(f"bndbox/{tag}")
-        try:
-            corners.append(float(text or ""))
-        except ValueError:
-            raise DataError(f"{path}: {name}: expected a number in <{tag}>, got {text!r}") from None
-    x_min, y_min, x_max, y_max = corners
+    x_min, y_min, x_max, y_max = (
+        _number(path, tag, node.findtext(f"bndbox/{tag}"), f"{name}: ")
+        for tag in ("xmin", "ymin", "xmax", "ymax")
+    )
     difficult = (node.findtext("difficult") or "0").strip() == "1"
     return _Object(name, (x_min - 1, y_min - 1, x_max, y_max), difficult)
+
+
+def _number(path: Path, tag: str, text: str | None, where: str = "") -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{path}: {where}expected a number in <{tag}>, got {text!r}")
+    return value
