@@ -333,7 +333,7 @@ def exported():
     """A network, its export, and images of the exported size, which was never run before."""
     torch.manual_seed(0)
     model = randomise(detector(SOFTMAX, width_mult=0.35))
-    images = torch.randint(0, 256, (1, 3, 96, 160), dtype=torch.uint8)
+    images = torch.randint(0, 256, (1, 3, 96, 224), dtype=torch.uint8)
     return model, torch.export.export(model, (images,)).module(), images
 
 

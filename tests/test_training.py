@@ -48,7 +48,7 @@ def test_the_saved_configuration_trains_again_to_the_same_weights(two_epochs, tm
 
 
 def test_resuming_after_one_epoch_equals_two_in_one_go(two_epochs, tmp_path):
-    config, run, _ = two_epochs
+    config, _, _ = two_epochs
     moved = f"--trainer.default_root_dir={tmp_path}"
     # max_epochs stays 2, as the schedule's length depends on it; the run is cut by its steps.
     run_command("train", config, moved, "--trainer.max_steps=2", "--optim.schedule=constant")

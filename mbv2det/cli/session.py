@@ -154,6 +154,7 @@ def quieten_lightning() -> None:
         r"Experiment logs directory .* exists and is not empty.*",
         r"Checkpoint directory .* exists and is not empty.*",
         r".*is not supported by the model summary.*",
+        r".*sync_dist=True.*",  # our validation metrics are already those of all processes
     ):
         warnings.filterwarnings("ignore", message=noise)
 

@@ -52,7 +52,6 @@ class AnchorSpec:
         return [len(level) for level in self.shapes(num_levels)]
 
 
-@lru_cache(maxsize=64)
 def make_anchors(
     spec: AnchorSpec, grids: tuple[tuple[int, int], ...], image_size: tuple[int, int]
 ) -> Float[Tensor, "A 4"]:
@@ -64,8 +63,16 @@ def make_anchors(
         image_size: (H, W) of the network input.
 
     Returns:
-        xyxy in pixels of the network input, on the CPU. Cached: not to be written to.
+        xyxy in pixels of the network input, on the CPU. Not to be written to.
     """
+    return torch.from_numpy(_anchor_boxes(spec, grids, image_size))
+
+
+# Cached as an array: a tensor made while the network is exported is a fake one, and would stay.
+@lru_cache(maxsize=64)
+def _anchor_boxes(
+    spec: AnchorSpec, grids: tuple[tuple[int, int], ...], image_size: tuple[int, int]
+) -> Float[np.ndarray, "A 4"]:
     height, width = image_size
     levels = []
     for (rows, columns), shapes in zip(grids, spec.shapes(len(grids)), strict=True):
@@ -78,4 +85,4 @@ def make_anchors(
         centres = np.stack([x, y], axis=-1)[:, :, None]
         boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=-1)
         levels.append(boxes.reshape(-1, 4))
-    return torch.from_numpy(np.concatenate(levels)).float()
+    return np.concatenate(levels).astype(np.float32)

@@ -61,8 +61,9 @@ class Matcher:
 def assign_best_anchors(iou: Float[Tensor, "B N A"]) -> Int64[Tensor, "B A"]:
     """Gives each object one anchor, largest overlap first.
 
-    Every object proposes to its best free anchor, every anchor accepts its best proposal, and the
-    refused propose again: the greedy assignment by overlap, in a few rounds for the whole batch.
+    Every object proposes to its best free anchor, an anchor accepts the proposal that no open
+    object can better, and the refused propose again: the greedy assignment by overlap, in a few
+    rounds for the whole batch.
 
     Returns:
         The object that owns each anchor, or -1. Objects overlapping no free anchor own none.
@@ -73,6 +74,8 @@ def assign_best_anchors(iou: Float[Tensor, "B N A"]) -> Int64[Tensor, "B A"]:
         overlap, anchor = open_iou.max(dim=2, keepdim=True)
         proposals = torch.zeros_like(iou).scatter(2, anchor, overlap)
         accepted, box = proposals.max(dim=1)
+        # An anchor waits while an object that overlaps it more still proposes elsewhere.
+        accepted = accepted.where(accepted == open_iou.amax(dim=1), 0)
         owner = box.where(accepted > 0, owner)
         settled = torch.zeros_like(iou[..., 0], dtype=torch.bool)
         images, taken = (accepted > 0).nonzero(as_tuple=True)

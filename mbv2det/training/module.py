@@ -119,9 +119,9 @@ class DenseModule(pl.LightningModule):
         self.results = {name: metric.compute() for name, metric in self.metrics.items()}
         for block in self.results.values():
             scalars = {f"val/{k}": v for k, v in block.items() if isinstance(v, float)}
-            self.log_dict(scalars, rank_zero_only=True)
-        self.log("val/score", monitored(self.tasks, self.results), rank_zero_only=True)
-        self.log_dict(self._mean_losses(), rank_zero_only=True)
+            self.log_dict(scalars)
+        self.log("val/score", monitored(self.tasks, self.results))
+        self.log_dict(self._mean_losses())
 
     def _mean_losses(self) -> dict[str, float]:
         sums = {key: float(metric.compute()) for key, metric in self.loss_sums.items()}

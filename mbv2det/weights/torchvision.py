@@ -34,11 +34,13 @@ def torchvision_names(backbone: MobileNetV2) -> dict[str, str]:
         module, _, tensor = ours.rpartition(".")
         if module in modules:
             names[ours] = f"{modules[module]}.{tensor}"
+        else:  # classifier.1, where the backbone was built with one
+            names[ours] = ours
     return names
 
 
 def load_torchvision_backbone(backbone: MobileNetV2, path: Path) -> None:
-    """Fills a backbone from a torchvision state dict; the file's classifier is not needed.
+    """Fills a backbone from a torchvision state dict, and its classifier if it has one.
 
     Raises:
         ConfigError: If the file is none of torchvision's MobileNetV2, or of another width.
