@@ -54,7 +54,7 @@ class Preprocessor:
             return sample
         target = self._resized(size)
         image = Image.fromarray(sample.image).resize(target[::-1], Image.Resampling.BILINEAR)
-        moved = Frame(size, (target[0] / size[0], target[1] / size[1]))
+        moved = self.frame(size)
         instances = Instances(
             moved.boxes_to_working(sample.instances.boxes),
             sample.instances.labels,
@@ -69,6 +69,11 @@ class Preprocessor:
         return replace(
             sample, image=self._padded(np.asarray(image)), instances=instances, frame=frame
         )
+
+    def frame(self, size: tuple[int, int]) -> Frame:
+        """How the network's input lies over an image of this size."""
+        height, width = self._resized(size)
+        return Frame(size, (height / size[0], width / size[1]))
 
     def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
         """Size of the image's content within the network input."""

@@ -7,16 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
+import torch
 from torchmetrics import Metric
 
 from mbv2det.data.annotations import Annotations
 from mbv2det.detection.loss import SSDLoss
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.detection.postprocess import SSDPostprocess
-from mbv2det.geometry import Frame
+from mbv2det.geometry import Frame, pairwise_iou
 from mbv2det.metrics.detection_ap import DetectionAP
 from mbv2det.metrics.ground_truth import GroundTruth
+from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import Batch, Detections, LossTerms
+
+_PREVIEWED_IMAGES = 2000
 
 
 @runtime_checkable
@@ -36,6 +41,10 @@ class Task(Protocol):
     @property
     def loss_terms(self) -> Sequence[str]:
         """Names of the terms that `loss` gives."""
+        ...
+
+    def preview(self, outputs: Any, split: Annotations, preprocessor: Preprocessor) -> str:
+        """A line about how well the head suits the training split, from any raw outputs."""
         ...
 
     def loss(self, outputs: Any, batch: Batch) -> LossTerms:
@@ -65,6 +74,29 @@ class DetectionTask:
 
     ssd_loss: SSDLoss
     postprocess: SSDPostprocess
+
+    def preview(self, outputs: SSDOutputs, split: Annotations, preprocessor: Preprocessor) -> str:
+        """How many objects have anchors of about their size: few means other scales are needed."""
+        threshold = self.ssd_loss.matcher.threshold
+        images = np.unique(np.linspace(0, len(split) - 1, _PREVIEWED_IMAGES).astype(np.int64))
+        sizes = [(int(i), split.size(int(i))) for i in images]
+        boxes = [
+            preprocessor.frame(size).boxes_to_working(split.instances(i, size).boxes)
+            for i, size in sizes
+            if size is not None
+        ]
+        best = [
+            pairwise_iou(torch.from_numpy(found), outputs.anchors).amax(dim=1)
+            for found in boxes
+            if len(found)
+        ]
+        if not best:
+            return "anchors: no objects to compare them with"
+        covered = (torch.cat(best) >= threshold).float()
+        return (
+            f"anchors: {len(outputs.anchors)}; {covered.mean():.1%} of {len(covered)} objects "
+            f"overlap one by {threshold} or more, the others train their best one only"
+        )
 
     def loss(self, outputs: SSDOutputs, batch: Batch) -> LossTerms:
         """Box and class loss over the batch's matched anchors."""

@@ -1,13 +1,14 @@
 """`train CONFIG`: trains, keeps the best weights, shows what they find."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import (
     Callback,
     LearningRateMonitor,
@@ -41,7 +42,9 @@ from mbv2det.data.datamodule import DenseData
 from mbv2det.data.images import read_image
 from mbv2det.data.shapes import ensure_shapes
 from mbv2det.deploy.predictor import load
+from mbv2det.model import DensePredictor
 from mbv2det.preprocess import Preprocessor
+from mbv2det.tasks import Task
 from mbv2det.training.callbacks import (
     Ema,
     FaultReport,
@@ -100,6 +103,8 @@ def train(settings: Settings) -> Path:
         num_workers=config.data.num_workers,
         seed=config.seed,
     )
+    for line in previews(model, tasks, training, data.preprocessor):
+        say(line)
     folder, checkpoint = run_folder(settings)
     say(f"model: {parameter_count(model):,} parameters; run folder: {folder}")
     batches = max(1, len(training) // config.data.batch_size)
@@ -134,6 +139,21 @@ def read_splits(config: Config) -> tuple[Annotations, Annotations]:
         for line in split.report.lines():
             say(f"{word}: {line}")
     return training, validation
+
+
+@torch.no_grad()
+def previews(
+    model: DensePredictor,
+    tasks: Sequence[Task],
+    training: Annotations,
+    preprocessor: Preprocessor,
+) -> list[str]:
+    """A line of each task about the training split."""
+    height, width = preprocessor.spec.size
+    model.eval()
+    outputs = model(torch.zeros(1, 3, height, width, dtype=torch.uint8))
+    model.train()
+    return [task.preview(outputs[task.name], training, preprocessor) for task in tasks]
 
 
 def parameter_count(model: nn.Module) -> int:
