@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runs import run_command
+
+from mbv2det.build import build_model
+from mbv2det.cli.predict import coco_results, image_files, picture_paths
+from mbv2det.config import BackboneConfig, ModelConfig
+from mbv2det.deploy.draw import colour, draw_detections, side_by_side
+from mbv2det.errors import ConfigError
+from mbv2det.labels import LabelMap
+from mbv2det.preprocess import PreprocessSpec
+from mbv2det.structures import Detections
+from mbv2det.weights.files import WeightsInfo, save_weights
+
+FOUND = Detections(
+    torch.tensor([[10.0, 20.0, 50.0, 40.0], [0.0, 0.0, 5.0, 5.0]]),
+    torch.tensor([0.9, 0.1]),
+    torch.tensor([1, 0]),
+)
+LABELS = LabelMap(("cat", "dog"), (7, 90))
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    info = WeightsInfo(
+        ModelConfig(BackboneConfig(width_mult=0.35)), PreprocessSpec((96, 96)), LABELS
+    )
+    model = build_model(info.model, info.preprocess, info.labels)
+    save_weights(tmp_path / "w.safetensors", model.state_dict(), info)
+    return tmp_path / "w.safetensors"
+
+
+def test_results_are_xywh_with_the_data_sets_own_ids():
+    first, second = coco_results("000000000139", FOUND, LABELS)
+    assert first == {
+        "image_id": 139, "category_id": 90, "bbox": [10.0, 20.0, 40.0, 20.0], "score": 0.9
+    }  # fmt: skip
+    assert second["category_id"] == 7
+    assert coco_results("2008_000001", FOUND, LABELS)[0]["image_id"] == "2008_000001"
+
+
+def test_pictures_show_boxes_from_the_least_score_up():
+    grey = np.full((100, 120, 3), 128, np.uint8)
+    picture = np.asarray(draw_detections(grey, FOUND, LABELS.names, min_score=0.5))
+    # The lower edge of the dog's box: x 10..50 at y 40; the cat's at 0.1 is not drawn.
+    assert tuple(picture[40, 30]) == colour(1)
+    assert (picture[3, 5] == 128).all()
+    assert (picture[70:, 60:] == 128).all()
+
+
+def test_pictures_in_a_row_keep_their_sizes():
+    row = side_by_side([Image.new("RGB", (30, 20)), Image.new("RGB", (10, 40))], gap=4)
+    assert row.size == (44, 40)
+
+
+def test_inputs_are_files_and_folders_to_any_depth(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    for name in ("x.jpg", "a/y.PNG", "a/b/z.bmp", "a/notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    found = image_files([tmp_path / "x.jpg", tmp_path / "a"])
+    assert [p.name for p in found] == ["x.jpg", "z.bmp", "y.PNG"]
+    with pytest.raises(ConfigError, match=r"found none at .*nowhere"):
+        image_files([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no images"):
+        image_files([tmp_path / "empty"])
+
+
+def test_equal_names_from_two_folders_do_not_overwrite_each_other(tmp_path):
+    paths = picture_paths([tmp_path / "a/1.jpg", tmp_path / "b/1.jpg"], tmp_path)
+    assert [p.name for p in paths] == ["1.jpg", "1_2.jpg"]
+
+
+def test_predict_names_what_it_cannot_read_and_goes_on(weights, tmp_path):
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "12.png")
+    Image.new("L", (40, 50)).save(tmp_path / "grey.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    done = run_command("predict", "--weights", weights, tmp_path, "--out", tmp_path / "out")
+    assert "broken.jpg: expected an image, got a file that is none" in done.stderr
+    assert "2 images" in done.stderr
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert {r["image_id"] for r in results} == {12, "grey"}
+    for result in results:
+        x, y, width, height = result["bbox"]
+        limit = (50, 40) if result["image_id"] == 12 else (40, 50)
+        assert x >= 0
+        assert y >= 0
+        assert x + width <= limit[0] + 0.02  # rounded to two digits twice
+        assert y + height <= limit[1] + 0.02
+
+
+def test_predict_fails_where_nothing_can_be_read(weights, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    done = run_command(
+        "predict", "--weights", weights, tmp_path / "broken.jpg", "--out", tmp_path, check=False
+    )
+    assert done.returncode == 2
+    assert "none of the 1 inputs is a readable image" in done.stderr

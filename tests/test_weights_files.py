@@ -1,0 +1,127 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import mbv2det
+from mbv2det.build import build_model
+from mbv2det.config import BackboneConfig, DetectionHeadConfig, EvalConfig, HeadsConfig, ModelConfig
+from mbv2det.deploy.predictor import load_model
+from mbv2det.errors import ConfigError
+from mbv2det.labels import LabelMap
+from mbv2det.preprocess import PreprocessSpec
+from mbv2det.weights.files import WeightsInfo, load_weights, save_weights
+
+INFO = WeightsInfo(
+    model=ModelConfig(
+        BackboneConfig(width_mult=0.35), HeadsConfig(DetectionHeadConfig(class_loss="focal"))
+    ),
+    preprocess=PreprocessSpec((96, 128), "fit", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)),
+    labels=LabelMap(("cat", "dog"), (7, 90)),
+    eval=EvalConfig(nms_iou=0.45),
+    metrics={"detection": {"AP": 0.5, "per_class": {"cat": None, "dog": 0.5}}},
+)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    model = build_model(INFO.model, INFO.preprocess, INFO.labels)
+    path = tmp_path / "w.safetensors"
+    save_weights(path, model.state_dict(), INFO)
+    return model, path
+
+
+def test_a_share_file_gives_back_tensors_and_header(saved):
+    model, path = saved
+    state, info = load_weights(path)
+    assert info == INFO
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    assert not path.with_name("w.safetensors.part").exists()
+
+
+def test_load_gives_a_predictor_with_the_models_outputs(saved):
+    model, path = saved
+    predictor = mbv2det.load(path)
+    images = torch.randint(0, 256, (1, 3, 96, 128), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = model.eval()(images)["detection"].logits
+        assert torch.equal(predictor.model(images)["detection"].logits, expected)
+
+
+def test_a_checkpoint_of_a_run_loads_like_a_share_file(saved, tmp_path):
+    model, path = saved
+    state, info = load_weights(path)
+    checkpoint = tmp_path / "last.ckpt"
+    header = json.dumps({"format": 1, **_header(path)})
+    prefixed = {f"model.{name}": tensor for name, tensor in state.items()}
+    torch.save({"state_dict": prefixed, "mbv2det": header}, checkpoint)
+    again, same = load_weights(checkpoint)
+    assert same == info
+    assert again.keys() == model.state_dict().keys()
+
+
+def _header(path):
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as opened:
+        return json.loads(opened.metadata()["mbv2det"])
+
+
+def test_a_truncated_file_is_refused(saved):
+    _, path = saved
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ConfigError, match="not a whole safetensors file"):
+        load_weights(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="expected a file, found none"):
+        load_weights(tmp_path / "none.safetensors")
+
+
+def test_tensors_without_our_header_are_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(ConfigError, match="it has no header"):
+        load_weights(tmp_path / "a.safetensors")
+
+
+def test_another_format_is_refused(tmp_path):
+    save_file(
+        {"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"mbv2det": '{"format": 99}'}
+    )
+    with pytest.raises(ConfigError, match="expected format 1, got 99"):
+        load_weights(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("backbone.layers.layer_1.conv.weight"), "got no such tensor"),
+        (lambda s: s.update(extra=torch.zeros(1)), "extra: expected no such tensor"),
+        (
+            lambda s: s.update({"backbone.layers.layer_1.conv.weight": torch.zeros(2)}),
+            r"expected shape \(16, 3, 3, 3\), got shape \(2,\)",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(saved, change, message):
+    model, path = saved
+    state = dict(model.state_dict())
+    change(state)
+    save_weights(path, state, INFO)
+    with pytest.raises(ConfigError, match=message):
+        load_model(path)
+
+
+class _Trap:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path, capsys):
+    torch.save({"state_dict": _Trap()}, tmp_path / "trap.ckpt")
+    with pytest.raises(ConfigError, match="not a file of tensors"):
+        load_weights(tmp_path / "trap.ckpt")
+    assert "executed" not in capsys.readouterr().out
