@@ -11,7 +11,6 @@ from importlib import import_module
 from pathlib import Path
 
 from mbv2det.data.shapes import ShapesSpec, make_shapes
-from mbv2det.training import runs
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,7 +57,6 @@ def run_command(name: str, *arguments: object, check: bool = True) -> Done:
     out, err, code = io.StringIO(), io.StringIO(), 0
     old = sys.argv
     sys.argv = [f"{name}.py", *(str(a) for a in arguments)]
-    os.environ.pop(runs._VARIABLE, None)
     try:
         with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
             warnings.simplefilter("default")
@@ -67,7 +65,6 @@ def run_command(name: str, *arguments: object, check: bool = True) -> Done:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     finally:
         sys.argv = old
-        os.environ.pop(runs._VARIABLE, None)
     assert not check or code == 0, err.getvalue()
     return Done(code, out.getvalue(), err.getvalue())
 

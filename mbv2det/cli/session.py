@@ -42,6 +42,8 @@ def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
             _end(error, 2)
         except NonFiniteLossError as error:
             _end(error, 1)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
     return guarded
 

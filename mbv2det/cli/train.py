@@ -9,11 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    LearningRateMonitor,
-    ModelCheckpoint,
-)
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
@@ -78,7 +74,8 @@ def train(settings: Settings) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     training, validation = read_splits(config)
     info = WeightsInfo(
-        model=ModelConfig(config.backbone, config.heads),
+        # A share file tells nobody where its maker kept things.
+        model=ModelConfig(replace(config.backbone, weights=None), config.heads),
         preprocess=build_preprocess(config),
         labels=training.labels,
         eval=config.eval,

@@ -12,7 +12,7 @@ _VARIABLE = "MBV2DET_RUN_FOLDER"
 
 def new_run(root: Path, name: str) -> Path:
     """Makes the next free folder of a configuration."""
-    if _VARIABLE in os.environ:
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0 and _VARIABLE in os.environ:
         return Path(os.environ[_VARIABLE])
     number = max((_number(p) for p in (root / name).glob("*")), default=0) + 1
     return _announce(root / name / str(number))
