@@ -58,7 +58,7 @@ class ShapesSpec:
     """
 
     seed: int = 0
-    num_train: int = 600
+    num_train: int = 800
     num_val: int = 100
     size: tuple[int, int] = (240, 320)
 
