@@ -42,7 +42,7 @@ MIN_VISIBLE = 0.4
 OVERLAP_PROBABILITY = 0.34  # gives a quarter of the objects hidden by more than a fifth
 OVERLAP_HIDDEN = (0.22, 0.55)  # share of its victim that an overlapping shape hides
 STRAY_HIDDEN = 0.1  # share of any other object that it may hide besides
-MIN_CONTRAST = 100.0  # distance in RGB of a shape's mean colour from what it is painted on
+MIN_CONTRAST = 130.0  # distance in RGB of a shape's mean colour from what it is painted on
 SUPERSAMPLING = 4
 
 
@@ -172,7 +172,7 @@ def _mix(first: Canvas | Colour, second: Canvas | Colour, ratio: Map) -> Canvas:
 
 def _draw_surface(rng: np.random.Generator, size: tuple[int, int], behind: Colour) -> Canvas:
     """Draw a textured surface that stands out from the mean colour behind it."""
-    texture, tone = _draw_texture(rng, size), rng.choice([0.5, 0.6, 0.7, 1.3, 1.5])
+    texture, tone = _draw_texture(rng, size), rng.choice([0.7, 0.8, 1.2, 1.35])
     while True:
         first = _draw_colour(rng, max_saturation=1.0)
         second = np.clip(first * tone + rng.normal(0, 12, 3), 0, 255).astype(np.float32)
