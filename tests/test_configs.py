@@ -1,0 +1,45 @@
+"""Every configuration parses and builds the network that its header speaks of."""
+
+import pytest
+import torch
+from runs import ROOT
+
+from mbv2det.build import build_model, build_preprocess, build_tasks
+from mbv2det.cli.session import ConfigParser
+from mbv2det.labels import LabelMap
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+LABELS = LabelMap(tuple(f"class {i}" for i in range(80)), tuple(range(80)))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_a_configuration_builds_and_predicts(path):
+    config = ConfigParser("").parse([str(path)]).config
+    spec = build_preprocess(config)
+    model = build_model(config, spec, LABELS).eval()
+    images = torch.zeros(1, 3, *spec.size, dtype=torch.uint8)
+    with torch.no_grad():
+        outputs = model(images)
+    for task in build_tasks(config, config.eval, LABELS):
+        assert task.name in outputs
+
+
+def test_the_published_detector_has_the_published_size():
+    config = ConfigParser("").parse([str(ROOT / "configs/ssdlite_coco.yaml")]).config
+    model = build_model(config, build_preprocess(config), LABELS)
+    assert sum(p.numel() for p in model.parameters()) == 4_337_013
+    assert config.data.size == (320, 320)
+
+
+def test_a_saved_configuration_reads_back_the_same(tmp_path):
+    settings = ConfigParser("").parse([str(CONFIGS[0]), "--data.image_size=[320,512]"])
+    again = tmp_path / "config.yaml"
+    again.write_text(settings.yaml)
+    assert ConfigParser("").parse([str(again)]).config == settings.config
+
+
+def test_what_the_command_line_gives_wins_over_the_file():
+    settings = ConfigParser("").parse([str(CONFIGS[0]), "--optim.lr=0.5", "--trainer.max_epochs=1"])
+    assert settings.config.optim.lr == 0.5
+    assert settings.trainer["max_epochs"] == 1
+    assert settings.given == {"optim.lr", "trainer.max_epochs"}
