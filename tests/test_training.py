@@ -14,7 +14,7 @@ from mbv2det.geometry import Frame
 from mbv2det.labels import LabelMap
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.structures import Batch, BoxTargets, SampleKey
-from mbv2det.training.callbacks import Ema
+from mbv2det.training.callbacks import ramped_average
 from mbv2det.training.module import DenseModule, NonFiniteLossError, metrics_document
 
 
@@ -118,13 +118,17 @@ def test_four_images_are_learnt_by_heart(tmp_path):
 
 
 def test_ema_follows_the_ramp():
-    ema = Ema(0.5)
-    average = ema._kwargs["avg_fn"]
-    zero, one = torch.zeros(1), torch.ones(1)
     # min(0.5, (1 + n) / (10 + n)): 2/11 after one step, 0.5 from the eighth on.
-    assert float(average(one, zero, torch.tensor(1))) == pytest.approx(2 / 11)
-    assert float(average(one, zero, torch.tensor(100))) == pytest.approx(0.5)
-    assert int(average(torch.tensor(3), torch.tensor(7), torch.tensor(5))) == 7
+    for steps, kept in ((1, 2 / 11), (8, 0.5), (100, 0.5)):
+        averaged = [torch.ones(2)]
+        ramped_average(averaged, [torch.zeros(2)], torch.tensor(steps), decay=0.5)
+        assert averaged[0].tolist() == pytest.approx([kept, kept])
+
+
+def test_ema_takes_counters_as_they_are():
+    averaged = [torch.tensor(3)]
+    ramped_average(averaged, [torch.tensor(7)], torch.tensor(5), decay=0.5)
+    assert int(averaged[0]) == 7
 
 
 def test_a_loss_that_is_not_finite_names_step_and_images():

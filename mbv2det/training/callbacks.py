@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,7 @@ class Ema(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def average(averaged: Tensor, current: Tensor, num_averaged: Tensor) -> Tensor:
-            if not averaged.is_floating_point():
-                return current  # batch norm's counter of batches
-            now = min(decay, (1 + float(num_averaged)) / (10 + float(num_averaged)))
-            return averaged.lerp(current, 1 - now)
-
-        super().__init__(use_buffers=True, avg_fn=average)
+        super().__init__(use_buffers=True, multi_avg_fn=partial(ramped_average, decay=decay))
 
     def averaged_model(self) -> DenseModule:
         """The module that holds the averages while training goes on."""
@@ -45,6 +40,25 @@ class Ema(WeightAveraging):
         averaged = self._average_model.module
         assert isinstance(averaged, DenseModule)
         return averaged
+
+
+@torch.no_grad()
+def ramped_average(
+    averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor, decay: float
+) -> None:
+    """Moves averages towards the current values, in place.
+
+    Args:
+        averaged: Tensors of one type.
+        current: As many.
+        num_averaged: Steps already in the averages.
+        decay: Reached in the end.
+    """
+    steps = float(num_averaged)
+    if averaged[0].is_floating_point():
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + steps) / (10 + steps)))
+    else:  # batch norm's counters of batches
+        torch._foreach_copy_(averaged, current)
 
 
 class ShareBest(Callback):
