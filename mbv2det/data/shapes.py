@@ -121,7 +121,7 @@ def _draw_coverage(rng: np.random.Generator, label: int, size: tuple[int, int]) 
         axes = [(stretch * np.cos(angle), stretch * np.sin(angle)), (-np.sin(angle), np.cos(angle))]
         contours = [contour @ np.array(axes) for contour in SILHOUETTES[CLASSES[label]]]
         corner, extent = contours[0].min(axis=0), np.ptp(contours[0], axis=0)
-        side = low * (high / low) ** rng.beta(3.0, 1.6) * np.sqrt(size[0] * size[1])
+        side = low * (high / low) ** rng.beta(3.4, 1.4) * np.sqrt(size[0] * size[1])
         scale = side / np.sqrt(extent.prod())
         width, height = (int(length) for length in np.ceil(extent * scale))
         fine = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
