@@ -49,22 +49,13 @@ def conv2d(
     padding: Padding = "symmetric",
 ) -> nn.Conv2d:
     """A convolution whose output has ceil(size / stride) cells, under either padding rule."""
-    if padding == "same":
-        return Conv2dSame(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-        )
-    return nn.Conv2d(
+    kind = Conv2dSame if padding == "same" else nn.Conv2d
+    return kind(
         in_channels,
         out_channels,
         kernel_size,
         stride=stride,
-        padding=dilation * (kernel_size - 1) // 2,
+        padding=0 if padding == "same" else dilation * (kernel_size - 1) // 2,
         dilation=dilation,
         groups=groups,
         bias=bias,
