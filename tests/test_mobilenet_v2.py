@@ -405,9 +405,19 @@ def test_loading_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_
 # Training, errors, surroundings
 
 
+def test_residual_blocks_start_as_the_identity():
+    block = MobileNetV2().layers["layer_4"]
+    assert block.has_residual
+    x = torch.rand(2, 24, 8, 8)
+    assert torch.equal(block(x), x)
+
+
 def test_every_parameter_gets_a_finite_gradient():
     torch.manual_seed(0)
     net = MobileNetV2(0.35, num_classes=5)
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.ones_(norm.weight)  # at the start residual blocks pass nothing on
     net.classify(images(64, 64, count=2)).square().sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
