@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from runs import run_command, write_config
+from runs import run_command, run_tool, write_config
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def config(tmp_path_factory):
     [
         (["--data.rot=x"], "did you mean 'data.root'?"),
         (["--optim.lr=fast"], "optim.lr"),
-        (["--backbone.output_stride=7"], "Literal[8, 16, 32]"),
+        (["--backbone.output_stride=7"], "expected one of 8, 16, 32, got 7"),
         (["--trainer.max_epoch=1"], "did you mean 'trainer.max_epochs'?"),
         (["--data.root=nowhere"], "data.root: expected a folder, found none at nowhere"),
         (["--data.train.images=trane"], "did you mean"),
@@ -69,8 +69,8 @@ def test_a_truncated_image_is_named_and_trained_on(tmp_path):
     config = write_config(tmp_path, num_train=4)
     image = tmp_path / "shapes/train/000002.jpg"
     image.write_bytes(image.read_bytes()[:-2000])
-    done = run_command("train", config, "--trainer.max_epochs=1")
-    assert "000002.jpg: truncated" in done.stderr
+    done = run_tool("train", config, "--trainer.max_epochs=1")
+    assert done.stderr.count("000002.jpg: truncated") == 1
 
 
 def test_an_undecodable_image_ends_in_one_line_even_from_a_worker(tmp_path):

@@ -59,10 +59,10 @@ def write_pictures(
 ) -> None:
     """Truth and prediction side by side, for images spread over the split."""
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = np.unique(np.linspace(0, len(annotations) - 1, count).astype(int))
+    chosen = np.unique(np.linspace(0, len(annotations) - 1, count).astype(int)).tolist()
     for index in track(chosen, "Drawing predictions", transient=True):
         image, _ = read_image(annotations.path(index), annotations.size(index))
-        picture = truth_beside(image, annotations, int(index), predictor([image])[0])
+        picture = truth_beside(image, annotations, index, predictor([image])[0])
         picture.save(folder / f"{annotations.path(index).stem}.png")
 
 

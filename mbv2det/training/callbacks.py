@@ -1,5 +1,6 @@
 """What happens around training: averaging, saving, pictures, reports."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
@@ -40,6 +40,10 @@ class Ema(WeightAveraging):
         averaged = self._average_model.module
         assert isinstance(averaged, DenseModule)
         return averaged
+
+
+# From whichever process meets the file: Lightning's warnings come from the first one only.
+_LOG = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -199,4 +203,4 @@ class FaultReport(Callback):
         for index, faults in batch.faults.items():
             if (split, index) not in self.seen:
                 self.seen.add((split, index))
-                rank_zero_warn(f"{self.splits[split].path(index)}: {'; '.join(faults)}")
+                _LOG.warning("%s: %s", self.splits[split].path(index), "; ".join(faults))
