@@ -8,6 +8,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mbv2det.backbones.layers import Padding
+from mbv2det.errors import ConfigError
+
+
+def _expect(key: str, value: object, fine: bool, expected: str) -> None:
+    if not fine:
+        raise ConfigError(f"{key}: expected {expected}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,11 @@ class DataConfig:
     batch_size: int = 16
     num_workers: int = 2
 
+    def __post_init__(self) -> None:
+        _expect("data.batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        _expect("data.num_workers", self.num_workers, self.num_workers >= 0, "at least 0")
+        _expect("data.image_size", self.image_size, min(self.size) >= 32, "at least 32 pixels")
+
     @property
     def size(self) -> tuple[int, int]:
         """image_size as (height, width)."""
@@ -143,6 +154,14 @@ class AugmentConfig:
     expand_max: float = 4.0
     iou_crop: bool = True
     crop_min_scale: float = 0.3
+
+    def __post_init__(self) -> None:
+        for key in ("flip", "photometric", "expand"):
+            value = getattr(self, key)
+            _expect(f"augment.{key}", value, 0 <= value <= 1, "a probability")
+        _expect("augment.expand_max", self.expand_max, self.expand_max >= 1, "at least 1")
+        scale = self.crop_min_scale
+        _expect("augment.crop_min_scale", scale, 0 < scale <= 1, "above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -174,6 +193,12 @@ class OptimConfig:
     backbone_lr_mult: float = 1.0
     ema_decay: float = 0.9998
 
+    def __post_init__(self) -> None:
+        _expect("optim.lr", self.lr, self.lr > 0, "above 0")
+        _expect("optim.ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 to below 1")
+        for key in ("warmup_steps", "momentum", "weight_decay", "backbone_lr_mult"):
+            _expect(f"optim.{key}", getattr(self, key), getattr(self, key) >= 0, "at least 0")
+
 
 @dataclass(frozen=True)
 class EvalConfig:
@@ -188,6 +213,12 @@ class EvalConfig:
     score_threshold: float = 0.001
     nms_iou: float = 0.6
     max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        for key in ("score_threshold", "nms_iou"):
+            value = getattr(self, key)
+            _expect(f"eval.{key}", value, 0 <= value <= 1, "from 0 to 1")
+        _expect("eval.max_detections", self.max_detections, self.max_detections >= 1, "at least 1")
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ class OneLineParser(ArgumentParser):
         where = f"{self.file}: " if self.file and key not in self.given else ""
         if fault is not None:
             return f"{where}{key}: {fault}"
+        if key.endswith((".yaml", ".yml")):
+            return f"{key}: expected CONFIG as the first argument, before the options"
         near = difflib.get_close_matches(key, self.known_keys(), n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else "--help lists every key"
         return f"{where}unknown key {key!r}; {hint}"
@@ -65,7 +67,7 @@ class OneLineParser(ArgumentParser):
 # jsonargparse's messages about one key. A fault of a nested value stands inside the message about
 # the whole, so the last match is the one that tells.
 _UNKNOWN = (
-    r"unrecognized arguments: --(?P<key>[\w.]+)",
+    r"unrecognized arguments: (--)?(?P<key>[\w./-]+)",
     r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
     r"Parser key \"(?P<group>[\w.]+)\".*Option '(?P<key>[\w.]+)' is not accepted",
     r"[Kk]ey '(?P<key>[\w.]+)' is not expected",

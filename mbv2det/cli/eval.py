@@ -2,13 +2,14 @@
 
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from mbv2det.build import build_tasks, read_split
 from mbv2det.cli.report import print_results
 from mbv2det.cli.session import ConfigParser, Settings, make_trainer, one_line_errors, say
+from mbv2det.config import EvalConfig, ModelConfig
 from mbv2det.data.datamodule import DenseData
 from mbv2det.data.shapes import ensure_shapes
 from mbv2det.deploy.predictor import load_model
@@ -22,7 +23,7 @@ _DESCRIPTION = """
 Measures weights on the validation split of a configuration.
 
 The weights bring their own architecture, preprocessing, classes and thresholds; CONFIG names the
-data. eval.* and data.image_size given on the command line override what the weights say.
+data. eval.*, data.image_size and data.resize on the command line override what the weights say.
 """
 
 
@@ -89,25 +90,48 @@ def evaluate(settings: Settings) -> dict[str, Any]:
 
 
 def overridden(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
-    """What the weights say, with the command line's thresholds and size; differences are said."""
+    """What the weights say, with the command line's thresholds, size and resize rule.
+
+    Every setting of the configuration that is set aside is said.
+    """
     config = settings.config
-    thresholds = stored.eval
-    for field in fields(thresholds):
-        asked, kept = getattr(config.eval, field.name), getattr(thresholds, field.name)
-        if f"eval.{field.name}" in settings.given:
-            thresholds = replace(thresholds, **{field.name: asked})
-        _say_difference(f"eval.{field.name}", kept, asked, settings)
-    preprocess = stored.preprocess
-    if "data.image_size" in settings.given:
-        preprocess = replace(preprocess, size=config.data.size)
-    _say_difference("data.image_size", stored.preprocess.size, config.data.size, settings)
-    return replace(stored, eval=thresholds, preprocess=preprocess)
+    _say_architecture(stored, settings)
+    thresholds = {
+        field.name: _winner(
+            f"eval.{field.name}",
+            getattr(stored.eval, field.name),
+            getattr(config.eval, field.name),
+            settings,
+        )
+        for field in fields(stored.eval)
+    }
+    spec = stored.preprocess
+    preprocess = replace(
+        spec,
+        size=_winner("data.image_size", spec.size, config.data.size, settings),
+        resize=_winner("data.resize", spec.resize, config.data.resize, settings),
+    )
+    return replace(stored, eval=EvalConfig(**thresholds), preprocess=preprocess)
 
 
-def _say_difference(key: str, stored: Any, asked: Any, settings: Settings) -> None:
+def _winner(key: str, stored: Any, asked: Any, settings: Settings) -> Any:
+    """The command line's value if it gave one, else the weights'; a difference is said."""
+    given = any(key == g or key.startswith(f"{g}.") for g in settings.given)
     if stored != asked:
-        winner = "command line" if key in settings.given else "weights"
+        winner = "command line" if given else "weights"
         say(f"{key}: {stored} in the weights, {asked} asked for; the {winner} wins")
+    return asked if given else stored
+
+
+def _say_architecture(stored: WeightsInfo, settings: Settings) -> None:
+    """Says where the configuration's network or classes differ from the weights' own."""
+    config = settings.config
+    asked = asdict(ModelConfig(replace(config.backbone, weights=None), config.heads))
+    for part, values in asdict(stored.model).items():
+        if values != asked[part]:
+            say(f"{part}: {values} in the weights; they keep it, whatever was asked for")
+    if config.data.classes not in ("auto", stored.labels.names):
+        say(f"data.classes: the weights keep theirs: {', '.join(stored.labels.names)}")
 
 
 def conclude(document: dict[str, Any], settings: Settings) -> None:

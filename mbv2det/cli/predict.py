@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,11 @@ def image_files(inputs: Sequence[Path]) -> list[Path]:
     for path in inputs:
         if not path.exists():
             raise ConfigError(f"INPUT: expected an image or a folder, found none at {path}")
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        files += [p for p in inside if not path.is_dir() or p.suffix.lower() in SUFFIXES]
+        if path.is_dir():
+            inside = sorted(path.rglob("*"))
+            files += [p for p in inside if p.is_file() and p.suffix.lower() in SUFFIXES]
+        else:
+            files.append(path)
     if not files:
         raise ConfigError(f"INPUT: no images ({', '.join(SUFFIXES)}) in {inputs[0]}")
     return files
@@ -103,13 +107,11 @@ def predict(predictor: Predictor, files: Sequence[Path], out: Path, min_score: f
 
 def picture_paths(files: Sequence[Path], folder: Path) -> list[Path]:
     """Where each picture goes; equal names from different folders are numbered."""
-    taken: dict[str, int] = {}
-    paths = []
+    paths: dict[Path, None] = {}  # in order
     for file in files:
-        taken[file.stem] = taken.get(file.stem, 0) + 1
-        number = f"_{taken[file.stem]}" if taken[file.stem] > 1 else ""
-        paths.append(folder / f"{file.stem}{number}.jpg")
-    return paths
+        names = chain([file.stem], (f"{file.stem}_{n}" for n in count(2)))
+        paths[next(p for name in names if (p := folder / f"{name}.jpg") not in paths)] = None
+    return list(paths)
 
 
 def coco_results(stem: str, found: Detections, labels: LabelMap) -> list[dict[str, Any]]:

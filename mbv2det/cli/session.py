@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
+from yaml import YAMLError
 
 from mbv2det.config import Config
 from mbv2det.errors import ConfigError, DataError
@@ -66,7 +67,8 @@ class Settings:
         name: Of the configuration: its file's stem.
         given: Keys that the command line itself gave.
         options: The command's own options.
-        yaml: Everything resolved, as a configuration file.
+        parser: What parsed it.
+        namespace: What it was parsed into.
     """
 
     config: Config
@@ -74,7 +76,23 @@ class Settings:
     name: str
     given: frozenset[str]
     options: Namespace
-    yaml: str
+    parser: OneLineParser
+    namespace: Namespace
+
+    def yaml(self, **trainer: Any) -> str:
+        """Everything as a configuration file.
+
+        Args:
+            trainer: What was chosen where the user's argument is not set.
+        """
+        resolved = self.namespace.clone()
+        for key, value in trainer.items():
+            if resolved.trainer[key] is None:
+                resolved.trainer[key] = value
+        try:
+            return self.parser.dump(resolved, skip_validation=True)
+        except YAMLError as error:
+            raise ConfigError(f"trainer: cannot be written to config.yaml ({error})") from None
 
 
 class ConfigParser:
@@ -93,7 +111,9 @@ class ConfigParser:
         )
         self.own: list[str] = []
         self.parser.add_class_arguments(Config)
-        self.parser.add_class_arguments(Trainer, "trainer", instantiate=False)
+        self.parser.add_class_arguments(
+            Trainer, "trainer", instantiate=False, skip={"use_distributed_sampler"}
+        )
 
     def add_option(self, name: str, **kwargs: Any) -> None:
         """An option of the command itself, which no configuration file holds."""
@@ -115,11 +135,12 @@ class ConfigParser:
         values = {key: getattr(built, key) for key in Config.__dataclass_fields__}
         return Settings(
             config=Config(**values),
-            trainer=namespace.trainer.as_dict(),
+            trainer={key: built.trainer[key] for key in vars(namespace.trainer)},
             name=name,
             given=frozenset(given),
             options=options,
-            yaml=self.parser.dump(namespace, skip_validation=True),
+            parser=self.parser,
+            namespace=namespace,
         )
 
 

@@ -38,6 +38,7 @@ from mbv2det.data.datamodule import DenseData
 from mbv2det.data.images import read_image
 from mbv2det.data.shapes import ensure_shapes
 from mbv2det.deploy.predictor import load
+from mbv2det.errors import ConfigError
 from mbv2det.model import DensePredictor
 from mbv2det.preprocess import Preprocessor
 from mbv2det.tasks import Task
@@ -50,8 +51,9 @@ from mbv2det.training.callbacks import (
 )
 from mbv2det.training.module import DenseModule
 from mbv2det.training.runs import new_run, resumed_run
-from mbv2det.weights.files import WeightsInfo, encode_info, save_weights
+from mbv2det.weights.files import WeightsInfo, encode_info, load_weights, save_weights
 
+_LOG_STEPS = 10
 _DESCRIPTION = "Trains the model of a configuration and keeps the best weights."
 
 
@@ -102,20 +104,20 @@ def train(settings: Settings) -> Path:
     )
     for line in previews(model, tasks, training, data.preprocessor):
         say(line)
-    folder, checkpoint = run_folder(settings)
+    folder, checkpoint = run_folder(settings, info)
     say(f"model: {parameter_count(model):,} parameters; run folder: {folder}")
-    batches = max(1, len(training) // config.data.batch_size)
+    precision = default_precision(settings.trainer["accelerator"])
     trainer = make_trainer(
         settings,
         training_callbacks(settings, folder, info, training, validation),
-        precision=default_precision(settings.trainer["accelerator"]),
-        logger=_loggers(folder),
-        log_every_n_steps=min(50, batches),
+        precision=precision,
+        logger=_loggers(folder) if settings.trainer["logger"] is None else None,
+        log_every_n_steps=_LOG_STEPS,
         enable_model_summary=False,
         default_root_dir=str(folder),
     )
     if trainer.is_global_zero:
-        (folder / "config.yaml").write_text(settings.yaml)
+        (folder / "config.yaml").write_text(settings.yaml(precision=precision))
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         conclude(folder, validation)
@@ -158,12 +160,21 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def run_folder(settings: Settings) -> tuple[Path, Path | None]:
-    """Folder of the run, and the checkpoint it continues from, if any."""
+def run_folder(settings: Settings, info: WeightsInfo) -> tuple[Path, Path | None]:
+    """Folder of the run, and the checkpoint it continues from, if any.
+
+    Raises:
+        ConfigError: If the checkpoint is no whole file of such a model.
+    """
     root = Path(settings.trainer["default_root_dir"] or "runs")
-    if settings.options.resume:
-        return resumed_run(root, settings.name, settings.options.resume)
-    return new_run(root, settings.name), None
+    if not settings.options.resume:
+        return new_run(root, settings.name), None
+    folder, checkpoint = resumed_run(root, settings.name, settings.options.resume)
+    _, stored = load_weights(checkpoint)
+    for part in ("model", "preprocess", "labels"):
+        if getattr(stored, part) != getattr(info, part):
+            raise ConfigError(f"--resume: {checkpoint} was trained with another {part}")
+    return folder, checkpoint
 
 
 def training_callbacks(
@@ -242,7 +253,9 @@ def conclude(folder: Path, validation: Annotations) -> None:
     write_pictures(predictor, validation, folder / "pictures")
     print_results(predictor.info.metrics)
     say(f"weights:     {best} (epoch {predictor.info.metrics['epoch']})")
-    say(f"metrics:     {folder / 'metrics.json'}, each step in {folder / 'metrics.csv'}")
+    say(f"metrics:     {folder / 'metrics.json'}")
     say(f"pictures:    {folder / 'pictures'} (annotation left, prediction right)")
-    say(f"curves:      tensorboard --logdir {folder}")
-    say(f"resume from: {folder / 'checkpoints/last.ckpt'}")
+    if (folder / "metrics.csv").is_file():
+        say(f"curves:      {folder / 'metrics.csv'}, or tensorboard --logdir {folder}")
+    if (folder / "checkpoints/last.ckpt").is_file():
+        say(f"resume from: {folder / 'checkpoints/last.ckpt'}")

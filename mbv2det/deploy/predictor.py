@@ -31,7 +31,13 @@ class Predictor:
     def __init__(
         self, model: DensePredictor, info: WeightsInfo, device: torch.device | str = "cpu"
     ) -> None:
-        self.model = model.eval().to(device)
+        try:
+            self.model = model.eval().to(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"device: expected one of this machine's, got {device} ({reason})"
+            ) from None
         self.info = info
         self.device = device
         self.tasks = build_tasks(info.model, info.eval, info.labels)

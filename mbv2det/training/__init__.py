@@ -1,1 +1,1 @@
-"""TBD."""
+"""The Lightning side: module, optimiser, callbacks, run folders."""

@@ -39,6 +39,11 @@ def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
         file = Path(checkpoint)
         if not file.is_file():
             raise ConfigError(f"--resume: expected `last` or a checkpoint file, got {checkpoint}")
+        if not (file.resolve().parents[1] / "config.yaml").is_file():
+            raise ConfigError(
+                f"--resume: expected a checkpoint in the folder of its run, "
+                f"runs/NAME/N/checkpoints, got {checkpoint}"
+            )
     return _announce(file.resolve().parents[1]), file
 
 

@@ -1,1 +1,1 @@
-"""TBD."""
+"""Weights in files: the toolkit's own, and those of others."""
