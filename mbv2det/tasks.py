@@ -80,10 +80,10 @@ class DetectionTask:
         threshold = self.ssd_loss.matcher.threshold
         images = np.unique(np.linspace(0, len(split) - 1, _PREVIEWED_IMAGES).astype(np.int64))
         sizes = [(int(i), split.size(int(i))) for i in images]
+        wanted = [(split.instances(i, size), size) for i, size in sizes if size is not None]
         boxes = [
-            preprocessor.frame(size).boxes_to_working(split.instances(i, size).boxes)
-            for i, size in sizes
-            if size is not None
+            preprocessor.frame(size).boxes_to_working(found.boxes[~found.ignore])
+            for found, size in wanted
         ]
         best = [
             pairwise_iou(torch.from_numpy(found), outputs.anchors).amax(dim=1)

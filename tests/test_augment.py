@@ -27,10 +27,10 @@ BOXES = np.array(
 )
 
 
-def sample_of(image, boxes, epoch=0, index=0):
+def sample_of(image, boxes, epoch=0, index=0, ignore=False):
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     labels = np.arange(len(boxes))
-    instances = Instances(boxes, labels, labels % 2 == 1)
+    instances = Instances(boxes, labels, (labels % 2 == 1) & ignore)
     return Sample(SampleKey(epoch, index), image, instances, Frame(image.shape[:2]))
 
 
@@ -58,6 +58,13 @@ def draws(config, count, boxes=BOXES, size=SIZE):
 def scenes():
     """Flips, expansions and crops of one scene."""
     return draws(GEOMETRY, 200)
+
+
+@pytest.fixture(scope="module")
+def ignoring_scenes():
+    """The same with every other object ignored."""
+    augment, image = Augment(GEOMETRY, FILL, seed=0), painted(BOXES)
+    return [augment(sample_of(image, BOXES, epoch, ignore=True)) for epoch in range(200)]
 
 
 @pytest.fixture
@@ -124,8 +131,8 @@ def test_boxes_follow_the_pixels_of_their_objects(scenes):
     assert kept > len(scenes)
 
 
-def test_labels_and_ignore_stay_with_their_boxes(scenes):
-    for scene in scenes:
+def test_labels_and_ignore_stay_with_their_boxes(ignoring_scenes):
+    for scene in ignoring_scenes:
         objects = scene.instances
         np.testing.assert_array_equal(objects.ignore, objects.labels % 2 == 1)
         colours = [scene.image[int(y), int(x), 1] for x, y in objects.boxes[:, :2] + 0.5]
@@ -364,3 +371,26 @@ def test_augmented_boxes_lie_in_the_image_and_have_a_pixel(scene, epoch):
     # Sides of at least one pixel, up to float32 rounding of coordinates below 400.
     assert (objects.boxes[:, 2:] - objects.boxes[:, :2] > 1 - 1e-3).all()
     assert set(objects.labels.tolist()) <= set(range(len(boxes)))
+
+
+def test_a_crowd_stays_in_every_crop_that_shows_it():
+    image = np.zeros((120, 160, 3), np.uint8)
+    image[:, 70:] = 255  # the crowd
+    instances = Instances(
+        np.array([[5, 40, 45, 80], [70, 0, 160, 120]], np.float32),
+        np.zeros(2, np.int64),
+        np.array([False, True]),
+    )
+    crop_only = AugmentConfig(flip=0, photometric=0, expand=0)
+    augment = Augment(crop_only, (0, 0, 0), seed=0)
+    cut = 0
+    for index in range(200):
+        sample = Sample(SampleKey(0, index), image, instances, Frame((120, 160)))
+        found = augment(sample)
+        columns = np.flatnonzero((found.image == 255).all(axis=(0, 2)))
+        crowd = found.instances.boxes[found.instances.ignore]
+        assert len(crowd) == (len(columns) > 0)
+        if len(columns) and len(columns) < 45:  # its centre is outside
+            cut += 1
+            assert crowd[0, 0] == pytest.approx(columns[0], abs=1e-3)
+    assert cut > 10

@@ -81,12 +81,15 @@ class RandomIoUCrop(A.DualTransform):
     `min_scale` to 1 and aspect ratios of 1/2 to 2; the first that holds the centre of an object
     and overlaps one of those by the drawn IoU is taken, else another IoU is drawn. Objects whose
     centre is outside are dropped, the others clipped. An IoU of 1 leaves the image alone. Without
-    objects any crop will do.
+    objects any crop will do. Ignored objects neither steer the crop nor are dropped: what shows of
+    a crowd must not be learnt as background.
 
     Args:
         min_scale: Of the crop's sides.
         min_ious: Drawn from evenly.
         trials: For each draw.
+        ignore_column: Of the boxes' array, which is 1 for an ignored object; None where there is
+            no such column.
     """
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
@@ -96,8 +99,10 @@ class RandomIoUCrop(A.DualTransform):
         min_scale: float = 0.3,
         min_ious: Sequence[float] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
         trials: int = 40,
+        ignore_column: int | None = None,
     ) -> None:
         super().__init__(p=1.0)
+        self.ignore_column = ignore_column
         self.min_scale = min_scale
         self.min_ious = tuple(min_ious)
         self.trials = trials
@@ -108,7 +113,8 @@ class RandomIoUCrop(A.DualTransform):
         """Draws the crop: (top, left, bottom, right) in pixels."""
         height, width = params["shape"][:2]
         boxes = np.asarray(data["bboxes"], np.float64)
-        boxes = boxes[:, :4] * [width, height, width, height] if len(boxes) else np.zeros((0, 4))
+        if len(boxes):
+            boxes = boxes[~self._ignored(boxes), :4] * [width, height, width, height]
         while True:
             min_iou = self.min_ious[self.random_generator.integers(len(self.min_ious))]
             if min_iou >= 1:
@@ -142,7 +148,14 @@ class RandomIoUCrop(A.DualTransform):
         top, left, bottom, right = crop
         moved = move_boxes(bboxes, params["shape"][:2], (bottom - top, right - left), (-top, -left))
         centres = (moved[:, :2] + moved[:, 2:4]) / 2
-        return moved[((centres > 0) & (centres < 1)).all(axis=1)]
+        inside = ((centres > 0) & (centres < 1)).all(axis=1)
+        touching = (np.minimum(moved[:, 2:4], 1) > np.maximum(moved[:, :2], 0)).all(axis=1)
+        return moved[inside | (self._ignored(moved) & touching)]
+
+    def _ignored(self, boxes: Float[np.ndarray, "N M"]) -> Bool[np.ndarray, " N"]:
+        if self.ignore_column is None or not len(boxes):
+            return np.zeros(len(boxes), np.bool_)
+        return boxes[:, self.ignore_column] > 0
 
 
 def move_boxes(
@@ -203,13 +216,13 @@ class Augment:
             [
                 *photometric(spec.photometric),
                 *([RandomExpand(spec.expand_max, fill, spec.expand)] if spec.expand else []),
-                *([RandomIoUCrop(spec.crop_min_scale)] if spec.iou_crop else []),
+                *([RandomIoUCrop(spec.crop_min_scale, ignore_column=4)] if spec.iou_crop else []),
                 # Even at 0: the library warns of boxes that no transform can move.
                 A.HorizontalFlip(p=spec.flip),
             ],
             bbox_params=A.BboxParams(
                 format="pascal_voc",
-                label_fields=["rows"],
+                label_fields=["ignore", "rows"],  # columns 4 and 5 behind the box
                 clip=True,
                 filter_invalid_bboxes=True,
                 min_width=1,
@@ -224,6 +237,7 @@ class Augment:
         found = self._transform(
             image=sample.image,
             bboxes=sample.instances.boxes,
+            ignore=sample.instances.ignore.astype(np.int64),
             rows=np.arange(len(sample.instances)),
         )
         image = np.ascontiguousarray(found["image"])
