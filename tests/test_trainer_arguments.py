@@ -1,0 +1,52 @@
+"""Lightning's own arguments reach Lightning as what they name."""
+
+from runs import run_command, write_config
+
+from mbv2det.cli.session import ConfigParser
+
+
+def test_classes_in_trainer_arguments_are_made(tmp_path):
+    config = write_config(tmp_path, num_train=4, num_val=2)
+    settings = ConfigParser("").parse(
+        [str(config), "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping",
+         "--trainer.callbacks.monitor=val/loss"]
+    )  # fmt: skip
+    (callback,) = settings.trainer["callbacks"]
+    assert type(callback).__name__ == "EarlyStopping"
+    assert callback.monitor == "val/loss"
+    assert "EarlyStopping" in settings.yaml()
+
+
+def test_a_resume_file_outside_a_run_is_refused(tmp_path):
+    config = write_config(tmp_path, num_train=4, num_val=2)
+    (tmp_path / "last.ckpt").write_bytes(b"garbage")
+    done = run_command("train", config, "--resume", tmp_path / "last.ckpt", check=False)
+    assert done.returncode == 2
+    assert "expected a checkpoint in the folder of its run" in done.stderr
+    run = tmp_path / "run/checkpoints"
+    run.mkdir(parents=True)
+    (tmp_path / "run/config.yaml").write_text("")
+    (run / "last.ckpt").write_bytes(b"garbage")
+    done = run_command("train", config, "--resume", run / "last.ckpt", check=False)
+    assert done.returncode == 2
+    assert "not a file of tensors" in done.stderr
+    assert (tmp_path / "run/config.yaml").read_text() == ""
+
+
+def test_values_out_of_range_are_refused(tmp_path):
+    config = write_config(tmp_path, num_train=4, num_val=2)
+    for argument, expected in (
+        ("--data.batch_size=0", "data.batch_size: expected at least 1, got 0"),
+        ("--optim.lr=-1", "optim.lr: expected above 0"),
+        ("--augment.flip=2", "augment.flip: expected a probability"),
+        ("--eval.nms_iou=1.5", "eval.nms_iou: expected from 0 to 1"),
+    ):
+        done = run_command("train", config, argument, check=False)
+        assert done.returncode == 2
+        assert expected in done.stderr
+
+
+def test_config_comes_first():
+    done = run_command("train", "--optim.lr=0.1", "configs/x.yaml", check=False)
+    assert done.returncode == 2
+    assert "expected CONFIG as the first argument" in done.stderr
