@@ -34,7 +34,7 @@ def test_the_published_detector_has_the_published_size():
 def test_a_saved_configuration_reads_back_the_same(tmp_path):
     settings = ConfigParser("").parse([str(CONFIGS[0]), "--data.image_size=[320,512]"])
     again = tmp_path / "config.yaml"
-    again.write_text(settings.yaml)
+    again.write_text(settings.yaml())
     assert ConfigParser("").parse([str(again)]).config == settings.config
 
 

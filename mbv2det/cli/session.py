@@ -177,6 +177,7 @@ def quieten_lightning() -> None:
         r"Experiment logs directory .* exists and is not empty.*",
         r"Checkpoint directory .* exists and is not empty.*",
         r".*is not supported by the model summary.*",
+        r".*smaller than the logging interval.*",
         r".*sync_dist=True.*",  # our validation metrics are already those of all processes
     ):
         warnings.filterwarnings("ignore", message=noise)

@@ -76,7 +76,11 @@ class DenseModule(pl.LightningModule):
         return total
 
     def _explain(self, losses: Mapping[str, LossTerms], batch: Batch) -> str:
-        terms = [f"{term} {float(v):g}" for t in losses.values() for term, v in t.means().items()]
+        terms = [
+            f"{term} {float(v.detach()):g}"
+            for t in losses.values()
+            for term, v in t.means().items()
+        ]
         images = ", ".join(str(self.image_names[key.index]) for key in batch.keys)
         return (
             f"step {self.global_step}: the loss is not finite ({', '.join(terms)}); no step was "
