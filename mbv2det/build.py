@@ -16,6 +16,7 @@ from mbv2det.config import (
 )
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.coco import read_coco
+from mbv2det.data.shapes import ensure_shapes
 from mbv2det.data.voc import VOCSource, read_voc
 from mbv2det.detection.anchors import AnchorSpec
 from mbv2det.detection.class_slots import ClassSlots
@@ -122,6 +123,8 @@ def read_split(data: DataConfig, split: SplitConfig, key: str) -> Annotations:
         key: Of the split in the configuration, for messages.
     """
     root = Path(data.root)
+    if data.embedded:
+        ensure_shapes(root)
     if not root.is_dir():
         raise ConfigError(f"data.root: expected a folder, found none at {root}")
     if data.format == "voc":

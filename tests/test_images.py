@@ -191,3 +191,8 @@ def test_real_bmp_is_read(real_data):
     image, faults = read_image(real_data("photos") / "cat.bmp")
     assert image.shape == (341, 512, 3)
     assert faults == ()
+
+
+def test_a_path_may_be_text(tmp_path):
+    Image.new("RGB", (4, 3), "red").save(tmp_path / "a.png")
+    assert read_image(str(tmp_path / "a.png"))[0].shape == (3, 4, 3)

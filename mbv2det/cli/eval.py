@@ -8,10 +8,16 @@ from typing import Any
 
 from mbv2det.build import build_tasks, read_split
 from mbv2det.cli.report import print_results
-from mbv2det.cli.session import ConfigParser, Settings, make_trainer, one_line_errors, say
+from mbv2det.cli.session import (
+    ConfigParser,
+    Settings,
+    make_trainer,
+    one_line_errors,
+    say,
+    say_split,
+)
 from mbv2det.config import EvalConfig, ModelConfig
 from mbv2det.data.datamodule import DenseData
-from mbv2det.data.shapes import ensure_shapes
 from mbv2det.deploy.predictor import load_model
 from mbv2det.files import write_json
 from mbv2det.preprocess import Preprocessor
@@ -45,12 +51,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     model, stored = load_model(Path(settings.options.weights))
     info = overridden(stored, settings)
     data = settings.config.data
-    if data.embedded:
-        ensure_shapes(Path(data.root))
     split = read_split(data, data.val, "data.val").with_labels(info.labels)
-    say(f"val: {split.summary()}")
-    for line in split.report.lines():
-        say(f"val: {line}")
+    say_split("val", split)
     tasks = build_tasks(info.model, info.eval, info.labels)
     module = DenseModule(
         model,

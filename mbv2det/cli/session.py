@@ -18,6 +18,7 @@ from rich.console import Console
 from yaml import YAMLError
 
 from mbv2det.config import Config
+from mbv2det.data.annotations import Annotations
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.parsing import OneLineParser, first_argument_as_config
 from mbv2det.training.module import NonFiniteLossError
@@ -31,6 +32,12 @@ console = Console(stderr=True, soft_wrap=True)
 def say(message: str) -> None:
     """Prints a line from one process only."""
     console.print(message, highlight=False, markup=False)
+
+
+def say_split(word: str, split: Annotations) -> None:
+    """Prints the counts of a split and whatever had to be worked around."""
+    for line in (split.summary(), *split.report.lines()):
+        say(f"{word}: {line}")
 
 
 def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:

@@ -30,13 +30,13 @@ from mbv2det.cli.session import (
     make_trainer,
     one_line_errors,
     say,
+    say_split,
 )
 from mbv2det.config import Config, ModelConfig
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
 from mbv2det.data.images import read_image
-from mbv2det.data.shapes import ensure_shapes
 from mbv2det.deploy.predictor import load
 from mbv2det.errors import ConfigError
 from mbv2det.model import DensePredictor
@@ -126,17 +126,13 @@ def train(settings: Settings) -> Path:
 
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
     """Training and validation split with the same classes, their faults reported."""
-    if config.data.embedded:
-        ensure_shapes(Path(config.data.root))
     training = read_split(config.data, config.data.train, "data.train")
     if config.data.classes != "auto":
         training = training.with_labels(training.labels.choose(config.data.classes))
     validation = read_split(config.data, config.data.val, "data.val")
     validation = validation.with_labels(training.labels)
-    for word, split in (("train", training), ("val", validation)):
-        say(f"{word}: {split.summary()}")
-        for line in split.report.lines():
-            say(f"{word}: {line}")
+    say_split("train", training)
+    say_split("val", validation)
     return training, validation
 
 

@@ -14,7 +14,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_image(
-    path: Path, annotated_size: tuple[int, int] | None = None
+    path: str | Path, annotated_size: tuple[int, int] | None = None
 ) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[str, ...]]:
     """Decodes a file as RGB, upright.
 
@@ -32,7 +32,7 @@ def read_image(
         DataError: For a file that is missing or no image, or of another size than annotated.
     """
     try:
-        image, faults = _decode(path.read_bytes())
+        image, faults = _decode(Path(path).read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: expected an image file, found none") from None
     except UnidentifiedImageError:

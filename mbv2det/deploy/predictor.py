@@ -60,7 +60,7 @@ class Predictor:
         found = {task.name: task.predict(outputs[task.name], batch.frames) for task in self.tasks}
         return [{name: found[name][i] for name in found} for i in range(len(images))]
 
-    def predict_file(self, path: Path) -> dict[str, Any]:
+    def predict_file(self, path: str | Path) -> dict[str, Any]:
         """What one image file shows, by task name."""
         return self([read_image(path)[0]])[0]
 
