@@ -4,11 +4,12 @@ One flat YAML file, parsed into these dataclasses by jsonargparse; an unknown ke
 an error. Lightning's own `Trainer` arguments stand beside them under `trainer`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from mbv2det.backbones.layers import Padding
 from mbv2det.errors import ConfigError
+from mbv2det.structures import IGNORE_INDEX
 
 
 def _expect(key: str, value: object, fine: bool, expected: str) -> None:
@@ -23,7 +24,8 @@ class BackboneConfig:
     Attributes:
         name: Which one.
         width_mult: Multiplies its channels.
-        output_stride: Input pixels per cell of its last feature.
+        output_stride: Input pixels per cell of its last feature: 16 or 8 for segmentation. SSDLite
+            reads the same cells at any.
         padding: symmetric, or same as TensorFlow pads.
         norm_eps: Added to batch norm's variance; 1e-5 in torchvision's weights.
         norm_momentum: Weight of the newest batch in batch norm's running statistics.
@@ -48,6 +50,7 @@ class DetectionHeadConfig:
 
     Attributes:
         name: ssdlite, or ssd with plain 3x3 convolutions.
+        loss_weight: Of the task's loss beside those of other tasks.
         class_loss: softmax with 3:1 hard negatives, or focal (sigmoid).
         box_weight: Multiplies the box loss.
         min_scale: Of the lowest level's anchors, as a fraction of the shorter side.
@@ -57,6 +60,7 @@ class DetectionHeadConfig:
     """
 
     name: Literal["ssdlite", "ssd"] = "ssdlite"
+    loss_weight: float = 1.0
     class_loss: Literal["softmax", "focal"] = "softmax"
     box_weight: float = 1.0
     min_scale: float = 0.2
@@ -66,14 +70,66 @@ class DetectionHeadConfig:
 
 
 @dataclass(frozen=True)
+class SegmentationHeadConfig:
+    """DeepLabv3 or LR-ASPP and its loss.
+
+    Attributes:
+        name: deeplabv3, or lraspp for the lightest.
+        loss_weight: Of the task's loss beside those of other tasks.
+        aspp: Of deeplabv3: pool is image pooling and a 1x1 convolution, the paper's choice for
+            mobile; full adds three atrous 3x3 convolutions, separable makes them depthwise
+            separable. Their rates follow from backbone.output_stride.
+        decoder: Of deeplabv3: refine at stride 4, as DeepLabv3+.
+        channels: Of the head's convolutions; default 256, for lraspp 128.
+        dropout: In front of the logits.
+        auxiliary_weight: Of the loss of an auxiliary head on layer 14; 0 builds none.
+        norm_eps: Added to batch norm's variance.
+        norm_momentum: Weight of the newest batch in batch norm's running statistics.
+    """
+
+    name: Literal["deeplabv3", "lraspp"] = "deeplabv3"
+    loss_weight: float = 1.0
+    aspp: Literal["pool", "full", "separable"] = "pool"
+    decoder: bool = False
+    channels: int | None = None
+    dropout: float = 0.1
+    auxiliary_weight: float = 0.0
+    norm_eps: float = 1e-5
+    norm_momentum: float = 0.03
+
+    def __post_init__(self) -> None:
+        key = "heads.segmentation"
+        _expect(f"{key}.dropout", self.dropout, 0 <= self.dropout < 1, "from 0 to below 1")
+        weight = self.auxiliary_weight
+        _expect(f"{key}.auxiliary_weight", weight, weight >= 0, "at least 0")
+        if self.name == "lraspp":
+            fine = self.aspp == "pool" and not self.decoder and not self.auxiliary_weight
+            asked = f"aspp {self.aspp}, decoder {self.decoder}, auxiliary_weight {weight}"
+            _expect(key, asked, fine, "lraspp without aspp, decoder and auxiliary head")
+
+
+@dataclass(frozen=True)
 class HeadsConfig:
-    """The heads on the backbone, by task.
+    """The heads on the backbone, by task; at least one.
 
     Attributes:
         detection: Boxes, or null for none.
+        segmentation: A label for every pixel, or null for none.
     """
 
-    detection: DetectionHeadConfig | None = field(default_factory=DetectionHeadConfig)
+    detection: DetectionHeadConfig | None = None
+    segmentation: SegmentationHeadConfig | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that have a head.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        names = tuple(f.name for f in fields(self) if getattr(self, f.name) is not None)
+        _expect("heads", "none", len(names) > 0, "detection, segmentation or both")
+        return names
 
 
 @dataclass(frozen=True)
@@ -82,17 +138,23 @@ class SplitConfig:
 
     Attributes:
         annotations: COCO: the JSON file. VOC: the folder of XML files (default Annotations).
-        images: The folder of images (VOC: default JPEGImages).
-        list: VOC: a file with one image name a line, instead of year and split.
+        images: The folder of images (VOC: default JPEGImages; folder: default images).
+        masks: The folder of index images (VOC: default SegmentationClass, then
+            SegmentationClassAug; folder: default masks).
+        list: VOC and folder: a file with one image name a line, instead of year and split.
         year: VOC: 2012, or several years for as many splits.
-        split: VOC: a list in ImageSets/Main, or several.
+        split: VOC: a list in ImageSets/Main for boxes and in ImageSets/Segmentation for masks, or
+            several.
+        mask_split: VOC: the list in ImageSets/Segmentation, where it is another.
     """
 
     annotations: str | None = None
     images: str | None = None
+    masks: str | None = None
     list: str | None = None
     year: int | tuple[int, ...] = 2012
     split: str | tuple[str, ...] | None = None
+    mask_split: str | tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,11 +163,17 @@ class DataConfig:
 
     Attributes:
         root: Its folder.
-        format: coco (JSON) or voc (XML).
+        format: coco (JSON with boxes and outlines), voc (XML and index images), or folder (images
+            and index images of the same names).
         train: Split trained on.
         val: Split evaluated on.
         embedded: The root is the embedded data set, rendered there on first use.
-        classes: Names, or auto for all that the data set has.
+        classes: Names, or auto for all that the data set has. Of masks too: coco and voc add
+            background in front, folder takes them as the names of the values 0, 1, ...
+        mask_classes: Names of the masks' labels where they differ from classes, or voc for the 21
+            of Pascal VOC, which COCO's classes are matched with.
+        mask_values: Values of the masks' labels in the files, where they are not 0, 1, ...
+        ignore_index: Value of the pixels that are neither learnt nor counted; null for none.
         image_size: Of the network input: one number, or height and width.
         resize: stretch to the input size, or fit and pad.
         batch_size: Images per process and step.
@@ -113,11 +181,14 @@ class DataConfig:
     """
 
     root: str = "data"
-    format: Literal["coco", "voc"] = "coco"
+    format: Literal["coco", "voc", "folder"] = "coco"
     train: SplitConfig = field(default_factory=SplitConfig)
     val: SplitConfig = field(default_factory=SplitConfig)
     embedded: bool = False
     classes: Literal["auto"] | tuple[str, ...] = "auto"
+    mask_classes: Literal["voc"] | tuple[str, ...] | None = None
+    mask_values: tuple[int, ...] | None = None
+    ignore_index: int | None = IGNORE_INDEX
     image_size: int | tuple[int, int] = 320
     resize: Literal["stretch", "fit"] = "stretch"
     batch_size: int = 16
@@ -146,6 +217,8 @@ class AugmentConfig:
         expand_max: Largest side of the canvas, in sides of the image.
         iou_crop: Whether to crop by overlap with an object, as SSD does.
         crop_min_scale: Smallest side of a crop, in sides of the image.
+        scale: Smallest and largest random scale, relative to the one that evaluation shows the
+            image at, followed by a crop of the input's size, as DeepLab does; null for none.
     """
 
     flip: float = 0.5
@@ -154,6 +227,7 @@ class AugmentConfig:
     expand_max: float = 4.0
     iou_crop: bool = True
     crop_min_scale: float = 0.3
+    scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for key in ("flip", "photometric", "expand"):
@@ -162,6 +236,9 @@ class AugmentConfig:
         _expect("augment.expand_max", self.expand_max, self.expand_max >= 1, "at least 1")
         scale = self.crop_min_scale
         _expect("augment.crop_min_scale", scale, 0 < scale <= 1, "above 0 and at most 1")
+        if self.scale is not None:
+            low, high = self.scale
+            _expect("augment.scale", self.scale, 0 < low <= high, "two rising scales above 0")
 
 
 @dataclass(frozen=True)
@@ -171,26 +248,29 @@ class OptimConfig:
     Attributes:
         name: sgd with momentum, rmsprop as TensorFlow's, or adamw.
         lr: Learning rate at the end of the warm-up, for the batch size at hand.
-        schedule: cosine to zero, or constant.
+        schedule: cosine to zero, poly to zero ((1 - progress) ** 0.9, as DeepLab), or constant.
         warmup_steps: Optimiser steps of linear warm-up; at most a tenth of the run.
         momentum: Of sgd and rmsprop.
         weight_decay: On convolution weights; depthwise weights, norms and biases have none.
         rms_decay: Of rmsprop's average of squares.
         rms_eps: Inside rmsprop's root.
-        backbone_lr_mult: Multiplies the backbone's learning rate.
+        backbone_lr_mult: Multiplies the backbone's learning rate: below 1 the heads learn faster.
+        freeze_norm: Batch norm that keeps its statistics and weights as they were loaded: none,
+            backbone, or all. For batches of several processes, trainer.sync_batchnorm.
         ema_decay: Of the averaged weights that are evaluated and saved; 0 for none. Ramped up as
             (1 + n) / (10 + n) over the first steps.
     """
 
     name: Literal["sgd", "rmsprop", "adamw"] = "sgd"
     lr: float = 0.05
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
     warmup_steps: int = 500
     momentum: float = 0.9
     weight_decay: float = 4e-5
     rms_decay: float = 0.9
     rms_eps: float = 1.0
     backbone_lr_mult: float = 1.0
+    freeze_norm: Literal["none", "backbone", "all"] = "none"
     ema_decay: float = 0.9998
 
     def __post_init__(self) -> None:
@@ -208,17 +288,23 @@ class EvalConfig:
         score_threshold: Detections below are dropped.
         nms_iou: Of two boxes of a class overlapping by more, the weaker is dropped.
         max_detections: Kept of an image.
+        scales: Sizes that segmentation sees the input at; its probabilities are averaged.
+        flip: Whether segmentation sees the input mirrored too.
     """
 
     score_threshold: float = 0.001
     nms_iou: float = 0.6
     max_detections: int = 100
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
 
     def __post_init__(self) -> None:
         for key in ("score_threshold", "nms_iou"):
             value = getattr(self, key)
             _expect(f"eval.{key}", value, 0 <= value <= 1, "from 0 to 1")
         _expect("eval.max_detections", self.max_detections, self.max_detections >= 1, "at least 1")
+        fine = len(self.scales) > 0 and min(self.scales) > 0
+        _expect("eval.scales", self.scales, fine, "scales above 0")
 
 
 @dataclass(frozen=True)

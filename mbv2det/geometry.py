@@ -35,6 +35,18 @@ class Frame:
         scale, offset = (boxes.new_tensor(v) for v in self._xyxy())
         return clip_boxes((boxes - offset) / scale, self.original)
 
+    def pixel_centres(self) -> tuple[Float[Tensor, " H"], Float[Tensor, " W"]]:
+        """Where the original's pixels are centred in the working image: rows and columns.
+
+        Pixel indices, unlike the continuous coordinates of boxes: 0 is the centre of the working
+        image's first pixel.
+        """
+        rows, columns = (
+            ((torch.arange(size, dtype=torch.float64) + 0.5) * scale + offset - 0.5).float()
+            for size, scale, offset in zip(self.original, self.scale, self.offset, strict=True)
+        )
+        return rows, columns
+
     def _xyxy(self) -> tuple[Float[np.ndarray, "4"], Float[np.ndarray, "4"]]:
         return np.array(self.scale[::-1] * 2), np.array(self.offset[::-1] * 2)
 

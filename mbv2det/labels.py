@@ -7,14 +7,35 @@ from functools import cached_property
 
 from mbv2det.errors import DataError
 
+BACKGROUND = "background"
+
+# Pascal VOC's classes in the order of its masks' values, which start at 1.
+VOC_NAMES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+
+# What COCO calls the classes that VOC calls otherwise.
+_VOC_NAME_OF = {
+    "airplane": "aeroplane",
+    "couch": "sofa",
+    "dining table": "diningtable",
+    "motorcycle": "motorbike",
+    "potted plant": "pottedplant",
+    "tv": "tvmonitor",
+}
+
 
 @dataclass(frozen=True)
 class LabelMap:
     """Names and outside ids in label order: label i is `names[i]` here, `ids[i]` in files.
 
+    Of boxes, whose labels do not count background, or of masks, whose labels do.
+
     Attributes:
         names: Unique.
-        ids: The data set's own category ids, gaps and all; unique.
+        ids: The data set's own category ids or mask values, gaps and all; unique.
 
     Raises:
         DataError: For no names, or a name or id that appears twice.
@@ -38,15 +59,30 @@ class LabelMap:
     def __len__(self) -> int:
         return len(self.names)
 
+    @classmethod
+    def of_masks(cls, names: Sequence[str]) -> "LabelMap":
+        """Labels of masks whose values are 0, 1, ... in the order of the names."""
+        return cls(tuple(names), tuple(range(len(names))))
+
     @cached_property
     def label_of_name(self) -> dict[str, int]:
-        """0..K-1 by name."""
+        """Label by name."""
         return {name: label for label, name in enumerate(self.names)}
 
     @cached_property
     def label_of_id(self) -> dict[int, int]:
-        """0..K-1 by the data set's own id."""
+        """Label by the data set's own id."""
         return {id_: label for label, id_ in enumerate(self.ids)}
+
+    @cached_property
+    def _label_of_voc_name(self) -> dict[str, int]:
+        return {_VOC_NAME_OF.get(name, name): label for label, name in enumerate(self.names)}
+
+    def find(self, name: str) -> int | None:
+        """Label of a class of another data set, by its name or by VOC's name for COCO's."""
+        if name in self.label_of_name:
+            return self.label_of_name[name]
+        return self._label_of_voc_name.get(_VOC_NAME_OF.get(name, name))
 
     def choose(self, names: Sequence[str]) -> "LabelMap":
         """The map of some of the classes, in the order given.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.detection.outputs import SSDOutputs
+from mbv2det.segmentation.outputs import SegmentationOutputs
 
 
 class Normalize(nn.Module):
@@ -55,7 +56,9 @@ class DensePredictor(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
 
-    def forward(self, images: Shaped[Tensor, "B 3 H W"]) -> dict[str, SSDOutputs]:
+    def forward(
+        self, images: Shaped[Tensor, "B 3 H W"]
+    ) -> dict[str, SSDOutputs | SegmentationOutputs]:
         """Raw outputs by task name.
 
         Args:

@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from mbv2det.geometry import Frame
-from mbv2det.structures import Instances, Sample
+from mbv2det.structures import IGNORE_INDEX, Instances, Sample
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,7 +19,8 @@ class PreprocessSpec:
     """How images are brought to the form that a network was trained on.
 
     It belongs to the weights: it is stored in every file of them and loaded, never retyped.
-    Interpolation is bilinear with antialiasing, as PIL's; colours are RGB.
+    Interpolation is bilinear with antialiasing, as PIL's (of masks: the nearest pixel); colours are
+    RGB.
 
     Attributes:
         size: (H, W) of the network input.
@@ -48,27 +49,26 @@ class Preprocessor:
     spec: PreprocessSpec
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample at the network's input size, its boxes and frame moved along."""
+        """The sample at the network's input size, its boxes, mask and frame moved along."""
         size = (sample.image.shape[0], sample.image.shape[1])
         if size == self.spec.size:
             return sample
-        target = self._resized(size)
-        image = Image.fromarray(sample.image).resize(target[::-1], Image.Resampling.BILINEAR)
+        content = self._resized(size)
         moved = self.frame(size)
-        instances = Instances(
-            moved.boxes_to_working(sample.instances.boxes),
-            sample.instances.labels,
-            sample.instances.ignore,
-        )
-        old = sample.frame
+        image = _resize(sample.image, content, Image.Resampling.BILINEAR)
+        mask, found, old = sample.mask, sample.instances, sample.frame
+        if mask is not None:
+            mask = self._padded(_resize(mask, content, Image.Resampling.NEAREST), IGNORE_INDEX)
+        if found is not None:
+            boxes = moved.boxes_to_working(found.boxes)
+            found = Instances(boxes, found.labels, found.ignore)
         frame = Frame(
             old.original,
             (old.scale[0] * moved.scale[0], old.scale[1] * moved.scale[1]),
             (old.offset[0] * moved.scale[0], old.offset[1] * moved.scale[1]),
         )
-        return replace(
-            sample, image=self._padded(np.asarray(image)), instances=instances, frame=frame
-        )
+        image = self._padded(image, self.spec.fill)
+        return replace(sample, image=image, instances=found, mask=mask, frame=frame)
 
     def frame(self, size: tuple[int, int]) -> Frame:
         """How the network's input lies over an image of this size."""
@@ -82,10 +82,19 @@ class Preprocessor:
         scale = min(self.spec.size[0] / size[0], self.spec.size[1] / size[1])
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
-    def _padded(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        if image.shape[:2] == self.spec.size:
-            return image
-        canvas = np.empty((*self.spec.size, 3), np.uint8)
-        canvas[:] = self.spec.fill
-        canvas[: image.shape[0], : image.shape[1]] = image
+    def _padded(
+        self, content: UInt8[np.ndarray, "h w ..."], fill: int | tuple[int, int, int]
+    ) -> UInt8[np.ndarray, "H W ..."]:
+        """The content at the top left of an input full of `fill`."""
+        if content.shape[:2] == self.spec.size:
+            return content
+        canvas = np.empty((*self.spec.size, *content.shape[2:]), np.uint8)
+        canvas[:] = fill
+        canvas[: content.shape[0], : content.shape[1]] = content
         return canvas
+
+
+def _resize(
+    pixels: UInt8[np.ndarray, "H W ..."], size: tuple[int, int], how: Image.Resampling
+) -> UInt8[np.ndarray, "h w ..."]:
+    return np.asarray(Image.fromarray(pixels).resize(size[::-1], how))

@@ -5,7 +5,8 @@
 
 Shape letters, used in every annotation of the package: `B` images of a batch, `C` channels,
 `H W` network input, `h w` feature map, `A` anchors, `N` boxes of one image (or the most of any
-image in a batch), `K` classes without background. Sizes are always (height, width). Boxes are
+image in a batch), `K` classes without background, `L` labels of a mask, which count background
+where there is one. Sizes are always (height, width). Boxes are
 (x_min, y_min, x_max, y_max) in pixels, with continuous coordinates: pixel column i covers [i, i+1].
 """
 
@@ -18,6 +19,8 @@ from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from mbv2det.geometry import Frame
+
+IGNORE_INDEX = 255  # in a mask: neither learnt nor counted, whatever the data set's own value is
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class Instances:
 
     def __getitem__(self, which: Shaped[np.ndarray, " M"]) -> "Instances":
         return Instances(self.boxes[which], self.labels[which], self.ignore[which])
+
+
+NO_INSTANCES = Instances(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
 
 
 @dataclass(frozen=True)
@@ -65,15 +71,18 @@ class Sample:
     Attributes:
         key: What was asked for.
         image: RGB.
-        instances: Objects, in the pixels of `image`.
         frame: How the pixels of `image` lie over the original file's.
+        instances: Objects, in the pixels of `image`; None where nobody looked for any, which is
+            not the same as none.
+        mask: Label of every pixel of `image`, or `IGNORE_INDEX`; None in a data set without masks.
         faults: What was wrong with the file and had to be worked around, one phrase each.
     """
 
     key: SampleKey
     image: UInt8[np.ndarray, "H W 3"]
-    instances: Instances
     frame: Frame
+    instances: Instances | None = None
+    mask: UInt8[np.ndarray, "H W"] | None = None
     faults: tuple[str, ...] = ()
 
 
@@ -85,11 +94,14 @@ class BoxTargets:
         boxes: Pixels of the network input; zeros where padded.
         labels: 0..K-1; -1 where padded.
         ignore: As in `Instances`; False where padded.
+        annotated: False for images whose objects nobody annotated: they teach nothing of boxes,
+            not even background.
     """
 
     boxes: Float[Tensor, "B N 4"]
     labels: Int64[Tensor, "B N"]
     ignore: Bool[Tensor, "B N"]
+    annotated: Bool[Tensor, " B"]
 
     @property
     def valid(self) -> Bool[Tensor, "B N"]:
@@ -97,7 +109,9 @@ class BoxTargets:
         return self.labels >= 0
 
     def __getitem__(self, which: Tensor) -> "BoxTargets":
-        return BoxTargets(self.boxes[which], self.labels[which], self.ignore[which])
+        return BoxTargets(
+            self.boxes[which], self.labels[which], self.ignore[which], self.annotated[which]
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "BoxTargets":
         """Moves every tensor to `device`."""
@@ -105,12 +119,16 @@ class BoxTargets:
             self.boxes.to(device, non_blocking=non_blocking),
             self.labels.to(device, non_blocking=non_blocking),
             self.ignore.to(device, non_blocking=non_blocking),
+            self.annotated.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> "BoxTargets":
         """Moves every tensor to page-locked memory."""
         return BoxTargets(
-            self.boxes.pin_memory(), self.labels.pin_memory(), self.ignore.pin_memory()
+            self.boxes.pin_memory(),
+            self.labels.pin_memory(),
+            self.ignore.pin_memory(),
+            self.annotated.pin_memory(),
         )
 
 
@@ -121,12 +139,22 @@ class Batch:
     Images stay uint8 until the model's first layer normalises them, so that only a quarter of the
     bytes cross to the device and nobody can forget the mean. `to` and `pin_memory` are what
     Lightning and the data loader look for.
+
+    Attributes:
+        images: RGB.
+        keys: What the sampler asked for.
+        frames: How each image lies over its original file.
+        boxes: Objects of each image.
+        masks: Label of every pixel, `IGNORE_INDEX` all over an image that has no mask; None in a
+            data set without masks.
+        faults: Of damaged files, by the index of the image.
     """
 
     images: UInt8[Tensor, "B 3 H W"]
     keys: list[SampleKey]
     frames: list[Frame]
     boxes: BoxTargets
+    masks: UInt8[Tensor, "B H W"] | None = None
     faults: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -144,6 +172,7 @@ class Batch:
             keys=[self.keys[i] for i in kept],
             frames=[self.frames[i] for i in kept],
             boxes=self.boxes[which],
+            masks=None if self.masks is None else self.masks[which],
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
@@ -152,11 +181,17 @@ class Batch:
             self,
             images=self.images.to(device, non_blocking=non_blocking),
             boxes=self.boxes.to(device, non_blocking=non_blocking),
+            masks=None if self.masks is None else self.masks.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> "Batch":
         """Moves every tensor to page-locked memory."""
-        return replace(self, images=self.images.pin_memory(), boxes=self.boxes.pin_memory())
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            boxes=self.boxes.pin_memory(),
+            masks=None if self.masks is None else self.masks.pin_memory(),
+        )
 
 
 @dataclass(frozen=True)
@@ -181,12 +216,24 @@ class Detections:
 
 
 @dataclass(frozen=True)
+class SegmentationMap:
+    """The label found for every pixel of one image.
+
+    Attributes:
+        labels: 0..L-1, in the frame of the original image file.
+    """
+
+    labels: UInt8[Tensor, "H W"]
+
+
+@dataclass(frozen=True)
 class LossTerms:
     """The named losses of one task over a batch, kept as sums so that they add up over batches.
 
     Attributes:
         sums: Each term summed over the batch.
-        count: What the sums are divided by: matched anchors for detection.
+        count: What the sums are divided by: matched anchors for detection, annotated pixels for
+            segmentation.
     """
 
     sums: Mapping[str, Float[Tensor, ""]]

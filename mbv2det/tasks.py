@@ -18,10 +18,15 @@ from mbv2det.detection.postprocess import SSDPostprocess
 from mbv2det.geometry import Frame, pairwise_iou
 from mbv2det.metrics.detection_ap import DetectionAP
 from mbv2det.metrics.ground_truth import GroundTruth
+from mbv2det.metrics.mean_iou import MeanIoU
 from mbv2det.preprocess import Preprocessor
-from mbv2det.structures import Batch, Detections, LossTerms
+from mbv2det.segmentation.loss import SegmentationLoss
+from mbv2det.segmentation.outputs import SegmentationOutputs
+from mbv2det.segmentation.postprocess import SegmentationPostprocess
+from mbv2det.structures import IGNORE_INDEX, Batch, Detections, LossTerms, SegmentationMap
 
 _PREVIEWED_IMAGES = 2000
+_PREVIEWED_MASKS = 100
 
 
 @runtime_checkable
@@ -36,6 +41,11 @@ class Task(Protocol):
     @property
     def monitor(self) -> str:
         """The metric that the best checkpoint is chosen by."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """Of the task's loss in the sum over the tasks."""
         ...
 
     @property
@@ -74,13 +84,14 @@ class DetectionTask:
 
     ssd_loss: SSDLoss
     postprocess: SSDPostprocess
+    weight: float = 1.0
 
     def preview(self, outputs: SSDOutputs, split: Annotations, preprocessor: Preprocessor) -> str:
         """How many objects have anchors of about their size: few means other scales are needed."""
         threshold = self.ssd_loss.matcher.threshold
-        images = np.unique(np.linspace(0, len(split) - 1, _PREVIEWED_IMAGES).astype(np.int64))
-        sizes = [(int(i), split.size(int(i))) for i in images]
-        wanted = [(split.instances(i, size), size) for i, size in sizes if size is not None]
+        assert split.objects is not None
+        sizes = [(i, split.size(i)) for i in _spread(len(split), _PREVIEWED_IMAGES)]
+        wanted = [(split.objects.instances(i, size), size) for i, size in sizes if size is not None]
         boxes = [
             preprocessor.frame(size).boxes_to_working(found.boxes[~found.ignore])
             for found, size in wanted
@@ -111,8 +122,70 @@ class DetectionTask:
         return DetectionAP(GroundTruth.of(annotations))
 
     def update(self, metric: Metric, predictions: Sequence[Detections], batch: Batch) -> None:
-        """Counts the detections of the batch's images."""
+        """Counts the detections of the images whose objects are annotated."""
+        known = batch.boxes.annotated.nonzero().flatten().tolist()
+        metric.update([predictions[row] for row in known], [batch.keys[row].index for row in known])
+
+
+@dataclass(frozen=True)
+class SegmentationTask:
+    """A label for every pixel, with cross entropy and the mean intersection over union."""
+
+    name: ClassVar[str] = "segmentation"
+    monitor: ClassVar[str] = "mIoU"
+
+    pixel_loss: SegmentationLoss
+    postprocess: SegmentationPostprocess
+    weight: float = 1.0
+
+    @property
+    def loss_terms(self) -> Sequence[str]:
+        """Names of the terms that `loss` gives."""
+        return self.pixel_loss.terms
+
+    def preview(
+        self, outputs: SegmentationOutputs, split: Annotations, preprocessor: Preprocessor
+    ) -> str:
+        """What share of the pixels each label has: one that has none cannot be learnt."""
+        assert split.masks is not None
+        annotated = np.flatnonzero(split.masks.annotated)
+        counts = np.zeros(256, np.int64)
+        for position in _spread(len(annotated), _PREVIEWED_MASKS):
+            mask = split.masks.read(int(annotated[position]))
+            counts += np.bincount(mask.ravel(), minlength=256)
+        pixels, names = max(1, int(counts.sum())), split.masks.labels.names
+        order = np.argsort(-counts[: len(names)], kind="stable")
+        seen = [f"{names[i]} {counts[i] / pixels:.1%}" for i in order if counts[i]]
+        unseen = [names[i] for i in order if not counts[i]]
+        parts = [", ".join(seen), f"ignored {counts[IGNORE_INDEX] / pixels:.1%}"]
+        parts += [f"never seen: {', '.join(unseen)}"] if unseen else []
+        looked = min(len(annotated), _PREVIEWED_MASKS)
+        return f"pixels of {looked} of {len(annotated)} masks: {'; '.join(parts)}"
+
+    def loss(self, outputs: SegmentationOutputs, batch: Batch) -> LossTerms:
+        """Cross entropy over the annotated pixels."""
+        assert batch.masks is not None
+        return self.pixel_loss(outputs, batch.masks)
+
+    def predict(
+        self, outputs: SegmentationOutputs, frames: Sequence[Frame]
+    ) -> list[SegmentationMap]:
+        """Labels of each image's pixels."""
+        return self.postprocess(outputs, frames)
+
+    def metric(self, annotations: Annotations) -> MeanIoU:
+        """Mean intersection over union over the split."""
+        assert annotations.masks is not None
+        return MeanIoU(annotations.masks.labels.names, annotations.mask)
+
+    def update(self, metric: Metric, predictions: Sequence[SegmentationMap], batch: Batch) -> None:
+        """Counts the pixels of the batch's images."""
         metric.update(predictions, [key.index for key in batch.keys])
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` of `count` positions, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64)).tolist()
 
 
 def monitored(tasks: Sequence[Task], results: Mapping[str, Mapping[str, Any]]) -> float:

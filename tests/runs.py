@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 CONFIG = """
 seed: 0
-backbone: {{width_mult: 0.35}}
+backbone: {{width_mult: 0.35, output_stride: {stride}}}
+heads: {{{heads}}}
 data:
   root: {root}
   train: {{annotations: annotations/instances_train.json, images: train}}
@@ -33,13 +34,21 @@ trainer:
 """
 
 
-def write_config(folder: Path, num_train: int = 8, num_val: int = 5) -> Path:
+DETECTION = "detection: {name: ssdlite}"
+SEGMENTATION = "segmentation: {name: deeplabv3}"
+
+
+def write_config(
+    folder: Path, num_train: int = 8, num_val: int = 5, *, heads: str = DETECTION, stride: int = 32
+) -> Path:
     """A tiny data set and a configuration for it, in `folder`."""
     make_shapes(
         folder / "shapes", ShapesSpec(num_train=num_train, num_val=num_val), show_progress=False
     )
     path = folder / "tiny.yaml"
-    path.write_text(CONFIG.format(root=folder / "shapes", runs=folder / "runs"))
+    path.write_text(
+        CONFIG.format(root=folder / "shapes", runs=folder / "runs", heads=heads, stride=stride)
+    )
     return path
 
 

@@ -2,9 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import COCO
 
-from mbv2det.data.annotations import Annotations, Report
+from mbv2det.data.annotations import Annotations, Objects, Report
 from mbv2det.data.coco import read_coco
+from mbv2det.data.masks import IndexMasks, InstanceMasks
 from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 from mbv2det.metrics.ground_truth import GroundTruth
@@ -14,18 +16,22 @@ def annotations_of(boxes, starts=(0, 2, 2, 4), size=(30, 40)):
     """Three images; objects are cats and dogs in turn, every third is a crowd."""
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
     count, images = len(boxes), len(starts) - 1
-    return Annotations(
-        name="split",
+    objects = Objects(
         labels=LabelMap(("cat", "dog"), (17, 18)),
-        image_ids=np.array([f"id {i}" for i in range(images)]),
-        files=np.array([f"folder/{i}.png" for i in range(images)]),
-        sizes=np.array([size] * images, np.int64).reshape(-1, 2),
+        annotated=np.ones(images, bool),
         starts=np.array(starts, np.int64),
         boxes=boxes,
         classes=np.arange(count) % 2,
         areas=np.arange(count, dtype=np.float64) + 100,
         crowd=np.arange(count) % 3 == 0,
         difficult=np.arange(count) == 1,
+    )
+    return Annotations(
+        name="split",
+        image_ids=np.array([f"id {i}" for i in range(images)]),
+        files=np.array([f"folder/{i}.png" for i in range(images)]),
+        sizes=np.array([size] * images, np.int64).reshape(-1, 2),
+        objects=objects,
     )
 
 
@@ -42,8 +48,8 @@ def test_split_without_images_is_refused():
         annotations_of([], starts=(0,))
 
 
-def test_image_of_box_skips_images_without_objects(annotations):
-    assert annotations.image_of_box().tolist() == [0, 0, 2, 2]
+def test_image_of_an_object_skips_images_without_any(annotations):
+    assert annotations.objects.image.tolist() == [0, 0, 2, 2]
 
 
 def test_instances_are_clipped_and_the_empty_left_out(annotations):
@@ -55,7 +61,7 @@ def test_instances_are_clipped_and_the_empty_left_out(annotations):
 
 def test_instances_leave_the_annotation_untouched(annotations):
     annotations.instances(0, (30, 40))
-    np.testing.assert_array_equal(annotations.boxes, BOXES)
+    np.testing.assert_array_equal(annotations.objects.boxes, BOXES)
 
 
 def test_crowds_and_difficult_objects_are_ignored(annotations):
@@ -80,26 +86,26 @@ def test_same_labels_change_nothing(annotations):
 
 def test_classes_are_matched_by_name_in_another_order(annotations):
     found = annotations.with_labels(LabelMap(("cow", "dog", "cat"), (1, 2, 3)))
-    assert found.classes.tolist() == [2, 1, 2, 1]
-    assert found.labels.ids == (1, 2, 3)
-    np.testing.assert_array_equal(found.boxes, BOXES)
+    assert found.objects.classes.tolist() == [2, 1, 2, 1]
+    assert found.objects.labels.ids == (1, 2, 3)
+    np.testing.assert_array_equal(found.objects.boxes, BOXES)
     assert found.report.lines() == []
 
 
 def test_objects_of_other_classes_are_left_out_and_reported(annotations):
     found = annotations.with_labels(LabelMap(("dog",), (1,)))
-    assert found.starts.tolist() == [0, 1, 1, 2]
-    np.testing.assert_array_equal(found.boxes, [BOXES[1], BOXES[3]])
-    assert found.classes.tolist() == [0, 0]
-    assert found.areas.tolist() == [101, 103]
-    assert found.crowd.tolist() == [False, True]
-    assert found.difficult.tolist() == [True, False]
+    assert found.objects.starts.tolist() == [0, 1, 1, 2]
+    np.testing.assert_array_equal(found.objects.boxes, [BOXES[1], BOXES[3]])
+    assert found.objects.classes.tolist() == [0, 0]
+    assert found.objects.areas.tolist() == [101, 103]
+    assert found.objects.crowd.tolist() == [False, True]
+    assert found.objects.difficult.tolist() == [True, False]
     assert found.report.lines() == ["2 objects of other classes left out (cat): 0.png, 2.png"]
 
 
 def test_images_left_without_objects_stay(annotations):
     found = annotations_of(BOXES[:1], starts=(0, 1)).with_labels(LabelMap(("dog",), (1,)))
-    assert (len(found), len(found.boxes)) == (1, 0)
+    assert (len(found), len(found.objects)) == (1, 0)
 
 
 def test_choosing_classes_leaves_the_first_report_alone(annotations):
@@ -137,13 +143,28 @@ def test_boxes_are_not_beyond_an_image_of_unknown_size():
     assert line.startswith("1 degenerate")
 
 
-def test_annotation_is_held_in_flat_arrays_alone(tmp_path, make_coco):
-    # Python objects, one a box, would be copied into every worker as they are touched.
-    found = read_coco(*make_coco(tmp_path))
+def columns(found):
+    """Fields of the annotation, and of its objects and masks."""
     for field in dataclasses.fields(found):
         value = getattr(found, field.name)
-        if isinstance(value, np.ndarray):
-            assert value.dtype != object, field.name
+        if isinstance(value, Objects | IndexMasks | InstanceMasks):
+            yield from columns(value)
         else:
-            assert isinstance(value, str | LabelMap | Report), field.name
+            yield field.name, value
+
+
+def test_annotation_is_held_in_flat_arrays_alone(tmp_path, make_coco):
+    # Python objects, one a box, would be copied into every worker as they are touched.
+    outlined = [box | {"segmentation": [[1, 1, 9, 1, 9, 9]]} for box in COCO["annotations"]]
+    found = read_coco(*make_coco(tmp_path, annotations=outlined), masks=True)
+    names = set()
+    for name, value in columns(found):
+        names.add(name)
+        if isinstance(value, np.ndarray):
+            assert value.dtype != object, name
+        elif isinstance(value, tuple):
+            assert len(value) == len(found.objects.labels), name
+        else:
+            assert isinstance(value, str | LabelMap | Report), name
+    assert {"files", "boxes", "codes"} <= names
     assert not found.report.where

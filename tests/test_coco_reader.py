@@ -2,9 +2,15 @@ import re
 
 import numpy as np
 import pytest
+from faster_coco_eval.core import mask as coco_mask
+from pycocotools.coco import COCO
 
 from mbv2det.data.coco import read_coco
+from mbv2det.data.dataset import read_sample
+from mbv2det.data.shapes import ShapesSpec, make_shapes, render_scene
 from mbv2det.errors import DataError
+from mbv2det.labels import BACKGROUND, VOC_NAMES, LabelMap
+from mbv2det.structures import SampleKey
 
 
 def annotation(**changes):
@@ -16,7 +22,7 @@ def files_of(annotations):
 
 
 def test_category_ids_may_have_gaps_and_are_sorted(tmp_path, make_coco):
-    labels = read_coco(*make_coco(tmp_path)).labels
+    labels = read_coco(*make_coco(tmp_path)).objects.labels
     assert labels.ids == (3, 18, 90)
     assert labels.names == ("car", "dog", "toothbrush")
 
@@ -25,8 +31,8 @@ def test_category_ids_may_start_at_zero(tmp_path, make_coco):
     categories = [{"id": 0, "name": "car"}, {"id": 10**12, "name": "dog"}]
     objects = [annotation(category_id=0), annotation(category_id=10**12)]
     found = read_coco(*make_coco(tmp_path, categories=categories, annotations=objects))
-    assert found.labels.ids == (0, 10**12)
-    assert found.classes.tolist() == [0, 1]
+    assert found.objects.labels.ids == (0, 10**12)
+    assert found.objects.classes.tolist() == [0, 1]
 
 
 def test_images_come_sorted_by_id(tmp_path, make_coco):
@@ -47,14 +53,14 @@ def test_unknown_sizes_are_none(tmp_path, make_coco):
 
 def test_images_without_objects_are_kept(tmp_path, make_coco):
     found = read_coco(*make_coco(tmp_path))
-    assert np.diff(found.starts).tolist() == [1, 1, 0, 2, 1]
+    assert np.diff(found.objects.starts).tolist() == [1, 1, 0, 2, 1]
     assert len(found.instances(2, (24, 24))) == 0
     assert "1 images without any" in found.summary()
 
 
 def test_split_without_any_object_is_read(tmp_path, make_coco):
     found = read_coco(*make_coco(tmp_path, annotations=[]))
-    assert (len(found), len(found.boxes)) == (5, 0)
+    assert (len(found), len(found.objects)) == (5, 0)
 
 
 def test_objects_lie_with_their_image_and_class(tmp_path, make_coco):
@@ -67,13 +73,13 @@ def test_objects_lie_with_their_image_and_class(tmp_path, make_coco):
 
 def test_areas_are_the_files_and_the_boxes_where_it_has_none(tmp_path, make_coco):
     # In the order of the images; the third annotation has no area: 48 * 32.
-    assert read_coco(*make_coco(tmp_path)).areas.tolist() == [200, 1536, 150, 36, 500]
+    assert read_coco(*make_coco(tmp_path)).objects.areas.tolist() == [200, 1536, 150, 36, 500]
 
 
 def test_crowds_are_flagged_and_ignored(tmp_path, make_coco):
     found = read_coco(*make_coco(tmp_path))
-    assert found.crowd.tolist() == [False, True, False, False, False]
-    assert not found.difficult.any()
+    assert found.objects.crowd.tolist() == [False, True, False, False, False]
+    assert not found.objects.difficult.any()
     assert found.instances(1, (32, 48)).ignore.tolist() == [True]
     assert found.instances(0, (40, 30)).ignore.tolist() == [False]
 
@@ -97,7 +103,7 @@ def test_bad_box_is_reported_and_kept_for_the_metrics_alone(
     assert line.startswith(reported)
     assert line.endswith(": d.png")
     x, y, width, height = bbox
-    np.testing.assert_array_equal(found.boxes, [[x, y, x + width, y + height]])
+    np.testing.assert_array_equal(found.objects.boxes, [[x, y, x + width, y + height]])
     np.testing.assert_array_equal(
         found.instances(3, (30, 40)).boxes, np.array(kept, np.float32).reshape(-1, 4)
     )
@@ -198,13 +204,14 @@ def real_train(real_data):
 
 
 def test_real_split_has_its_counts(real_train):
-    assert (len(real_train), len(real_train.boxes), real_train.crowd.sum()) == (178, 1409, 15)
+    objects = real_train.objects
+    assert (len(real_train), len(objects), objects.crowd.sum()) == (178, 1409, 15)
     assert real_train.report.lines() == []
 
 
 def test_real_split_has_80_classes_with_gaps(real_train):
-    assert len(real_train.labels) == 80
-    assert set(range(1, 91)) - set(real_train.labels.ids) == {
+    assert len(real_train.objects.labels) == 80
+    assert set(range(1, 91)) - set(real_train.objects.labels.ids) == {
         12,
         26,
         29,
@@ -216,3 +223,188 @@ def test_real_split_has_80_classes_with_gaps(real_train):
         71,
         83,
     }
+
+
+TRIANGLE = [4, 3, 30, 6, 12.5, 25]  # in image 40, which has 30 x 40 pixels
+
+
+def masks_of(tmp_path, make_coco, *outlines):
+    """Objects of class car (label 1) with these outlines, in image 40; the others have none."""
+    objects = [annotation(segmentation=outline) for outline in outlines]
+    return read_coco(*make_coco(tmp_path, annotations=objects), masks=True)
+
+
+def run_lengths(mask):
+    """COCO's, uncompressed: down the columns, zeros first."""
+    flat = np.asarray(mask).ravel(order="F")
+    starts = np.flatnonzero(np.diff(flat, prepend=0))
+    counts = np.diff(starts, prepend=0, append=flat.size)
+    return {"size": list(mask.shape), "counts": counts.tolist()}
+
+
+def compressed(mask):
+    code = coco_mask.encode(np.asfortranarray(mask))
+    return {"size": list(mask.shape), "counts": bytes(code["counts"]).decode()}
+
+
+@pytest.fixture
+def blob():
+    """A mask of many runs of all lengths, zeros first, in the size of image 40."""
+    y, x = np.mgrid[:30, :40]
+    return ((x * x + 7 * y * y) % 97 >= 40).astype(np.uint8)
+
+
+def test_masks_are_read_only_where_they_are_asked_for(tmp_path, make_coco):
+    assert read_coco(*make_coco(tmp_path)).masks is None
+
+
+def test_labels_of_masks_are_background_and_all_categories(tmp_path, make_coco):
+    masks = masks_of(tmp_path, make_coco, [TRIANGLE]).masks
+    assert masks.labels == LabelMap.of_masks((BACKGROUND, "car", "dog", "toothbrush"))
+
+
+def test_polygons_of_an_object_are_drawn_together(tmp_path, make_coco):
+    # Whole rows and columns of pixels: a polygon fills those whose centre is inside.
+    first, second = [2, 3, 10, 3, 10, 9, 2, 9], [20, 10, 24, 10, 24, 28, 20, 28]
+    mask = masks_of(tmp_path, make_coco, [first, second]).mask(3)
+    expected = np.zeros((30, 40), int)
+    expected[3:9, 2:10] = 1
+    expected[10:28, 20:24] = 1
+    np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize("encode", [run_lengths, compressed])
+def test_run_lengths_are_decoded(tmp_path, make_coco, blob, encode):
+    np.testing.assert_array_equal(masks_of(tmp_path, make_coco, encode(blob)).mask(3), blob)
+
+
+@pytest.mark.parametrize("encode", [run_lengths, compressed])
+@pytest.mark.parametrize("value", [0, 1])
+def test_run_lengths_may_be_of_nothing_or_everything(tmp_path, make_coco, encode, value):
+    mask = np.full((30, 40), value, np.uint8)
+    np.testing.assert_array_equal(masks_of(tmp_path, make_coco, encode(mask)).mask(3), mask)
+
+
+def test_outlines_stay_with_their_image_and_class(tmp_path, make_coco, blob):
+    # Objects come in the order of the file, images in that of their ids.
+    objects = [
+        annotation(category_id=90, segmentation=run_lengths(blob)),
+        annotation(category_id=18, image_id=7, segmentation=[[0, 0, 30, 0, 30, 40, 0, 40]]),
+    ]
+    found = read_coco(*make_coco(tmp_path, annotations=objects), masks=True)
+    np.testing.assert_array_equal(found.mask(3), 3 * blob)
+    np.testing.assert_array_equal(found.mask(0), np.full((40, 30), 2))
+    np.testing.assert_array_equal(found.mask(1), np.zeros((32, 48)))
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}, [[]], [[1, 2, 3, 4]]])
+def test_object_without_outline_leaves_its_image_without_a_mask(tmp_path, make_coco, nothing):
+    found = masks_of(tmp_path, make_coco, nothing, [TRIANGLE])
+    assert found.masks.annotated.tolist() == [True, True, True, False, True]
+    assert found.mask(3) is None
+    sample = read_sample(found, SampleKey(0, 3))
+    np.testing.assert_array_equal(sample.mask, np.full((30, 40), 255))
+
+
+def test_file_without_any_outline_is_an_error(tmp_path, make_coco):
+    with pytest.raises(DataError, match=r"instances\.json: expected outlines .*got none"):
+        read_coco(*make_coco(tmp_path), masks=True)
+
+
+def test_masks_need_the_size_of_every_image(tmp_path, make_coco):
+    images = [{"id": 40, "file_name": "d.png"}, {"id": 7, "file_name": "a.png", "height": 40}]
+    path, folder = make_coco(tmp_path, images=images, annotations=[annotation()])
+    with pytest.raises(DataError, match=r"instances\.json: .*height and width.* for a\.png"):
+        read_coco(path, folder, masks=True)
+
+
+BAD_OUTLINES = {
+    "odd number of numbers": [[*TRIANGLE, 7]],
+    "flat polygon": TRIANGLE,
+    "text in a polygon": [["a", *TRIANGLE[1:]]],
+    "null in a polygon": [[None, *TRIANGLE[1:]]],
+    "NaN in a polygon": [[np.nan, *TRIANGLE[1:]]],
+    "far polygon": [[1e12, *TRIANGLE[1:]]],  # the rasteriser would not return
+    "text": "polygon",
+    "number": 5,
+    "run lengths of another size": run_lengths(np.ones((40, 30))),
+    "run lengths without size": {"counts": [0, 1200]},
+    "run lengths without counts": {"size": [30, 40]},
+    "too few pixels": {"size": [30, 40], "counts": [0, 1199]},
+    "too many pixels": {"size": [30, 40], "counts": [0, 1201]},
+    "negative run": {"size": [30, 40], "counts": [-1, 1201]},
+    "text as run": {"size": [30, 40], "counts": ["0", 1200]},
+    "fraction as run": {"size": [30, 40], "counts": [0.5, 1199.5]},
+    "compressed garbage": {"size": [30, 40], "counts": "hello, world"},
+    "compressed garbage of letters beyond ASCII": {"size": [30, 40], "counts": "h\u00e9llo"},
+    "compressed run without end": {"size": [30, 40], "counts": "o" * 50},
+    "compressed of another size": compressed(np.ones((31, 40), np.uint8)) | {"size": [30, 40]},
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("outline", BAD_OUTLINES.values(), ids=BAD_OUTLINES)
+def test_bad_outline_is_one_short_error_naming_file_and_annotation(tmp_path, make_coco, outline):
+    expected = r"instances\.json: annotation 77: .*run lengths of 30x40 pixels .*, got "
+    with pytest.raises(DataError, match=expected) as caught:
+        masks_of(tmp_path, make_coco, outline)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+def test_masks_of_the_shapes_are_what_the_renderer_shows(tmp_path):
+    spec = ShapesSpec(num_train=3, num_val=1, size=(120, 160))
+    make_shapes(tmp_path / "shapes", spec, show_progress=False)
+    root = tmp_path / "shapes"
+    found = read_coco(root / "annotations/instances_train.json", root / "train", masks=True)
+    for index in range(3):
+        scene = render_scene(spec, "train", index)
+        expected = np.zeros(scene.image.shape[:2], int)
+        for label, visible in zip(scene.labels, scene.visible, strict=True):
+            expected[visible] = 1 + label
+        np.testing.assert_array_equal(found.mask(index), expected)
+
+
+def drawn_by_pycocotools(coco, image_id, label_of_category):
+    """The rule in plain words: a pixel of one instance alone has its label, of two none."""
+    image = coco.imgs[image_id]
+    shape = (image["height"], image["width"])
+    count, mask = np.zeros(shape, int), np.zeros(shape, int)
+    for a in coco.imgToAnns[image_id]:
+        label = label_of_category.get(a["category_id"])
+        if label is not None:
+            inside = coco.annToMask(a) > 0
+            count += inside
+            mask[inside] = 255 if a["iscrowd"] else label
+    return np.where(count > 1, 255, mask)
+
+
+@pytest.fixture(scope="module")
+def real_outlines(real_data):
+    path = real_data("coco") / "annotations/instances_train2017.json"
+    return COCO(path), read_coco(path, real_data("coco") / "train2017", masks=True)
+
+
+# pycocotools converts its arrays in a way that numpy 2 is about to drop.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("names", [None, (BACKGROUND, *VOC_NAMES)], ids=["all", "voc"])
+def test_real_masks_are_what_pycocotools_draws(real_outlines, names):
+    coco, found = real_outlines
+    labels = found.masks.labels if names is None else LabelMap.of_masks(names)
+    found = found.with_mask_labels(labels)
+    assert found.masks.annotated.all()
+    label_of_category = {id_: labels.find(c["name"]) for id_, c in coco.cats.items()}
+    seen = set()
+    for index in range(0, len(found), 3):
+        mask = found.mask(index)
+        expected = drawn_by_pycocotools(coco, int(found.image_ids[index]), label_of_category)
+        np.testing.assert_array_equal(mask, expected)
+        seen |= set(np.unique(mask).tolist())
+    assert {0, 255} < seen
+    assert len(seen) >= 20
+
+
+def test_real_images_with_boxes_alone_have_no_mask(real_data):
+    root = real_data("coco")
+    found = read_coco(root / "annotations/instances_val2017.json", root / "val2017", masks=True)
+    assert (len(found), found.masks.annotated.sum()) == (183, 56)

@@ -1,15 +1,21 @@
 """Every configuration parses and builds the network that its header speaks of."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from runs import ROOT
 
 from mbv2det.build import build_model, build_preprocess, build_tasks
 from mbv2det.cli.session import ConfigParser
-from mbv2det.labels import LabelMap
+from mbv2det.config import HeadsConfig
+from mbv2det.labels import VOC_NAMES, LabelMap
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-LABELS = LabelMap(tuple(f"class {i}" for i in range(80)), tuple(range(80)))
+LABELS = {
+    "detection": LabelMap(tuple(f"class {i}" for i in range(80)), tuple(range(80))),
+    "segmentation": LabelMap.of_masks(("background", *VOC_NAMES)),
+}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -29,6 +35,25 @@ def test_the_published_detector_has_the_published_size():
     model = build_model(config, build_preprocess(config), LABELS)
     assert sum(p.numel() for p in model.parameters()) == 4_337_013
     assert config.data.size == (320, 320)
+
+
+def test_the_published_segmenter_has_the_published_size():
+    config = ConfigParser("").parse([str(ROOT / "configs/deeplabv3_voc.yaml")]).config
+    model = build_model(config, build_preprocess(config), LABELS)
+    assert sum(p.numel() for p in model.parameters()) == 2_113_557
+    assert config.data.size == (513, 513)
+
+
+def test_the_joint_model_shares_one_backbone():
+    config = ConfigParser("").parse([str(ROOT / "configs/joint_voc.yaml")]).config
+    model = build_model(config, build_preprocess(config), LABELS)
+    detector = replace(config, heads=HeadsConfig(detection=config.heads.detection))
+    segmenter = replace(config, heads=HeadsConfig(segmentation=config.heads.segmentation))
+    alone = [build_model(c, build_preprocess(c), LABELS) for c in (detector, segmenter)]
+    backbones = [sum(p.numel() for p in m.backbone.parameters()) for m in (model, *alone)]
+    assert backbones[0] == max(backbones)
+    names = [set(m.state_dict()) for m in alone]
+    assert set(model.state_dict()) == names[0] | names[1]
 
 
 def test_a_saved_configuration_reads_back_the_same(tmp_path):

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -24,11 +24,12 @@ def annotations(tmp_path_factory, make_coco):
 
 
 def data_of(annotations, batch_size=4, num_workers=0, seed=0):
+    preprocessor = Preprocessor(PreprocessSpec(SIZE))
     return DenseData(
         annotations,
         annotations,
-        Preprocessor(PreprocessSpec(SIZE)),
-        Augment(AugmentConfig(), (124, 116, 104), seed),
+        preprocessor,
+        Augment(AugmentConfig(), preprocessor, seed),
         batch_size=batch_size,
         num_workers=num_workers,
         seed=seed,
@@ -41,12 +42,15 @@ def first_batch(data, epoch=0):
     return next(iter(loader))
 
 
-def sample(count, index=0, counted=True, faults=()):
-    """A grey image of the index, with `count` boxes of labels 0.."""
+def sample(count, index=0, counted=True, faults=(), masked=False):
+    """A grey image of the index, with `count` boxes of labels 0.. or None, and a mask of it."""
+    image = np.full((4, 6, 3), index, np.uint8)
+    key, mask = SampleKey(0, index, counted), image[..., 0] if masked else None
+    if count is None:
+        return Sample(key, image, Frame((4, 6)), None, mask, faults)
     boxes = np.tile(np.array([[1, 2, 3, 4]], np.float32), (count, 1))
     instances = Instances(boxes, np.arange(count), np.arange(count) % 2 == 1)
-    image = np.full((4, 6, 3), index, np.uint8)
-    return Sample(SampleKey(0, index, counted), image, instances, Frame((4, 6)), faults)
+    return Sample(key, image, Frame((4, 6)), instances, mask, faults)
 
 
 # More workers than cores is what is tested; forking with threads is the library's business.
@@ -133,7 +137,7 @@ def test_truncated_file_is_named_in_the_batch(tmp_path, make_coco):
 def test_image_of_another_size_than_annotated_is_an_error(annotations):
     sizes = annotations.sizes + 1
     wrong = AnnotatedImages(replace(annotations, sizes=sizes), Preprocessor(PreprocessSpec(SIZE)))
-    with pytest.raises(DataError, match=r"a\.png: .*41x31, the file has 40x30"):
+    with pytest.raises(DataError, match=r"a\.png: .*41x31 pixels, the image has 40x30"):
         wrong[SampleKey(0, 0)]
 
 
@@ -144,6 +148,30 @@ def test_collate_pads_to_the_most_objects():
     assert targets.valid.tolist() == [[True, False, False], [True, True, True]]
     assert targets.boxes[0, 1:].abs().sum() == 0
     assert targets.boxes[1, 2].tolist() == [1, 2, 3, 4]
+
+
+def test_collate_tells_images_that_nobody_annotated_from_those_without_objects():
+    targets = collate([sample(0), sample(None, index=1), sample(2, index=2)]).boxes
+    assert targets.annotated.tolist() == [True, False, True]
+    assert targets.labels.tolist() == [[-1, -1], [-1, -1], [0, 1]]
+
+
+def test_collate_takes_images_that_nobody_annotated_alone():
+    targets = collate([sample(None)]).boxes
+    assert targets.boxes.shape == (1, 1, 4)
+    assert not targets.valid.any()
+    assert not targets.annotated.any()
+
+
+def test_collate_stacks_masks():
+    masks = collate([sample(1, 3, masked=True), sample(None, 7, masked=True)]).masks
+    assert masks.dtype == torch.uint8
+    assert masks.shape == (2, 4, 6)
+    assert masks[:, 3, 5].tolist() == [3, 7]
+
+
+def test_batch_of_a_data_set_without_masks_has_none():
+    assert collate([sample(1)]).masks is None
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -161,9 +189,22 @@ def test_counted_leaves_the_repeats_out():
     assert len(batch.frames) == 2
 
 
+def test_counted_keeps_masks_and_what_is_annotated():
+    samples = [
+        sample(1, 3, masked=True),
+        sample(1, 4, counted=False, masked=True),
+        sample(None, 5, masked=True),
+    ]
+    batch = collate(samples).counted()
+    assert batch.masks[:, 0, 0].tolist() == [3, 5]
+    assert batch.boxes.annotated.tolist() == [True, False]
+    assert collate([sample(1), sample(1, counted=False)]).counted().masks is None
+
+
 def test_counted_batch_may_be_empty():
-    batch = collate([sample(1, counted=False)]).counted()
+    batch = collate([sample(1, counted=False, masked=True)]).counted()
     assert (len(batch), len(batch.images), len(batch.boxes.labels)) == (0, 0, 0)
+    assert batch.masks.shape == (0, 4, 6)
 
 
 def test_counted_leaves_a_batch_without_repeats_alone():
@@ -171,16 +212,35 @@ def test_counted_leaves_a_batch_without_repeats_alone():
     assert batch.counted() is batch
 
 
+def tensors_of(batch):
+    """Every tensor, by the names of its fields."""
+    found = {}
+    for holder in (batch, batch.boxes):
+        for field in fields(holder):
+            value = getattr(holder, field.name)
+            if isinstance(value, torch.Tensor):
+                found[field.name] = value
+    return found
+
+
+NAMES = {"images", "masks", "boxes", "labels", "ignore", "annotated"}
+
+
 def test_batch_moves_every_tensor():
     # The meta device needs no hardware.
-    moved = collate([sample(1, faults=("odd",))]).to("meta", non_blocking=True)
-    tensors = (moved.images, moved.boxes.boxes, moved.boxes.labels, moved.boxes.ignore)
-    assert [tensor.device.type for tensor in tensors] == ["meta"] * 4
-    assert moved.faults == {0: ("odd",)}
+    batch = collate([sample(1, faults=("odd",), masked=True)]).to("meta", non_blocking=True)
+    moved = tensors_of(batch)
+    assert set(moved) == NAMES
+    assert {tensor.device.type for tensor in moved.values()} == {"meta"}
+    assert batch.faults == {0: ("odd",)}
+
+
+def test_batch_without_masks_moves_too():
+    assert collate([sample(1)]).to("meta").masks is None
 
 
 def test_data_loader_finds_the_pinning_of_every_tensor(monkeypatch):
-    # Pinning itself needs CUDA; what is tested is that the loader's walk reaches all four.
+    # Pinning itself needs CUDA; what is tested is that the loader's walk reaches them all.
     pinned = []
 
     def pin(tensor):
@@ -188,15 +248,15 @@ def test_data_loader_finds_the_pinning_of_every_tensor(monkeypatch):
         return tensor
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    batch = collate([sample(1)])
+    batch = collate([sample(1, masked=True)])
     assert isinstance(pin_memory(batch), Batch)
-    expected = (batch.images, batch.boxes.boxes, batch.boxes.labels, batch.boxes.ignore)
-    assert {id(tensor) for tensor in pinned} == {id(tensor) for tensor in expected}
+    expected = tensors_of(batch)
+    assert set(expected) == NAMES
+    assert {id(tensor) for tensor in pinned} == {id(tensor) for tensor in expected.values()}
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA to pin memory")
 def test_batch_is_pinned():
-    batch = collate([sample(1)]).pin_memory()
-    assert batch.images.is_pinned()
-    assert batch.boxes.boxes.is_pinned()
+    batch = collate([sample(1, masked=True)]).pin_memory()
+    assert all(tensor.is_pinned() for tensor in tensors_of(batch).values())

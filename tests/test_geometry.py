@@ -54,6 +54,28 @@ def test_boxes_to_original_clips_to_the_image():
     assert Frame((10, 20)).boxes_to_original(boxes).tolist() == [[0.0, 0.0, 20.0, 10.0]]
 
 
+def test_pixel_centres_are_indices_of_the_working_image():
+    rows, columns = Frame((2, 3), scale=(2.0, 4.0), offset=(1.0, -1.0)).pixel_centres()
+    # Rows: 0.5 * 2 + 1 - 0.5, and 2 further; columns: 0.5 * 4 - 1 - 0.5, and 4 further.
+    assert rows.tolist() == [1.5, 3.5]
+    assert columns.tolist() == [0.5, 4.5, 8.5]
+
+
+def test_pixel_centres_of_an_unscaled_image_are_its_own_indices():
+    rows, columns = Frame((500, 375)).pixel_centres()
+    assert rows.tolist() == list(range(500))
+    assert columns.tolist() == list(range(375))
+
+
+def test_pixel_centres_lie_in_the_middle_of_the_pixels_boxes():
+    frame = Frame((40, 50), scale=(1.7, 0.6), offset=(-3.3, 12.0))
+    rows, columns = frame.pixel_centres()
+    x1, y1, x2, y2 = frame.boxes_to_working(np.array([[29.0, 31.0, 30.0, 32.0]]))[0]
+    # Boxes are in continuous coordinates, where pixel 0 is centred on 0.5; float32 of up to 100.
+    assert rows[31] + 0.5 == pytest.approx((y1 + y2) / 2, abs=1e-5)
+    assert columns[29] + 0.5 == pytest.approx((x1 + x2) / 2, abs=1e-5)
+
+
 def test_clip_boxes_moves_corners_into_the_image():
     boxes = torch.tensor([[-1.0, 2.0, 25.0, 12.0], [30.0, 40.0, 50.0, 60.0]])
     expected = [[0.0, 2.0, 20.0, 10.0], [20.0, 10.0, 20.0, 10.0]]

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbv2det.errors import DataError
-from mbv2det.labels import LabelMap
+from mbv2det.labels import VOC_NAMES, LabelMap
 
 # Ids with gaps, from zero, negative and beyond 64 bits.
 ID_LISTS = st.lists(st.integers(-1, 2**70), min_size=1, max_size=20, unique=True)
@@ -54,3 +54,32 @@ def test_choose_hints_at_nothing_where_nothing_is_near():
 def test_choose_refuses_a_name_given_twice():
     with pytest.raises(DataError, match="'cat' twice"):
         LabelMap(("cat", "dog"), (1, 2)).choose(["cat", "cat"])
+
+
+def test_labels_of_masks_are_their_values():
+    assert LabelMap.of_masks(["background", "cat"]) == LabelMap(("background", "cat"), (0, 1))
+
+
+# COCO's names for VOC's twenty classes, in VOC's order.
+COCO_NAMES = (
+    "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "dining table", "dog", "horse", "motorcycle", "person", "potted plant", "sheep", "couch",
+    "train", "tv",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "others"), [(VOC_NAMES, COCO_NAMES), (COCO_NAMES, VOC_NAMES), (VOC_NAMES, VOC_NAMES)]
+)
+def test_classes_are_found_by_cocos_and_by_vocs_names(names, others):
+    labels = LabelMap.of_masks(names)
+    assert [labels.find(name) for name in others] == list(range(20))
+
+
+def test_name_that_nobody_has_is_not_found():
+    assert LabelMap(("cat", "tv"), (1, 2)).find("zebra") is None
+
+
+def test_own_name_is_found_before_one_that_means_the_same():
+    labels = LabelMap(("tv", "tvmonitor"), (1, 2))
+    assert [labels.find("tv"), labels.find("tvmonitor")] == [0, 1]

@@ -17,7 +17,7 @@ def targets_of(*images):
     for i, image in enumerate(images):
         for j, (box, label, ignored) in enumerate(image):
             boxes[i, j], labels[i, j], ignore[i, j] = torch.tensor(box), label, ignored
-    return BoxTargets(boxes, labels, ignore)
+    return BoxTargets(boxes, labels, ignore, torch.ones(len(images), dtype=torch.bool))
 
 
 def random_boxes(count, generator):
@@ -141,6 +141,15 @@ def test_an_image_without_objects_is_all_negative():
     matches = Matcher()(targets_of([]), ROW)
     assert not matches.positive.any()
     assert matches.negative.all()
+
+
+def test_an_image_that_nobody_annotated_has_no_negatives():
+    image = [([2.0, 0.0, 12.0, 10.0], 0, False)]
+    targets = targets_of(image, [], [])
+    targets.annotated[1] = False
+    matches = Matcher()(targets, ROW)
+    assert matches.negative.tolist() == [[False, True, True, True], [False] * 4, [True] * 4]
+    assert matches.positive.tolist() == [[True, False, False, False], [False] * 4, [False] * 4]
 
 
 def test_padding_at_the_origin_matches_no_anchor_there():

@@ -8,7 +8,7 @@ from runs import run_command
 
 from mbv2det.build import build_model
 from mbv2det.cli.predict import coco_results, image_files, picture_paths
-from mbv2det.config import BackboneConfig, ModelConfig
+from mbv2det.config import BackboneConfig, DetectionHeadConfig, HeadsConfig, ModelConfig
 from mbv2det.deploy.draw import colour, draw_detections, side_by_side
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
@@ -28,7 +28,9 @@ LABELS = LabelMap(("cat", "dog"), (7, 90))
 def weights(tmp_path):
     torch.manual_seed(0)
     info = WeightsInfo(
-        ModelConfig(BackboneConfig(width_mult=0.35)), PreprocessSpec((96, 96)), LABELS
+        ModelConfig(BackboneConfig(width_mult=0.35), HeadsConfig(DetectionHeadConfig())),
+        PreprocessSpec((96, 96)),
+        {"detection": LABELS},
     )
     model = build_model(info.model, info.preprocess, info.labels)
     save_weights(tmp_path / "w.safetensors", model.state_dict(), info)
@@ -45,7 +47,7 @@ def test_results_are_xywh_with_the_data_sets_own_ids():
 
 
 def test_pictures_show_boxes_from_the_least_score_up():
-    grey = np.full((100, 120, 3), 128, np.uint8)
+    grey = Image.new("RGB", (120, 100), (128, 128, 128))
     picture = np.asarray(draw_detections(grey, FOUND, LABELS.names, min_score=0.5))
     # The lower edge of the dog's box: x 10..50 at y 40; the cat's at 0.1 is not drawn.
     assert tuple(picture[40, 30]) == colour(1)

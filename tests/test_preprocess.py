@@ -7,11 +7,11 @@ from mbv2det.preprocess import IMAGENET_MEAN, Preprocessor, PreprocessSpec
 from mbv2det.structures import Instances, Sample, SampleKey
 
 
-def sample_of(image, boxes=(), frame=None):
+def sample_of(image, boxes=(), frame=None, mask=None):
     boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
     instances = Instances(boxes, np.arange(len(boxes)), np.zeros(len(boxes), dtype=bool))
     size = (image.shape[0], image.shape[1])
-    return Sample(SampleKey(0, 0), image, instances, frame or Frame(size))
+    return Sample(SampleKey(0, 0), image, frame or Frame(size), instances, mask)
 
 
 def noise(height, width):
@@ -147,3 +147,74 @@ def test_labels_and_roles_stay():
 
 def test_no_objects_stay_no_objects():
     assert process((20, 20), sample_of(noise(10, 10))).instances.boxes.shape == (0, 4)
+
+
+def test_what_is_not_annotated_stays_so():
+    done = process((20, 20), Sample(SampleKey(0, 0), noise(10, 10), Frame((10, 10))))
+    assert done.instances is None
+    assert done.mask is None
+
+
+def test_mask_of_an_image_of_the_right_size_passes_unchanged():
+    mask = np.random.default_rng(0).integers(0, 256, (32, 48), np.uint8)
+    assert process((32, 48), sample_of(noise(32, 48), mask=mask)).mask is mask
+
+
+def test_mask_is_resized_by_picking_the_nearest_pixel():
+    # 2 x 3 to 4 x 9: every pixel 2 x 3 times.
+    mask = np.array([[7, 0, 255], [20, 1, 3]], np.uint8)
+    done = process((4, 9), sample_of(noise(2, 3), mask=mask))
+    np.testing.assert_array_equal(done.mask, mask.repeat(2, axis=0).repeat(3, axis=1))
+    # And back: the middle of every 2 x 3 pixels.
+    back = process((2, 3), sample_of(noise(4, 9), mask=done.mask))
+    np.testing.assert_array_equal(back.mask, mask)
+
+
+@pytest.mark.parametrize("size", [(31, 50), (200, 170), (90, 33)])
+def test_resized_mask_holds_no_label_that_was_not_there(size):
+    mask = np.random.default_rng(0).choice(np.array([0, 20, 255], np.uint8), (90, 70))
+    done = process(size, sample_of(noise(90, 70), mask=mask))
+    assert set(np.unique(done.mask).tolist()) == {0, 20, 255}
+
+
+@pytest.mark.parametrize(("source", "rows", "columns"), [((50, 100), 16, 32), ((100, 50), 32, 16)])
+def test_padding_of_a_mask_is_ignored(source, rows, columns):
+    mask = np.full(source, 3, np.uint8)
+    done = process((32, 32), sample_of(noise(*source), mask=mask), "fit")
+    expected = np.full((32, 32), 255)
+    expected[:rows, :columns] = 3
+    np.testing.assert_array_equal(done.mask, expected)
+
+
+def centre_of(weights):
+    """(row, column) of the centre of gravity."""
+    y, x = np.indices(weights.shape) + 0.5
+    return np.array([(weights * y).sum(), (weights * x).sum()]) / weights.sum()
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "resize"),
+    [
+        ((240, 480), (80, 96), "stretch"),
+        ((240, 480), (96, 96), "fit"),
+        ((60, 90), (200, 240), "stretch"),
+        ((60, 90), (200, 200), "fit"),
+        ((77, 101), (96, 96), "fit"),
+        ((101, 77), (64, 96), "fit"),
+        ((101, 77), (64, 96), "stretch"),
+    ],
+)
+def test_a_mask_stays_on_its_pixels(source, target, resize):
+    # A white ellipse is label 1.
+    y, x = np.indices(source)
+    height, width = source
+    inside = ((y / height - 0.4) / 0.3) ** 2 + ((x / width - 0.55) / 0.25) ** 2 < 1
+    image = np.repeat(np.uint8(255) * inside[..., None], 3, axis=2)
+    mask = inside.astype(np.uint8)
+    done = process(target, sample_of(image, mask=mask), resize, mean=(0.0, 0.0, 0.0))
+    light, label = done.image[..., 0] / 255, done.mask == 1
+    # A pixel has the label where most of it is white, but for those that the edge halves.
+    assert (label != (light > 0.5)).sum() < 0.02 * label.sum()
+    # Picking shifts every edge by up to half a source pixel, which nearly averages out over the
+    # ellipse. Rounding half a pixel off would part the centres by 0.5 and more, a pixel by 1.
+    np.testing.assert_allclose(centre_of(label), centre_of(light), rtol=0, atol=0.25)

@@ -30,7 +30,8 @@ def random_case(counts, slots, num_anchors=40, seed=0):
         deltas=torch.randn(len(counts), num_anchors, 4, generator=generator),
         anchors=random_boxes(num_anchors, generator),
     )
-    return outputs, BoxTargets(boxes, labels, torch.zeros_like(labels, dtype=torch.bool))
+    annotated = torch.ones(len(counts), dtype=torch.bool)
+    return outputs, BoxTargets(boxes, labels, torch.zeros_like(labels, dtype=torch.bool), annotated)
 
 
 def with_gradient(outputs):
@@ -176,7 +177,10 @@ def test_class_loss_gradient_is_that_of_finite_differences(class_loss, slots):
 def test_box_loss_gradient_is_one_beyond_the_bend_and_the_difference_within():
     anchor = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     targets = BoxTargets(
-        anchor[None], torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[False]])
+        anchor[None],
+        torch.zeros(1, 1, dtype=torch.int64),
+        torch.tensor([[False]]),
+        torch.tensor([True]),
     )
     deltas = torch.tensor([[[2.0, -3.0, 0.5, -0.25]]], requires_grad=True)
     # The object is the anchor itself, so that every goal is 0.
@@ -200,6 +204,30 @@ def test_images_without_objects_teach_background_only(class_loss, slots):
     assert (outputs.logits.grad != 0).any()
 
 
+@LOSSES
+def test_images_that_nobody_annotated_teach_nothing(class_loss, slots):
+    outputs, targets = random_case((0, 0), slots)
+    targets.annotated[:] = False
+    outputs = with_gradient(outputs)
+    total = SSDLoss(class_loss)(outputs, targets).total()
+    total.backward()
+    assert total.item() == 0
+    assert (outputs.logits.grad == 0).all()
+    assert (outputs.deltas.grad == 0).all()
+
+
+@LOSSES
+def test_images_that_nobody_annotated_change_nothing_of_the_others(class_loss, slots):
+    outputs, targets = random_case((3, 0), slots)
+    targets.annotated[1] = False
+    together = SSDLoss(class_loss)(outputs, targets)
+    alone = SSDLoss(class_loss)(*one_image(outputs, targets, 0))
+    assert together.count.item() == alone.count.item()
+    for name in SSDLoss.TERMS:
+        # Only the order of a float32 sum differs.
+        assert together.sums[name].item() == pytest.approx(alone.sums[name].item(), rel=1e-5)
+
+
 def test_softmax_loss_of_an_image_without_objects_reads_three_negatives():
     outputs, targets = random_case((0,), NUM_CLASSES + 1)
     outputs = with_gradient(outputs)
@@ -211,7 +239,10 @@ def test_softmax_loss_of_an_image_without_objects_reads_three_negatives():
 def test_anchors_under_a_crowd_get_no_gradient(class_loss, slots):
     outputs, targets = random_case((1,), slots)
     targets = BoxTargets(
-        torch.tensor([[[0.0, 0.0, 200.0, 200.0]]]), targets.labels, torch.tensor([[True]])
+        torch.tensor([[[0.0, 0.0, 200.0, 200.0]]]),
+        targets.labels,
+        torch.tensor([[True]]),
+        torch.tensor([True]),
     )
     outputs = with_gradient(outputs)
     total = SSDLoss(class_loss)(outputs, targets).total()

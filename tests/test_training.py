@@ -9,7 +9,14 @@ from safetensors.torch import load_file
 
 import mbv2det
 from mbv2det.build import build_model, build_tasks
-from mbv2det.config import BackboneConfig, EvalConfig, ModelConfig, OptimConfig
+from mbv2det.config import (
+    BackboneConfig,
+    DetectionHeadConfig,
+    EvalConfig,
+    HeadsConfig,
+    ModelConfig,
+    OptimConfig,
+)
 from mbv2det.geometry import Frame
 from mbv2det.labels import LabelMap
 from mbv2det.preprocess import PreprocessSpec
@@ -88,7 +95,7 @@ def test_predict_needs_the_weights_only(two_epochs, tmp_path):
     run_command("predict", "--weights", run / "best.safetensors", images, "--out", tmp_path)
     assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 5
     results = json.loads((tmp_path / "results.json").read_text())
-    ids = mbv2det.load(run / "best.safetensors").info.labels.ids
+    ids = mbv2det.load(run / "best.safetensors").info.labels["detection"].ids
     assert {r["category_id"] for r in results} <= set(ids)
     assert {r["image_id"] for r in results} <= {1, 2, 3, 4, 5}
 
@@ -132,11 +139,12 @@ def test_ema_takes_counters_as_they_are():
 
 
 def test_a_loss_that_is_not_finite_names_step_and_images():
-    config, labels = ModelConfig(BackboneConfig(width_mult=0.35)), LabelMap(("a",), (1,))
+    config = ModelConfig(BackboneConfig(width_mult=0.35), HeadsConfig(DetectionHeadConfig()))
+    labels = {"detection": LabelMap(("a",), (1,))}
     model = build_model(config, PreprocessSpec((64, 64)), labels)
     torch.nn.init.constant_(model.heads["detection"].box_predictors[0][1].bias, torch.nan)
     tasks = build_tasks(config, EvalConfig(), labels)
-    module = DenseModule(model, tasks, OptimConfig(), {}, ["first", "second"])
+    module = DenseModule(model, tasks, OptimConfig(), {}, ["first", "second"], lambda seen: seen)
     batch = Batch(
         torch.zeros(2, 3, 64, 64, dtype=torch.uint8),
         [SampleKey(0, 1), SampleKey(0, 0)],
@@ -145,6 +153,7 @@ def test_a_loss_that_is_not_finite_names_step_and_images():
             torch.tensor([8.0, 8.0, 16.0, 16.0]).expand(2, 1, 4),
             torch.zeros(2, 1, dtype=torch.int64),
             torch.zeros(2, 1, dtype=torch.bool),
+            torch.ones(2, dtype=torch.bool),
         ),
     )
     with pytest.raises(NonFiniteLossError, match=r"step 0: .*boxes nan.*Images.*: second, first"):

@@ -1,13 +1,15 @@
 import json
 
 import pytest
-from runs import run_tool, write_config
+from runs import DETECTION, SEGMENTATION, run_tool, write_config
 
 
 @pytest.fixture(scope="module")
 def trained_by_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    config = write_config(folder, num_train=16, num_val=21)
+    config = write_config(
+        folder, num_train=16, num_val=21, heads=f"{DETECTION}, {SEGMENTATION}", stride=16
+    )
     run_tool("train", config, "--trainer.devices=2", "--trainer.max_epochs=1")
     return config, folder / "runs/tiny/1"
 
@@ -33,3 +35,4 @@ def test_two_processes_evaluate_21_images_to_the_numbers_of_one(
         found[devices] = json.loads(out.read_text())
     assert found[1]["images"] == found[2]["images"] == 21
     assert found[1]["detection"] == found[2]["detection"]
+    assert found[1]["segmentation"] == found[2]["segmentation"]

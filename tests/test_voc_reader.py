@@ -8,8 +8,8 @@ from mbv2det.errors import DataError
 def test_box_counts_pixels_from_one_and_includes_the_last(tmp_path, make_voc):
     # Pixels 5..20 and 6..18, from 1: columns [4, 20) and rows [5, 18) from 0; 16 x 13 pixels.
     found = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(5, 6, 20, 18))})])
-    np.testing.assert_array_equal(found.boxes, [[4, 5, 20, 18]])
-    assert found.areas.tolist() == [16 * 13]
+    np.testing.assert_array_equal(found.objects.boxes, [[4, 5, 20, 18]])
+    assert found.objects.areas.tolist() == [16 * 13]
 
 
 def test_box_of_the_whole_image_is_not_reported(tmp_path, make_voc):
@@ -20,14 +20,14 @@ def test_box_of_the_whole_image_is_not_reported(tmp_path, make_voc):
 
 def test_coordinates_may_be_fractions(tmp_path, make_voc):
     found = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(5.5, "6.25", 20, 18.75))})])
-    np.testing.assert_array_equal(found.boxes, [[4.5, 5.25, 20, 18.75]])
+    np.testing.assert_array_equal(found.objects.boxes, [[4.5, 5.25, 20, 18.75]])
 
 
 def test_difficult_objects_are_flagged_and_ignored(tmp_path, make_voc):
     objects = make_voc.object(difficult=1) + make_voc.object(difficult=0) + make_voc.object()
     found = read_voc([make_voc(tmp_path, {"a": objects})])
-    assert found.difficult.tolist() == [True, False, False]
-    assert not found.crowd.any()
+    assert found.objects.difficult.tolist() == [True, False, False]
+    assert not found.objects.crowd.any()
     assert found.instances(0, (30, 40)).ignore.tolist() == [True, False, False]
 
 
@@ -45,21 +45,21 @@ def test_missing_size_is_none(tmp_path, make_voc):
 def test_parts_are_no_objects(tmp_path, make_voc):
     part = "<name>head</name><bndbox><xmin>1</xmin></bndbox>"
     found = read_voc([make_voc(tmp_path, {"a": make_voc.object(part=part)})])
-    assert found.labels.names == ("dog",)
-    assert len(found.boxes) == 1
+    assert found.objects.labels.names == ("dog",)
+    assert len(found.objects) == 1
 
 
 def test_classes_are_the_names_found_sorted(tmp_path, make_voc):
     objects = "".join(make_voc.object(name) for name in ("sofa", "dining table", " cat\n", "sofa"))
     found = read_voc([make_voc(tmp_path, {"a": objects})])
-    assert found.labels.names == ("cat", "dining table", "sofa")
-    assert found.classes.tolist() == [2, 1, 0, 2]
+    assert found.objects.labels.names == ("cat", "dining table", "sofa")
+    assert found.objects.classes.tolist() == [2, 1, 0, 2]
 
 
 def test_images_without_objects_are_kept(tmp_path, make_voc):
     found = read_voc([make_voc(tmp_path, {"a": "", "b": make_voc.object()})])
     assert found.image_ids.tolist() == ["a", "b"]
-    assert np.diff(found.starts).tolist() == [0, 1]
+    assert np.diff(found.objects.starts).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("box", [(5, 6, 5, 18), (5, 6, 20, 6), (20, 6, 5, 18)])
@@ -69,8 +69,8 @@ def test_degenerate_box_is_dropped_with_count_and_file(tmp_path, make_voc, box):
     (line,) = found.report.lines()
     assert line.startswith("1 degenerate boxes")
     assert line.endswith(": first.xml")
-    assert found.labels.names == ("cat",)
-    assert found.starts.tolist() == [0, 1, 2]
+    assert found.objects.labels.names == ("cat",)
+    assert found.objects.starts.tolist() == [0, 1, 2]
 
 
 def test_box_beyond_the_image_is_reported(tmp_path, make_voc):
@@ -78,7 +78,7 @@ def test_box_beyond_the_image_is_reported(tmp_path, make_voc):
     assert found.report.lines() == [
         "1 boxes reaching out of the image by more than a pixel clipped: a.png"
     ]
-    assert found.boxes[0, 2] == 60
+    assert found.objects.boxes[0, 2] == 60
     assert found.instances(0, (30, 40)).boxes[0, 2] == 40
 
 
@@ -181,9 +181,9 @@ def test_several_lists_become_one_split(tmp_path, make_voc):
     assert found.files.tolist() == [
         str(first.images / "a.png"), str(first.images / "b.png"), str(second.images / "a.png")
     ]  # fmt: skip
-    assert found.starts.tolist() == [0, 1, 1, 2]
-    np.testing.assert_array_equal(found.boxes, [[4, 5, 20, 18], [0, 1, 3, 4]])
-    assert [found.labels.names[label] for label in found.classes] == ["dog", "cat"]
+    assert found.objects.starts.tolist() == [0, 1, 1, 2]
+    np.testing.assert_array_equal(found.objects.boxes, [[4, 5, 20, 18], [0, 1, 3, 4]])
+    assert [found.objects.labels.names[label] for label in found.objects.classes] == ["dog", "cat"]
 
 
 # Splits of bccd: images, boxes left, and the file whose one box has no width.
@@ -199,8 +199,8 @@ def test_real_boxes_without_width_are_dropped_with_a_count(real_data, split, ima
     root = real_data("bccd")
     listed = root / f"ImageSets/Main/{split}.txt"
     found = read_voc([VOCSource(root / "JPEGImages", root / "Annotations", listed)])
-    assert (len(found), len(found.boxes)) == (images, boxes)
-    assert found.labels.names == ("Platelets", "RBC", "WBC")
+    assert (len(found), len(found.objects)) == (images, boxes)
+    assert found.objects.labels.names == ("Platelets", "RBC", "WBC")
     lines = found.report.lines()
     if faulty is None:
         assert lines == []
@@ -211,5 +211,5 @@ def test_real_boxes_without_width_are_dropped_with_a_count(real_data, split, ima
 def test_real_folders_of_other_names_are_read(real_data):
     root = real_data("kangaroo")
     found = read_voc([VOCSource(root / "images", root / "annots", None)])
-    assert (len(found), len(found.boxes)) == (164, 266)
-    assert found.labels.names == ("kangaroo",)
+    assert (len(found), len(found.objects)) == (164, 266)
+    assert found.objects.labels.names == ("kangaroo",)

@@ -18,7 +18,7 @@ INFO = WeightsInfo(
         BackboneConfig(width_mult=0.35), HeadsConfig(DetectionHeadConfig(class_loss="focal"))
     ),
     preprocess=PreprocessSpec((96, 128), "fit", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)),
-    labels=LabelMap(("cat", "dog"), (7, 90)),
+    labels={"detection": LabelMap(("cat", "dog"), (7, 90))},
     eval=EvalConfig(nms_iou=0.45),
     metrics={"detection": {"AP": 0.5, "per_class": {"cat": None, "dog": 0.5}}},
 )
@@ -91,7 +91,7 @@ def test_another_format_is_refused(tmp_path):
     save_file(
         {"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"mbv2det": '{"format": 99}'}
     )
-    with pytest.raises(ConfigError, match="expected format 1, got 99"):
+    with pytest.raises(ConfigError, match="expected format 2, got 99"):
         load_weights(tmp_path / "a.safetensors")
 
 

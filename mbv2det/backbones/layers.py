@@ -1,7 +1,12 @@
-"""Convolution with batch norm and ReLU6: the building block of backbones and heads."""
+"""Convolution, batch norm, activation: the building block of backbones and heads.
+
+With it, the arithmetic of its strides: where on the image the cells of a feature map lie, and which
+of them a coarser map would keep.
+"""
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -62,8 +67,86 @@ def conv2d(
     )
 
 
-class ConvBNReLU6(nn.Sequential):
-    """Convolution without bias, batch norm, ReLU6.
+def phase(size: int, padding: Padding) -> int:
+    """Which of the first two positions a stride-2 convolution's first cell is centred on.
+
+    0, but 1 for an even size under TensorFlow's `SAME`, which pads (0, 1) there: cell i is centred
+    on position 2 i + 1.
+
+    Args:
+        size: Positions along the axis, before the convolution.
+        padding: The convolution's border rule.
+    """
+    return int(padding == "same" and size % 2 == 0)
+
+
+def subsample(
+    x: Float[Tensor, "B C H W"], times: int, padding: Padding
+) -> Float[Tensor, "B C h w"]:
+    """The cells that so many stride-2 convolutions would be centred on: every 2**times-th.
+
+    A convolution with stride is one without, subsampled; and what follows it computes the same
+    from the subsampled map as it does, dilated twice as much, from the full one. Hence a network
+    whose strides were replaced by dilation still holds, in these cells, all that it computed with
+    them.
+
+    Args:
+        x: A feature map.
+        times: Halvings of the grid.
+        padding: Of those convolutions: at each halving the first cell kept is the `phase` of the
+            size at hand.
+
+    Source: the algorithme a trous, as in Chen et al. 2018 (arXiv:1606.00915) section 3.1.
+    """
+    for _ in range(times):
+        x = x[..., phase(x.shape[-2], padding) :: 2, phase(x.shape[-1], padding) :: 2]
+    return x
+
+
+def cell_centres(
+    size: int, stride: int, padding: Padding, device: torch.device | None = None
+) -> Float[Tensor, " n"]:
+    """Where on the network input the cells of a feature map are centred, along one axis.
+
+    Multiples of the stride under symmetric padding; under `SAME` each even size on the way down
+    shifts them by half of that level's step, to the right or below.
+
+    Args:
+        size: Pixels of the network input.
+        stride: Pixels per cell: a power of two.
+        padding: Of the convolutions on the way.
+        device: Of the result.
+
+    Returns:
+        Pixel positions; the centre of the first pixel is 0.
+    """
+    first, step = 0, 1
+    while step < stride:
+        first += phase(size, padding) * step
+        size, step = (size + 1) // 2, step * 2
+    return first + step * torch.arange(size, dtype=torch.float32, device=device)
+
+
+def grid_centres(
+    image_size: tuple[int, int], stride: int, padding: Padding, device: torch.device | None = None
+) -> tuple[Float[Tensor, " h"], Float[Tensor, " w"]]:
+    """Rows and columns of the network input that the cells of a feature map are centred on.
+
+    Args:
+        image_size: (H, W) of the network input.
+        stride: As in `cell_centres`.
+        padding: As in `cell_centres`.
+        device: Of the results.
+    """
+    height, width = image_size
+    return (
+        cell_centres(height, stride, padding, device),
+        cell_centres(width, stride, padding, device),
+    )
+
+
+class ConvBNAct(nn.Sequential):
+    """Convolution without bias, batch norm, activation.
 
     Args:
         in_channels: Of the input.
@@ -76,7 +159,8 @@ class ConvBNReLU6(nn.Sequential):
         norm_eps: Added to the variance.
         norm_momentum: Weight of the newest batch in the running statistics (PyTorch's sense:
             TensorFlow's decay 0.997 is 0.003).
-        activation: False leaves ReLU6 out: the linear bottleneck.
+        norm: Class of the batch norm.
+        activation: Class of the activation; None for the linear bottleneck.
     """
 
     def __init__(
@@ -91,7 +175,8 @@ class ConvBNReLU6(nn.Sequential):
         padding: Padding = "symmetric",
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.1,
-        activation: bool = True,
+        norm: type[nn.BatchNorm2d] = nn.BatchNorm2d,
+        activation: type[nn.Module] | None = nn.ReLU6,
     ) -> None:
         super().__init__()
         self.conv = conv2d(
@@ -103,6 +188,6 @@ class ConvBNReLU6(nn.Sequential):
             groups=groups,
             padding=padding,
         )
-        self.norm = nn.BatchNorm2d(out_channels, eps=norm_eps, momentum=norm_momentum)
-        if activation:
-            self.act = nn.ReLU6(inplace=True)
+        self.norm = norm(out_channels, eps=norm_eps, momentum=norm_momentum)
+        if activation is not None:
+            self.act = activation(inplace=True)

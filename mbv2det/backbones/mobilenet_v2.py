@@ -5,17 +5,22 @@
 - Every layer's output is a feature tap; so is the inside of a block, after its expansion
   (`layer_15/expansion`: what SSDLite reads at stride 16).
 - An output stride below 32 replaces the later strides by dilation, as DeepLab's code does.
+  `layer_15/expansion@16` is that feature at the positions, and with the values, which it has in a
+  network of output stride 16: wherever the actual stride is smaller, dilation has computed those
+  cells among others, and only those are picked (`subsample`). So one backbone serves a head that
+  wants a fine grid and one that wants strides.
 - This file needs torch and nothing else of the toolkit's libraries: take it along.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mbv2det.backbones.features import FeatureSpec
-from mbv2det.backbones.layers import ConvBNReLU6, Padding, make_divisible
+from mbv2det.backbones.layers import ConvBNAct, Padding, make_divisible, subsample
 
 # Table 2 of the paper: expand_ratio t, channels c, repeats n, stride s of the first repeat.
 _INVERTED_RESIDUALS = (
@@ -29,7 +34,10 @@ _INVERTED_RESIDUALS = (
 )
 _STEM_CHANNELS = 32
 _LAST_CHANNELS = 1280
+_LAST_LAYER = "layer_19"
 _EXPANSION = "/expansion"
+_AT_STRIDE = "@"
+_STRIDES = (2, 4, 8, 16, 32)
 
 
 class InvertedResidual(nn.Module):
@@ -44,7 +52,7 @@ class InvertedResidual(nn.Module):
         expand_ratio: Channels inside, per input channel.
         stride: Of the depthwise convolution.
         dilation: Of the depthwise convolution.
-        conv: Makes the convolutions: `ConvBNReLU6` with the network's padding and norm settings.
+        conv: Makes the convolutions: `ConvBNAct` with the network's padding and norm settings.
     """
 
     def __init__(
@@ -55,7 +63,7 @@ class InvertedResidual(nn.Module):
         expand_ratio: int,
         stride: int,
         dilation: int,
-        conv: Callable[..., ConvBNReLU6],
+        conv: Callable[..., ConvBNAct],
     ) -> None:
         super().__init__()
         expanded = make_divisible(in_channels * expand_ratio) if expand_ratio > 1 else in_channels
@@ -64,7 +72,7 @@ class InvertedResidual(nn.Module):
         self.depthwise = conv(
             expanded, expanded, 3, stride=stride, dilation=dilation, groups=expanded
         )
-        self.project = conv(expanded, out_channels, activation=False)
+        self.project = conv(expanded, out_channels, activation=None)
         self.has_residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D i j"]:
@@ -90,7 +98,8 @@ class MobileNetV2(nn.Module):
         width_mult: Multiplies every channel count, rounded to multiples of 8.
         output_stride: Input pixels per cell of the last feature: 32, or 16 or 8 by dilation.
         num_classes: Builds a classifier (average pool, dropout, linear); None builds none.
-        out_features: Names from `feature_specs` that `forward` returns.
+        out_features: Names that `forward` returns: features of any layer or expansion, each with
+            `@` and a stride appended where a coarser grid is wanted than the feature has.
         padding: `same` pads as TensorFlow does: for weights that were trained there.
         norm_eps: Of batch norm: 1e-5 in torchvision's weights, 1e-3 in TensorFlow's.
         norm_momentum: Of batch norm, in PyTorch's sense.
@@ -99,7 +108,12 @@ class MobileNetV2(nn.Module):
             detection models do and ImageNet's do not.
 
     Raises:
-        ValueError: For an output stride or a feature that does not exist.
+        ValueError: For an output stride or a feature that does not exist, or a feature at a stride
+            that it cannot be brought to.
+
+    Attributes:
+        feature_specs: Of every feature, and of those in `out_features` with a stride, by name.
+        out_features: As given.
 
     Source: paper table 2 and section 4; TensorFlow slim `mobilenet_v2.py`, `mobilenet.py`.
     """
@@ -123,7 +137,7 @@ class MobileNetV2(nn.Module):
         layers: dict[str, nn.Module] = {}
         specs: dict[str, FeatureSpec] = {}
         channels = make_divisible(_STEM_CHANNELS * width_mult)
-        conv = partial(ConvBNReLU6, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
+        conv = partial(ConvBNAct, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
         layers["layer_1"] = conv(3, channels, 3, stride=2)
         specs["layer_1"] = FeatureSpec(channels, 2)
         total_stride, dilation = 2, 1
@@ -153,24 +167,22 @@ class MobileNetV2(nn.Module):
                 )
                 layers[name], specs[name] = block, FeatureSpec(channels, total_stride)
         last = _LAST_CHANNELS * (width_mult if scale_last_layer else max(1.0, width_mult))
-        layers["layer_19"] = conv(channels, make_divisible(last))
-        specs["layer_19"] = FeatureSpec(make_divisible(last), total_stride)
+        layers[_LAST_LAYER] = conv(channels, make_divisible(last))
+        specs[_LAST_LAYER] = FeatureSpec(make_divisible(last), total_stride)
 
-        for name in out_features:
-            if name not in specs:
-                raise ValueError(f"out_features: expected names among {list(specs)}, got {name!r}")
-        needed = {name.removesuffix(_EXPANSION) for name in out_features}
-        if num_classes is not None:
-            needed.add("layer_19")
-        self.feature_specs = specs
+        self.padding: Padding = padding
         self.out_features = tuple(out_features)
+        self.feature_specs = specs | {name: _spec_of(name, specs) for name in out_features}
+        needed = {_feature_of(name).removesuffix(_EXPANSION) for name in out_features}
+        if num_classes is not None:
+            needed.add(_LAST_LAYER)
         depth = max(list(layers).index(name) for name in needed) + 1
         self.layers = nn.ModuleDict(dict(list(layers.items())[:depth]))
         self.classifier = (
             None
             if num_classes is None
             else nn.Sequential(
-                nn.Dropout(dropout), nn.Linear(specs["layer_19"].channels, num_classes)
+                nn.Dropout(dropout), nn.Linear(specs[_LAST_LAYER].channels, num_classes)
             )
         )
         self._initialise()
@@ -197,19 +209,37 @@ class MobileNetV2(nn.Module):
         """
         if self.classifier is None:
             raise ValueError("num_classes: this MobileNetV2 was built without a classifier")
-        return self.classifier(self._run(images, ("layer_19",))["layer_19"].mean(dim=(2, 3)))
+        return self.classifier(self._run(images, (_LAST_LAYER,))[_LAST_LAYER].mean(dim=(2, 3)))
 
     def _run(self, x: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
-        found = {}
+        found: dict[str, Tensor] = {}
+        features = {_feature_of(name) for name in wanted}
+
+        def keep(feature: str, value: Tensor, halved: int = 0) -> None:
+            for name in wanted:
+                if _feature_of(name) == feature:
+                    found[name] = subsample(value, self._halvings(name) - halved, self.padding)
+
         for name, layer in self.layers.items():
-            if isinstance(layer, InvertedResidual) and name + _EXPANSION in wanted:
-                expanded = found[name + _EXPANSION] = layer.expand(x)
+            halved = 0
+            if name == _LAST_LAYER and name in features:
+                # Pointwise: subsampling may come first, which spares the cells nobody wants. That
+                # is most of its work, and its batch norm then sees those that are wanted.
+                halved = min(self._halvings(w) for w in wanted if _feature_of(w) == name)
+                x = subsample(x, halved, self.padding)
+            if isinstance(layer, InvertedResidual) and name + _EXPANSION in features:
+                expanded = layer.expand(x)
+                keep(name + _EXPANSION, expanded)
                 x = layer.contract(expanded, x)
             else:
                 x = layer(x)
-            if name in wanted:
-                found[name] = x
+            keep(name, x, halved)
         return found
+
+    def _halvings(self, name: str) -> int:
+        """How many times the grid of a feature is halved on the way to the stride in its name."""
+        actual = self.feature_specs[_feature_of(name)].stride
+        return (self.feature_specs[name].stride // actual).bit_length() - 1
 
     def _initialise(self) -> None:
         """How training from scratch begins.
@@ -230,3 +260,29 @@ class MobileNetV2(nn.Module):
                 nn.init.zeros_(module.bias)
             elif isinstance(module, InvertedResidual) and module.has_residual:
                 nn.init.zeros_(module.project.norm.weight)
+
+
+def _feature_of(name: str) -> str:
+    """The feature's name without the stride."""
+    return name.partition(_AT_STRIDE)[0]
+
+
+def _spec_of(name: str, specs: Mapping[str, FeatureSpec]) -> FeatureSpec:
+    """What a feature is, whose name may carry a stride.
+
+    Raises:
+        ValueError: If there is no such feature or it cannot be brought to that stride.
+    """
+    feature, at, stride = name.partition(_AT_STRIDE)
+    if feature not in specs:
+        raise ValueError(f"out_features: expected names among {list(specs)}, got {name!r}")
+    spec = specs[feature]
+    possible = [s for s in _STRIDES if s >= spec.stride]
+    if not at:
+        return spec
+    if stride not in map(str, possible):
+        raise ValueError(
+            f"out_features: {feature} has stride {spec.stride} here and can be brought to "
+            f"{possible}, got {name!r}"
+        )
+    return replace(spec, stride=int(stride))

@@ -2,11 +2,13 @@
 
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mbv2det.build import build_tasks, read_split
+from mbv2det.build import build_tasks, read_split, seen_by, with_labels
 from mbv2det.cli.report import print_results
 from mbv2det.cli.session import (
     ConfigParser,
@@ -16,20 +18,22 @@ from mbv2det.cli.session import (
     say,
     say_split,
 )
-from mbv2det.config import EvalConfig, ModelConfig
+from mbv2det.config import BackboneConfig, EvalConfig, HeadsConfig
 from mbv2det.data.datamodule import DenseData
-from mbv2det.deploy.predictor import load_model
+from mbv2det.deploy.predictor import assemble
+from mbv2det.errors import ConfigError
 from mbv2det.files import write_json
 from mbv2det.preprocess import Preprocessor
 from mbv2det.training.callbacks import FaultReport
 from mbv2det.training.module import DenseModule, metrics_document
-from mbv2det.weights.files import WeightsInfo
+from mbv2det.weights.files import WeightsInfo, load_weights
 
 _DESCRIPTION = """
 Measures weights on the validation split of a configuration.
 
 The weights bring their own architecture, preprocessing, classes and thresholds; CONFIG names the
-data. eval.*, data.image_size and data.resize on the command line override what the weights say.
+data and the tasks. eval.*, data.image_size, data.resize and backbone.output_stride on the command
+line override what the weights say.
 """
 
 
@@ -48,18 +52,21 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     Returns:
         The content of metrics.json.
     """
-    model, stored = load_model(Path(settings.options.weights))
+    state, stored = load_weights(Path(settings.options.weights))
     info = overridden(stored, settings)
-    data = settings.config.data
-    split = read_split(data, data.val, "data.val").with_labels(info.labels)
+    model = assemble(state, info, settings.options.weights)
+    data, wanted = settings.config.data, measured_tasks(info, settings)
+    split = read_split(data, data.val, "data.val", wanted)
+    split = with_labels(split, {name: info.labels[name] for name in wanted})
     say_split("val", split)
-    tasks = build_tasks(info.model, info.eval, info.labels)
+    tasks = [t for t in build_tasks(info.model, info.eval, info.labels) if t.name in wanted]
     module = DenseModule(
         model,
         tasks,
         settings.config.optim,
         metrics={task.name: task.metric(split) for task in tasks},
         image_names=split.image_ids.tolist(),
+        seen_by=partial(seen_by, thresholds=info.eval),
     )
     loader = DenseData(
         None,
@@ -91,8 +98,27 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     return document
 
 
+def measured_tasks(info: WeightsInfo, settings: Settings) -> tuple[str, ...]:
+    """The tasks of the configuration that the weights have a head for.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    asked, there = settings.config.heads.tasks, info.model.heads.tasks
+    wanted = tuple(name for name in asked if name in there)
+    if not wanted:
+        raise ConfigError(
+            f"heads: {settings.options.weights} is for {' and '.join(there)}, "
+            f"but {settings.name} asks for {' and '.join(asked)}"
+        )
+    for name in asked:
+        if name not in there:
+            say(f"heads.{name}: the weights have no such head; not measured")
+    return wanted
+
+
 def overridden(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
-    """What the weights say, with the command line's thresholds, size and resize rule.
+    """What the weights say, with what the command line may change: no tensor's shape.
 
     Every setting of the configuration that is set aside is said.
     """
@@ -113,7 +139,15 @@ def overridden(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
         size=_winner("data.image_size", spec.size, config.data.size, settings),
         resize=_winner("data.resize", spec.resize, config.data.resize, settings),
     )
-    return replace(stored, eval=EvalConfig(**thresholds), preprocess=preprocess)
+    backbone = stored.model.backbone
+    key = "backbone.output_stride"
+    stride = _winner(key, backbone.output_stride, config.backbone.output_stride, settings)
+    return replace(
+        stored,
+        model=replace(stored.model, backbone=replace(backbone, output_stride=stride)),
+        eval=EvalConfig(**thresholds),
+        preprocess=preprocess,
+    )
 
 
 def _winner(key: str, stored: Any, asked: Any, settings: Settings) -> Any:
@@ -128,12 +162,30 @@ def _winner(key: str, stored: Any, asked: Any, settings: Settings) -> Any:
 def _say_architecture(stored: WeightsInfo, settings: Settings) -> None:
     """Says where the configuration's network or classes differ from the weights' own."""
     config = settings.config
-    asked = asdict(ModelConfig(replace(config.backbone, weights=None), config.heads))
-    for part, values in asdict(stored.model).items():
-        if values != asked[part]:
-            say(f"{part}: {values} in the weights; they keep it, whatever was asked for")
-    if config.data.classes not in ("auto", stored.labels.names):
-        say(f"data.classes: the weights keep theirs: {', '.join(stored.labels.names)}")
+    theirs, asked = (
+        _architecture(model.backbone, model.heads, config.heads.tasks)
+        for model in (stored.model, config)
+    )
+    for key, value in theirs.items():
+        if asked.get(key) != value:
+            say(f"{key}: {value} in the weights; they keep it, {asked.get(key)} was asked for")
+    for task, labels in stored.labels.items():
+        names = config.data.classes
+        if task in config.heads.tasks and names != "auto" and not set(names) <= set(labels.names):
+            say(f"data.classes: the weights keep theirs: {', '.join(labels.names)}")
+
+
+def _architecture(
+    backbone: BackboneConfig, heads: HeadsConfig, tasks: Collection[str]
+) -> dict[str, Any]:
+    """Settings of a network by key, those of other tasks and of the output stride left out."""
+    parts = {"backbone": asdict(replace(backbone, weights=None))}
+    for task in tasks:
+        head = getattr(heads, task)
+        parts[f"heads.{task}"] = {} if head is None else asdict(head)
+    found = {f"{part}.{key}": value for part, of in parts.items() for key, value in of.items()}
+    del found["backbone.output_stride"]
+    return found
 
 
 def conclude(document: dict[str, Any], settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""`predict --weights FILE INPUT... --out DIR`: pictures and COCO results of what images show."""
+"""`predict --weights FILE INPUT... --out DIR`: pictures, COCO results and masks of images."""
 
 import argparse
 import sys
@@ -12,17 +12,23 @@ from rich.progress import track
 from mbv2det.cli.report import PICTURE_SCORE, draw_found
 from mbv2det.cli.session import console, one_line_errors, say
 from mbv2det.data.images import SUFFIXES, read_image
+from mbv2det.deploy.draw import index_image
 from mbv2det.deploy.predictor import Predictor, load
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.files import write_json
 from mbv2det.labels import LabelMap
 from mbv2det.structures import Detections
+from mbv2det.tasks import DetectionTask, SegmentationTask
 
 _DESCRIPTION = """
-Finds objects in images. Writes a picture of each image with boxes, names and scores, and
-results.json: COCO's results format, [x, y, width, height] in pixels of the original image, with the
-class ids of the data set that the weights were trained on. No configuration is needed: the weights
-file carries all it takes.
+Finds objects in images, labels their pixels, or both, as the weights can. Writes to --out:
+
+  pictures/      each image with boxes, names and scores, tinted by label above a legend
+  results.json   boxes in COCO's results format: [x, y, width, height] in pixels of the original
+                 image, with the class ids of the data set that the weights were trained on
+  masks/         an index PNG for each image, with that data set's values and VOC's palette
+
+No configuration is needed: the weights file carries all it takes.
 """
 
 
@@ -77,10 +83,12 @@ def predict(predictor: Predictor, files: Sequence[Path], out: Path, min_score: f
     Raises:
         DataError: If none could be read.
     """
-    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    tasks, labels = [task.name for task in predictor.tasks], predictor.info.labels
+    boxes, masks = DetectionTask.name in tasks, SegmentationTask.name in tasks
+    for folder in ("pictures", *(["masks"] if masks else [])):
+        (out / folder).mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
     unreadable: list[str] = []
-    labels = predictor.info.labels
     pictures = picture_paths(files, out / "pictures")
     for file, picture in zip(track(files, "Predicting", console=console), pictures, strict=True):
         try:
@@ -92,17 +100,28 @@ def predict(predictor: Predictor, files: Sequence[Path], out: Path, min_score: f
             say(f"{file}: {fault}")
         found = predictor([image])[0]
         draw_found(image, found, labels, min_score).save(picture, quality=92)
-        results += coco_results(picture.stem, found["detection"], labels)
-    write_json(out / "results.json", results)
+        if boxes:
+            name = DetectionTask.name
+            results += coco_results(picture.stem, found[name], labels[name])
+        if masks:
+            name = SegmentationTask.name
+            mask = index_image(found[name].labels.cpu().numpy(), labels[name])
+            mask.save(out / "masks" / f"{picture.stem}.png")
+    if boxes:
+        write_json(out / "results.json", results)
     for line in unreadable:
         say(f"left out: {line}")
     if len(unreadable) == len(files):
         raise DataError(f"none of the {len(files)} inputs is a readable image")
-    shown = sum(result["score"] >= min_score for result in results)
-    say(
-        f"{len(files) - len(unreadable)} images, {shown} objects scoring {min_score} or more: "
-        f"{out / 'pictures'}; all {len(results)} candidates: {out / 'results.json'}"
-    )
+    say(f"{len(files) - len(unreadable)} images: {out / 'pictures'}")
+    if boxes:
+        shown = sum(result["score"] >= min_score for result in results)
+        say(
+            f"{shown} objects scoring {min_score} or more in the pictures, "
+            f"all {len(results)} candidates: {out / 'results.json'}"
+        )
+    if masks:
+        say(f"index PNGs: {out / 'masks'}")
 
 
 def picture_paths(files: Sequence[Path], folder: Path) -> list[Path]:

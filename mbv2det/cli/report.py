@@ -12,14 +12,17 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from mbv2det.data.annotations import Annotations
-from mbv2det.data.images import read_image
-from mbv2det.deploy.draw import draw_detections, side_by_side
+from mbv2det.data.dataset import read_sample
+from mbv2det.deploy.draw import add_legend, draw_detections, draw_segmentation, side_by_side
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.labels import LabelMap
-from mbv2det.structures import Detections
+from mbv2det.structures import Detections, Sample, SampleKey, SegmentationMap
+from mbv2det.tasks import DetectionTask, SegmentationTask
 
 # Detections drawn in pictures; tables and files use the threshold of the weights.
 PICTURE_SCORE = 0.3
+
+_CLASS_METRIC = {DetectionTask.name: "AP", SegmentationTask.name: "IoU"}
 
 
 def print_results(metrics: Mapping[str, Any]) -> None:
@@ -29,7 +32,7 @@ def print_results(metrics: Mapping[str, Any]) -> None:
         if isinstance(block, Mapping):
             averages = {k: v for k, v in block.items() if not isinstance(v, Mapping)}
             console.print(_averages(f"{task}, {metrics['images']} images", averages))
-            console.print(_classes(block["per_class"]))
+            console.print(_classes(block["per_class"], _CLASS_METRIC[task]))
 
 
 def _averages(title: str, averages: Mapping[str, float | None], columns: int = 6) -> Table:
@@ -43,8 +46,8 @@ def _averages(title: str, averages: Mapping[str, float | None], columns: int = 6
     return table
 
 
-def _classes(per_class: Mapping[str, float | None]) -> Table:
-    table = Table("class", Column("AP", justify="right"))
+def _classes(per_class: Mapping[str, float | None], metric: str) -> Table:
+    table = Table("class", Column(metric, justify="right"))
     for name, value in per_class.items():
         table.add_row(name, _cell(value))
     return table
@@ -61,29 +64,42 @@ def write_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     chosen = np.unique(np.linspace(0, len(annotations) - 1, count).astype(int)).tolist()
     for index in track(chosen, "Drawing predictions", transient=True):
-        image, _ = read_image(annotations.path(index), annotations.size(index))
-        picture = truth_beside(image, annotations, index, predictor([image])[0])
+        sample = read_sample(annotations, SampleKey(0, index))
+        found = predictor([sample.image])[0]
+        picture = truth_beside(sample, found, predictor.info.labels)
         picture.save(folder / f"{annotations.path(index).stem}.png")
 
 
 def truth_beside(
-    image: np.ndarray, annotations: Annotations, index: int, found: Mapping[str, Any]
+    sample: Sample, found: Mapping[str, Any], labels: Mapping[str, LabelMap]
 ) -> Image.Image:
     """The annotation on the left, what was found on the right."""
-    truth = annotations.instances(index, (image.shape[0], image.shape[1]))
-    left = draw_detections(
-        image,
-        Detections(
-            torch.from_numpy(truth.boxes), torch.ones(len(truth)), torch.from_numpy(truth.labels)
-        ),
-        annotations.labels.names,
-        show_scores=False,
-    )
-    return side_by_side([left, draw_found(image, found, annotations.labels)])
+    truth: dict[str, Any] = {}
+    if sample.instances is not None and DetectionTask.name in found:
+        boxes, classes = sample.instances.boxes, sample.instances.labels
+        truth[DetectionTask.name] = Detections(
+            torch.from_numpy(boxes), torch.ones(len(boxes)), torch.from_numpy(classes)
+        )
+    if sample.mask is not None and SegmentationTask.name in found:
+        truth[SegmentationTask.name] = SegmentationMap(torch.from_numpy(sample.mask))
+    left = draw_found(sample.image, truth, labels, show_scores=False)
+    return side_by_side([left, draw_found(sample.image, found, labels)])
 
 
 def draw_found(
-    image: np.ndarray, found: Mapping[str, Any], labels: LabelMap, min_score: float = PICTURE_SCORE
+    image: np.ndarray,
+    found: Mapping[str, Any],
+    labels: Mapping[str, LabelMap],
+    min_score: float = PICTURE_SCORE,
+    show_scores: bool = True,
 ) -> Image.Image:
-    """The image with what every task found."""
-    return draw_detections(image, found["detection"], labels.names, min_score)
+    """The image with what every task found: tints and a legend, boxes with names."""
+    picture = Image.fromarray(image)
+    segmentation = found.get(SegmentationTask.name)
+    if segmentation is not None:
+        mask, mask_labels = segmentation.labels.numpy(), labels[SegmentationTask.name]
+        picture = draw_segmentation(image, mask, mask_labels)
+    if DetectionTask.name in found:
+        names = labels[DetectionTask.name].names
+        picture = draw_detections(picture, found[DetectionTask.name], names, min_score, show_scores)
+    return picture if segmentation is None else add_legend(picture, mask, mask_labels)

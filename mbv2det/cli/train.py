@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -19,8 +20,11 @@ from mbv2det.build import (
     build_model,
     build_preprocess,
     build_tasks,
+    labels_of,
     load_backbone_weights,
     read_split,
+    seen_by,
+    with_labels,
 )
 from mbv2det.cli.report import print_results, truth_beside, write_pictures
 from mbv2det.cli.session import (
@@ -36,11 +40,12 @@ from mbv2det.config import Config, ModelConfig
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
-from mbv2det.data.images import read_image
+from mbv2det.data.dataset import read_sample
 from mbv2det.deploy.predictor import load
 from mbv2det.errors import ConfigError
 from mbv2det.model import DensePredictor
 from mbv2det.preprocess import Preprocessor
+from mbv2det.structures import SampleKey
 from mbv2det.tasks import Task
 from mbv2det.training.callbacks import (
     Ema,
@@ -75,11 +80,12 @@ def train(settings: Settings) -> Path:
     config = settings.config
     pl.seed_everything(config.seed, workers=True, verbose=False)
     training, validation = read_splits(config)
+    labels = labels_of(training)
     info = WeightsInfo(
         # A share file tells nobody where its maker kept things.
         model=ModelConfig(replace(config.backbone, weights=None), config.heads),
         preprocess=build_preprocess(config),
-        labels=training.labels,
+        labels=labels,
         eval=config.eval,
     )
     model = build_model(info.model, info.preprocess, info.labels)
@@ -91,18 +97,21 @@ def train(settings: Settings) -> Path:
         config.optim,
         metrics={task.name: task.metric(validation) for task in tasks},
         image_names=training.image_ids.tolist(),
+        seen_by=partial(seen_by, thresholds=info.eval),
         header=encode_info(info),
+        seed=config.seed,
     )
+    preprocessor = Preprocessor(info.preprocess)
     data = DenseData(
         training,
         validation,
-        Preprocessor(info.preprocess),
-        Augment(config.augment, info.preprocess.fill, config.seed),
+        preprocessor,
+        Augment(config.augment, preprocessor, config.seed),
         batch_size=config.data.batch_size,
         num_workers=config.data.num_workers,
         seed=config.seed,
     )
-    for line in previews(model, tasks, training, data.preprocessor):
+    for line in previews(model, tasks, training, preprocessor):
         say(line)
     folder, checkpoint = run_folder(settings, info)
     say(f"model: {parameter_count(model):,} parameters; run folder: {folder}")
@@ -126,13 +135,18 @@ def train(settings: Settings) -> Path:
 
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
     """Training and validation split with the same classes, their faults reported."""
-    training = read_split(config.data, config.data.train, "data.train")
-    if config.data.classes != "auto":
-        training = training.with_labels(training.labels.choose(config.data.classes))
-    validation = read_split(config.data, config.data.val, "data.val")
-    validation = validation.with_labels(training.labels)
+    tasks = config.heads.tasks
+    training = read_split(config.data, config.data.train, "data.train", tasks)
+    validation = read_split(config.data, config.data.val, "data.val", tasks)
+    validation = with_labels(validation, labels_of(training))
     say_split("train", training)
     say_split("val", validation)
+    both = np.intersect1d(training.files, validation.files)
+    if len(both):
+        say(
+            f"warning: {len(both)} of the {len(validation)} validation images are trained on too, "
+            f"{both[0]} first: their metrics tell little about other images"
+        )
     return training, validation
 
 
@@ -187,7 +201,7 @@ def training_callbacks(
         *([ema] if ema else []),
         ShareBest(folder, partial(_save, info), ema),
         ValidationLine(),
-        PredictionPictures(validation, partial(_picture, validation)),
+        PredictionPictures(validation, partial(_picture, validation, info)),
         FaultReport({"train": training, "val": validation}),
     ]
     if settings.trainer["logger"] is not False:
@@ -234,9 +248,10 @@ def _save(info: WeightsInfo, path: Path, model: nn.Module, metrics: dict[str, An
     save_weights(path, model.state_dict(), replace(info, metrics=metrics))
 
 
-def _picture(annotations: Annotations, index: int, found: Mapping[str, Any]) -> Image.Image:
-    image, _ = read_image(annotations.path(index), annotations.size(index))
-    return truth_beside(image, annotations, index, found)
+def _picture(
+    annotations: Annotations, info: WeightsInfo, index: int, found: Mapping[str, Any]
+) -> Image.Image:
+    return truth_beside(read_sample(annotations, SampleKey(0, index)), found, info.labels)
 
 
 def conclude(folder: Path, validation: Annotations) -> None:

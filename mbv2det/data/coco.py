@@ -2,25 +2,33 @@
 
 import json
 import math
+import reprlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from faster_coco_eval.core import mask as rle
+from jaxtyping import Float64, Int64
 
-from mbv2det.data.annotations import Annotations
+from mbv2det.data.annotations import Annotations, Objects
 from mbv2det.data.files import existing_folder, listing
+from mbv2det.data.masks import InstanceMasks
 from mbv2det.errors import DataError
-from mbv2det.labels import LabelMap
+from mbv2det.labels import BACKGROUND, LabelMap
+
+_TRIANGLE = 6  # numbers in the smallest polygon
+_FAR = 1e5  # pixels
 
 
-def read_coco(annotations: Path, images: Path) -> Annotations:
+def read_coco(annotations: Path, images: Path, *, masks: bool = False) -> Annotations:
     """Reads one split; images without objects are kept, category ids may have gaps.
 
     Args:
         annotations: The JSON file.
         images: The folder that its `file_name`s are relative to.
+        masks: Whether to keep the instances' outlines, as masks of background and all categories.
 
     Raises:
         DataError: For a file that is no COCO annotation, an object of an unknown image or
@@ -42,23 +50,49 @@ def read_coco(annotations: Path, images: Path) -> Annotations:
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)[order]
     counts = np.bincount(image, minlength=len(records))
     areas = [_area(annotations, a, box) for a, box in zip(objects, xywh, strict=True)]
+    sizes = np.array(
+        [(r.get("height") or 0, r.get("width") or 0) for r in records], np.int64
+    ).reshape(-1, 2)
+    crowd = np.array([bool(a.get("iscrowd", 0)) for a in objects], bool)[order]
+    starts = np.concatenate([[0], counts.cumsum()]).astype(np.int64)
     found = Annotations(
         name=str(annotations),
-        labels=labels,
         image_ids=np.array([str(r["id"]) for r in records]),
         files=np.array([str(images / r["file_name"]) for r in records]),
-        sizes=np.array(
-            [(r.get("height") or 0, r.get("width") or 0) for r in records], np.int64
-        ).reshape(-1, 2),
-        starts=np.concatenate([[0], counts.cumsum()]).astype(np.int64),
-        boxes=boxes,
-        classes=classes[order],
-        areas=np.array(areas, np.float64)[order],
-        crowd=np.array([bool(a.get("iscrowd", 0)) for a in objects], bool)[order],
-        difficult=np.zeros(len(objects), bool),
+        sizes=sizes,
+        objects=Objects(
+            labels=labels,
+            annotated=np.ones(len(records), bool),
+            starts=starts,
+            boxes=boxes,
+            classes=classes[order],
+            areas=np.array(areas, np.float64)[order],
+            crowd=crowd,
+            difficult=np.zeros(len(objects), bool),
+        ),
     )
     found.report_boxes()
-    return found
+    if not masks:
+        return found
+    if not sizes.all():
+        raise DataError(
+            f"{annotations}: expected height and width of every image, got none for "
+            f"{records[int((sizes == 0).any(axis=1).argmax())]['file_name']}"
+        )
+    codes = [_outline(annotations, objects[row], sizes[image[row]]) for row in order]
+    if not any(codes):
+        raise DataError(f"{annotations}: expected outlines (segmentation), got none")
+    instances = InstanceMasks(
+        labels=LabelMap.of_masks((BACKGROUND, *labels.names)),
+        class_names=labels.names,
+        sizes=sizes,
+        starts=starts,
+        classes=classes[order],
+        crowd=crowd,
+        codes=np.frombuffer(b"".join(codes), np.uint8),
+        code_starts=np.concatenate([[0], np.cumsum([len(c) for c in codes])]).astype(np.int64),
+    )
+    return replace(found, masks=instances)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -130,6 +164,64 @@ def _area(path: Path, record: dict[str, Any], box: Float64[np.ndarray, "4"]) -> 
             f"{path}: annotation {record.get('id')}: expected a number as area, got {area!r}"
         )
     return float(area)
+
+
+def _outline(path: Path, record: dict[str, Any], size: Int64[np.ndarray, "2"]) -> bytes:
+    """An instance's compressed run lengths; none where it has no outline."""
+    outline = record.get("segmentation")
+    if not outline:
+        return b""
+    height, width = (int(side) for side in size)
+    if isinstance(outline, list) and all(map(_is_polygon, outline)):
+        polygons = [polygon for polygon in outline if len(polygon) >= _TRIANGLE]
+        codes = rle.frPyObjects(polygons, height, width) if polygons else []
+        return bytes(rle.merge(codes)["counts"]) if codes else b""
+    if isinstance(outline, dict) and outline.get("size") == [height, width]:
+        counts = outline.get("counts")
+        runs = _run_lengths(counts) if isinstance(counts, str) else counts
+        if _cover(runs, height * width):
+            return bytes(rle.frPyObjects(outline | {"counts": runs}, height, width)["counts"])
+    raise DataError(
+        f"{path}: annotation {record.get('id')}: expected as segmentation polygons "
+        f"[[x, y, x, y, ...], ...] or run lengths of {height}x{width} pixels (height x width), "
+        f"got {reprlib.repr(outline)}"
+    )
+
+
+def _is_polygon(value: Any) -> bool:
+    """Pairs of numbers; of far ones, the rasteriser would not come to an end."""
+    return (
+        isinstance(value, list)
+        and len(value) % 2 == 0
+        and all(_is_number(number) and abs(number) < _FAR for number in value)
+    )
+
+
+def _cover(runs: Any, pixels: int) -> bool:
+    """Whether they are run lengths of a mask of so many pixels."""
+    return (
+        isinstance(runs, list)
+        and all(isinstance(run, int) and run >= 0 for run in runs)
+        and sum(runs) == pixels
+    )
+
+
+def _run_lengths(code: str) -> list[int]:
+    """Reads COCO's compressed run lengths, whatever is in the text.
+
+    Base 32, lowest digits first; from the fourth on, each is less the one before the last.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in code:
+        digit = ord(character) - 48
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            signed = value - (1 << shift) if digit & 16 else value
+            runs.append(signed + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
 
 
 def _is_number(value: Any) -> bool:

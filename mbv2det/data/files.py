@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from mbv2det.errors import DataError
@@ -26,3 +27,43 @@ def existing_folder(path: Path) -> Path:
 def listing(folder: Path) -> set[str]:
     """Names in a folder: one system call for thousands of files."""
     return {entry.name for entry in os.scandir(folder)}
+
+
+def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, str]:
+    """Files below a folder, as paths relative to it, by that path without its suffix.
+
+    Args:
+        folder: Searched to any depth.
+        suffixes: In lower case, of the files wanted.
+
+    Raises:
+        DataError: If the folder does not exist.
+    """
+    existing_folder(folder)
+    found: dict[str, str] = {}
+    for place, _, names in os.walk(folder):
+        inside = Path(place).relative_to(folder)
+        for path in (inside / name for name in names):
+            if path.suffix.lower() in suffixes:
+                stem, file = path.with_suffix("").as_posix(), path.as_posix()
+                if stem in found:
+                    raise DataError(
+                        f"{folder}: expected one file a name, got {found[stem]}, {file}"
+                    )
+                found[stem] = file
+    return dict(sorted(found.items()))
+
+
+def read_list(path: Path, suffixes: Collection[str]) -> list[str]:
+    """Names of a list file, one a line, without suffixes.
+
+    Raises:
+        DataError: If the file is missing.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: expected a list of image names, found none")
+    names = [Path(line.strip()) for line in path.read_text().splitlines() if line.strip()]
+    return [
+        (name.with_suffix("") if name.suffix.lower() in suffixes else name).as_posix()
+        for name in names
+    ]

@@ -14,7 +14,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def read_image(
-    path: str | Path, annotated_size: tuple[int, int] | None = None
+    path: str | Path,
+    annotated_size: tuple[int, int] | None = None,
+    annotation: str = "the annotation",
 ) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[str, ...]]:
     """Decodes a file as RGB, upright.
 
@@ -24,6 +26,7 @@ def read_image(
     Args:
         path: Of the image.
         annotated_size: (height, width) that the annotation speaks of, where it says so.
+        annotation: What says so, for messages.
 
     Returns:
         The pixels, and a phrase for each fault that was worked around.
@@ -44,8 +47,8 @@ def read_image(
         upright = image
     if annotated_size is not None and upright.size[::-1] != annotated_size:
         raise DataError(
-            f"{path}: the annotation speaks of {_size(annotated_size)}, "
-            f"the file has {_size(upright.size[::-1])} pixels (height x width)"
+            f"{path}: {annotation} is of {_size(annotated_size)} pixels, "
+            f"the image has {_size(upright.size[::-1])} (height x width)"
         )
     return np.asarray(_rgb(upright)), faults
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from mbv2det.data.annotations import Annotations, Report
-from mbv2det.data.files import existing_folder, listing
+from mbv2det.data.annotations import Annotations, Objects, Report
+from mbv2det.data.files import existing_folder, files_by_stem, read_list
 from mbv2det.data.images import SUFFIXES
 from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
@@ -42,10 +42,9 @@ class VOCSource:
         existing_folder(self.annotations)
         if self.list_file is None:
             return sorted(p.stem for p in self.annotations.glob("*.xml"))
-        if not self.list_file.is_file():
-            raise DataError(f"{self.list_file}: expected a list of image names, found none")
-        lines = self.list_file.read_text().splitlines()
-        return [_listed_stem(line) for line in lines if line.strip()]
+        # VOC's lists of one class follow every name by -1, 0 or 1.
+        lines = read_list(self.list_file, (*SUFFIXES, ".xml"))
+        return [Path(re.sub(r"\s+(-1|0|1)$", "", line)).name for line in lines]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def read_voc(sources: Sequence[VOCSource]) -> Annotations:
     objects: list[_Object] = []
     for source in sources:
         stems = source.stems()
-        image_files = _images_by_stem(source.images)
+        image_files = files_by_stem(source.images, SUFFIXES)
         quiet = len(stems) < _MANY_FILES
         for stem in track(stems, f"Reading {source.annotations}", disable=quiet):
             path = source.annotations / f"{stem}.xml"
@@ -92,32 +91,23 @@ def read_voc(sources: Sequence[VOCSource]) -> Annotations:
     boxes = np.array([o.box for o in objects], np.float64)
     annotations = Annotations(
         name=name,
-        labels=labels,
         image_ids=np.array(ids),
         files=np.array(files),
         sizes=np.array(sizes, np.int64),
-        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        boxes=boxes,
-        classes=np.array([labels.label_of_name[o.name] for o in objects], np.int64),
-        areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
-        crowd=np.zeros(len(objects), bool),
-        difficult=np.array([o.difficult for o in objects], bool),
+        objects=Objects(
+            labels=labels,
+            annotated=np.ones(len(files), bool),
+            starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            boxes=boxes,
+            classes=np.array([labels.label_of_name[o.name] for o in objects], np.int64),
+            areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+            crowd=np.zeros(len(objects), bool),
+            difficult=np.array([o.difficult for o in objects], bool),
+        ),
         report=report,
     )
     annotations.report_boxes()
     return annotations
-
-
-def _listed_stem(line: str) -> str:
-    """The name in a line of a list, which VOC's lists of one class follow by -1, 0 or 1."""
-    name = re.sub(r"\s+(-1|0|1)$", "", line.strip())
-    return Path(name).stem if Path(name).suffix.lower() in (*SUFFIXES, ".xml") else Path(name).name
-
-
-def _images_by_stem(folder: Path) -> dict[str, str]:
-    existing_folder(folder)
-    names = sorted(listing(folder))
-    return {Path(n).stem: n for n in names if Path(n).suffix.lower() in SUFFIXES}
 
 
 def _read_xml(path: Path) -> tuple[tuple[int, int], list[_Object]]:

@@ -1,21 +1,22 @@
-"""Weights ready for use: images in, detections out."""
+"""Weights ready for use: images in, detections and label maps out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from torch import Tensor
 
-from mbv2det.build import build_model, build_tasks
+from mbv2det.build import build_model, build_tasks, seen_by
 from mbv2det.data.dataset import collate
 from mbv2det.data.images import read_image
 from mbv2det.errors import ConfigError
 from mbv2det.geometry import Frame
 from mbv2det.model import DensePredictor
 from mbv2det.preprocess import Preprocessor
-from mbv2det.structures import Instances, Sample, SampleKey
+from mbv2det.structures import Sample, SampleKey
 from mbv2det.weights.files import WeightsInfo, load_weights
 
 
@@ -50,13 +51,12 @@ class Predictor:
         Args:
             images: RGB, of any sizes.
         """
-        nothing = Instances(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
         samples = [
-            self.preprocessor(Sample(SampleKey(0, i), image, nothing, Frame(image.shape[:2])))
+            self.preprocessor(Sample(SampleKey(0, i), image, Frame(image.shape[:2])))
             for i, image in enumerate(images)
         ]
         batch = collate(samples).to(self.device)
-        outputs = self.model(batch.images)
+        outputs = seen_by(self.model, self.info.eval)(batch.images)
         found = {task.name: task.predict(outputs[task.name], batch.frames) for task in self.tasks}
         return [{name: found[name][i] for name in found} for i in range(len(images))]
 
@@ -86,6 +86,20 @@ def load_model(path: Path) -> tuple[DensePredictor, WeightsInfo]:
         ConfigError: As `load`.
     """
     state, info = load_weights(path)
+    return assemble(state, info, path), info
+
+
+def assemble(state: Mapping[str, Tensor], info: WeightsInfo, path: str | Path) -> DensePredictor:
+    """The network that a description speaks of, with its weights.
+
+    Args:
+        state: Every tensor, by the network's names.
+        info: Architecture, preprocessing and labels.
+        path: Of the file, for messages.
+
+    Raises:
+        ConfigError: If a tensor is missing, unknown or of another shape.
+    """
     model = build_model(info.model, info.preprocess, info.labels)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for name in sorted(expected.keys() | state.keys()):
@@ -96,7 +110,7 @@ def load_model(path: Path) -> tuple[DensePredictor, WeightsInfo]:
                 f"got {_shape(found)}"
             )
     model.load_state_dict(state)
-    return model, info
+    return model
 
 
 def _shape(shape: torch.Size | None) -> str:

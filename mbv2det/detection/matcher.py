@@ -17,7 +17,8 @@ class Matches:
     Attributes:
         box: Index of the matched object within its image; meaningless where not positive.
         positive: The anchor answers for an object.
-        negative: The anchor must say background. Neither is set where an ignored object lies.
+        negative: The anchor must say background. Neither is set where an ignored object lies, nor
+            in an image whose objects nobody annotated.
     """
 
     box: Int64[Tensor, "B A"]
@@ -55,7 +56,7 @@ class Matcher:
         inside = pairwise_intersection(targets.boxes, anchors) / box_area(anchors)
         inside = inside.where((targets.valid & targets.ignore)[..., None], 0)
         ignored = (inside >= self.ignore_threshold).any(dim=1)
-        return Matches(box, positive, ~positive & ~ignored)
+        return Matches(box, positive, ~positive & ~ignored & targets.annotated[:, None])
 
 
 def assign_best_anchors(iou: Float[Tensor, "B N A"]) -> Int64[Tensor, "B A"]:

@@ -1,7 +1,8 @@
 """SSDLite (MobileNetV2 paper section 6.2): SSD's extra layers and predictors, depthwise separable.
 
 - Level 0 reads the expansion inside `layer_15` (stride 16), level 1 `layer_19` (stride 32); four
-  extra blocks each halve the grid again.
+  extra blocks each halve the grid again. A backbone of a smaller output stride is read at the
+  positions of those strides, so that it gives the same grids, anchors and meaning of the weights.
 - Every level has predictors of its own: depthwise 3x3, batch norm, ReLU6, then 1x1 with bias.
 - `lite=False` gives full SSD: one plain 3x3 convolution wherever SSDLite separates.
 
@@ -18,12 +19,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mbv2det.backbones.features import FeatureSpec
-from mbv2det.backbones.layers import ConvBNReLU6, Padding, conv2d
+from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
 from mbv2det.detection.anchors import AnchorSpec, make_anchors
 from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.detection.outputs import SSDOutputs
 
-SOURCES = ("layer_15/expansion", "layer_19")
+SOURCES = ("layer_15/expansion@16", "layer_19@32")
 _EXTRA_CHANNELS = (512, 256, 256, 128)
 _MIN_EXTRA_CHANNELS = 16
 
@@ -60,7 +61,7 @@ class SSDLite(nn.Module):
         super().__init__()
         self.slots = slots
         self.anchors = anchors
-        conv = partial(ConvBNReLU6, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
+        conv = partial(ConvBNAct, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
 
         def separable(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
             if not lite:

@@ -41,15 +41,17 @@ class GroundTruth:
     @classmethod
     def of(cls, annotations: Annotations) -> "GroundTruth":
         """Every object of a split as its files have it."""
+        objects = annotations.objects
+        assert objects is not None
         return cls(
-            class_names=annotations.labels.names,
+            class_names=objects.labels.names,
             num_images=len(annotations),
-            image=annotations.image_of_box(),
-            boxes=annotations.boxes,
-            labels=annotations.classes,
-            areas=annotations.areas,
-            crowd=annotations.crowd,
-            difficult=annotations.difficult,
+            image=objects.image,
+            boxes=objects.boxes,
+            labels=objects.classes,
+            areas=objects.areas,
+            crowd=objects.crowd,
+            difficult=objects.difficult,
         )
 
     def __len__(self) -> int:

@@ -1,19 +1,20 @@
 """The Lightning module: wiring between the model, its tasks and the trainer, and nothing more."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
 
 from mbv2det.config import OptimConfig
 from mbv2det.model import DensePredictor
 from mbv2det.structures import Batch, LossTerms
 from mbv2det.tasks import Task, monitored
-from mbv2det.training.optim import make_optimizer, make_schedule
+from mbv2det.training.optim import frozen_norms, make_optimizer, make_schedule
 
 _COUNT = "count"
 
@@ -31,7 +32,9 @@ class DenseModule(pl.LightningModule):
         optim: Optimiser and schedule.
         metrics: By task name, over the validation split.
         image_names: Of the training split by index, for error messages.
+        seen_by: Wraps the model for evaluation, as `mbv2det.build.seen_by`.
         header: Of the weights files; stored in checkpoints.
+        seed: Of dropout.
     """
 
     def __init__(
@@ -41,7 +44,9 @@ class DenseModule(pl.LightningModule):
         optim: OptimConfig,
         metrics: Mapping[str, Metric],
         image_names: Sequence[str],
+        seen_by: Callable[[DensePredictor], nn.Module],
         header: str = "",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -53,21 +58,39 @@ class DenseModule(pl.LightningModule):
             (task.name, term): SumMetric() for task in tasks for term in (*task.loss_terms, _COUNT)
         }
         self.image_names = image_names
+        self.seen_by = seen_by
         self.header = header
+        self.seed = seed
         self.results: dict[str, dict[str, Any]] = {}
+        for norm in frozen_norms(model, optim):
+            norm.requires_grad_(False)
+        self.train()  # Lightning keeps the modes that it finds
 
     def forward(self, images: Tensor) -> dict[str, Any]:
         """Raw outputs by task."""
         return self.model(images)
 
+    def train(self, mode: bool = True) -> "DenseModule":
+        """Training or evaluation mode; frozen norms stay in the latter."""
+        super().train(mode)
+        for norm in frozen_norms(self.model, self.optim):
+            norm.eval()
+        return self
+
     def losses(self, outputs: Mapping[str, Any], batch: Batch) -> dict[str, LossTerms]:
         """Loss terms by task."""
         return {task.name: task.loss(outputs[task.name], batch) for task in self.tasks}
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Makes what is dropped a function of (seed, step, rank): a resumed run drops the same."""
+        step = self.trainer.fit_loop.total_batch_idx
+        state = np.random.SeedSequence([self.seed, step, self.global_rank]).generate_state(1)
+        torch.manual_seed(int(state[0]))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, refused if it is not finite."""
         losses = self.losses(self(batch.images), batch)
-        total = torch.stack([terms.total() for terms in losses.values()]).sum()
+        total = torch.stack([task.weight * losses[task.name].total() for task in self.tasks]).sum()
         if not torch.isfinite(total):
             raise NonFiniteLossError(self._explain(losses, batch))
         logged = {f"train/{term}_loss": v for t in losses.values() for term, v in t.means().items()}
@@ -105,7 +128,7 @@ class DenseModule(pl.LightningModule):
         if not len(batch):
             return {task.name: [] for task in self.tasks}
         with torch.autocast(self.device.type, enabled=False):
-            outputs = self(batch.images)
+            outputs = self.seen_by(self.model)(batch.images)
         predictions = {}
         for task in self.tasks:
             found = predictions[task.name] = task.predict(outputs[task.name], batch.frames)
@@ -134,7 +157,10 @@ class DenseModule(pl.LightningModule):
             for (task, term), value in sums.items()
             if term != _COUNT
         }
-        return means | {"val/loss": sum(means.values())}
+        weights = {
+            f"val/{term}_loss": task.weight for task in self.tasks for term in task.loss_terms
+        }
+        return means | {"val/loss": sum(weights[name] * value for name, value in means.items())}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The configured optimiser, with a schedule that steps with it."""

@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from mbv2det.config import OptimConfig
+
+_POLY_POWER = 0.9  # DeepLab's
 
 
 class RMSpropTF(Optimizer):
@@ -106,6 +109,16 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> Iterator[dict[str
         }
 
 
+def frozen_norms(model: nn.Module, config: OptimConfig) -> list[nn.Module]:
+    """The batch norms that `freeze_norm` keeps as they were loaded."""
+    prefix = {"none": None, "backbone": "backbone.", "all": ""}[config.freeze_norm]
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and prefix is not None and name.startswith(prefix)
+    ]
+
+
 def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: float) -> LambdaLR:
     """Linear warm-up, then the configured schedule: a pure function of the step."""
     warmup = min(config.warmup_steps, total_steps // 10)
@@ -114,7 +127,9 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: float)
         rise = min(1.0, (step + 1) / (warmup + 1))
         if config.schedule == "constant":
             return rise
-        progress = max(0.0, step - warmup) / max(1, total_steps - warmup)
-        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        progress = min(1.0, max(0.0, step - warmup) / max(1, total_steps - warmup))
+        if config.schedule == "poly":
+            return rise * (1 - progress) ** _POLY_POWER
+        return rise * 0.5 * (1 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)

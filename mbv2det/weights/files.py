@@ -5,6 +5,7 @@ Nothing in such a file can run code.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mbv2det.parsing import parse_dataclass
 from mbv2det.preprocess import PreprocessSpec
 
 _KEY = "mbv2det"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,14 @@ class WeightsInfo:
     Attributes:
         model: Architecture.
         preprocess: What the network's input must look like.
-        labels: Classes.
+        labels: Of each task.
         eval: Postprocessing that the metrics were measured with.
         metrics: As metrics.json; empty if never measured.
     """
 
     model: ModelConfig
     preprocess: PreprocessSpec
-    labels: LabelMap
+    labels: Mapping[str, LabelMap]
     eval: EvalConfig = EvalConfig()
     metrics: dict[str, Any] = field(default_factory=dict)
 
@@ -118,7 +119,7 @@ def _decode_info(path: Path, header: dict[str, Any]) -> WeightsInfo:
     return WeightsInfo(
         model=parse_dataclass(ModelConfig, header["model"]),
         preprocess=parse_dataclass(PreprocessSpec, header["preprocess"]),
-        labels=parse_dataclass(LabelMap, header["labels"]),
+        labels={task: parse_dataclass(LabelMap, map_) for task, map_ in header["labels"].items()},
         eval=parse_dataclass(EvalConfig, header["eval"]),
         metrics=header["metrics"],
     )

@@ -1,6 +1,6 @@
 """Trains torchvision's own SSD with its SSDLite head, to compare with: same data, same measure.
 
-    python tools/studies/peer_torchvision.py CONFIG --backbone.weights FILE [--key.sub=value ...]
+    python tools/studies/peer_ssdlite.py CONFIG --backbone.weights FILE [--key.sub=value ...]
 
 Takes the data, the number of epochs, the batch size and the seed from CONFIG; model, anchors, loss
 and postprocessing are torchvision's. Recipe: SGD 0.06, momentum 0.9, weight decay 4e-5, linear
@@ -12,6 +12,7 @@ import sys
 from collections import OrderedDict
 from functools import partial
 
+import peer
 import torch
 from rich.progress import track
 from torch import nn
@@ -21,14 +22,12 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block
 
 from mbv2det.cli.report import print_results
-from mbv2det.cli.session import ConfigParser, Settings, default_precision, one_line_errors
-from mbv2det.cli.train import read_splits
+from mbv2det.cli.session import one_line_errors
 from mbv2det.config import AugmentConfig
-from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
 from mbv2det.metrics.detection_ap import DetectionAP
 from mbv2det.metrics.ground_truth import GroundTruth
-from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessor, PreprocessSpec
+from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from mbv2det.structures import Batch, Detections
 from mbv2det.training.module import metrics_document
 
@@ -92,27 +91,6 @@ def targets(batch: Batch) -> list[dict[str, torch.Tensor]]:
     ]
 
 
-def train(model: SSD, data: DenseData, epochs: int, bf16: bool) -> None:
-    """The reference recipe."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=_LR, momentum=0.9, weight_decay=4e-5)
-    loader = data.train_dataloader()
-    total, step = epochs * len(loader), 0
-    model.train()
-    for epoch in range(epochs):
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-        for batch in track(loader, f"Epoch {epoch}", transient=True):
-            rise = min(1.0, (step + 1) / (total // 10))
-            factor = rise * 0.5 * (1 + math.cos(math.pi * step / total))
-            for group in optimizer.param_groups:
-                group["lr"] = _LR * factor
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                losses = model(list(batch.images.float() / 255), targets(batch))
-            optimizer.zero_grad()
-            sum(losses.values()).backward()
-            optimizer.step()
-            step += 1
-
-
 @torch.inference_mode()
 def evaluate(model: SSD, data: DenseData) -> dict[str, object]:
     """The validation split by this project's metric, in the frame of the original images."""
@@ -129,33 +107,30 @@ def evaluate(model: SSD, data: DenseData) -> dict[str, object]:
     return metrics_document({"detection": metric.compute()})
 
 
-def run(settings: Settings) -> None:
-    """Trains and evaluates."""
-    config = settings.config
-    torch.manual_seed(config.seed)
-    training, validation = read_splits(config)
-    assert config.backbone.weights is not None, "backbone.weights: the peer starts from ImageNet"
-    spec = PreprocessSpec(config.data.size, "stretch", IMAGENET_MEAN, IMAGENET_STD)
-    augment = Augment(AugmentConfig(photometric=0, expand=0), spec.fill, config.seed)
-    data = DenseData(
-        training,
-        validation,
-        Preprocessor(spec),
-        augment,
-        batch_size=config.data.batch_size,
-        num_workers=config.data.num_workers,
-        seed=config.seed,
-    )
-    model = build(len(training.labels), config.data.size, config.backbone.weights)
-    bf16 = default_precision("cpu") == "bf16-mixed"
-    train(model, data, settings.trainer["max_epochs"], bf16)
-    print_results(evaluate(model, data))
+def factor(step: int, total: int) -> float:
+    """Of the learning rate: linear warm-up over a tenth of the steps, cosine."""
+    rise = min(1.0, (step + 1) / max(1, total // 10))
+    return rise * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
 @one_line_errors
 def main() -> None:
-    """Entry point."""
-    run(ConfigParser(__doc__ or "").parse(sys.argv[1:]))
+    """Trains and evaluates."""
+    settings = peer.parse(__doc__ or "", sys.argv[1:])
+    config = settings.config
+    torch.manual_seed(config.seed)
+    data = peer.make_data(settings, AugmentConfig(photometric=0, expand=0))
+    assert data.train is not None
+    assert data.train.objects is not None
+    model = build(len(data.train.objects.labels), config.data.size, str(config.backbone.weights))
+
+    def loss(batch: Batch) -> torch.Tensor:
+        return sum(model(list(batch.images.float() / 255), targets(batch)).values())
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=_LR, momentum=0.9, weight_decay=4e-5)
+    epochs = settings.trainer["max_epochs"]
+    peer.train(model, data, epochs, optimizer=optimizer, factor=factor, loss=loss)
+    print_results(evaluate(model, data))
 
 
 if __name__ == "__main__":

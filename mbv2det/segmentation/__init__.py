@@ -1,0 +1,1 @@
+"""What surrounds the segmentation head: its outputs, loss and postprocess."""

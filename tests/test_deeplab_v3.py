@@ -1,0 +1,446 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.segmentation import deeplabv3
+from torchvision.models.segmentation.fcn import FCNHead
+
+from mbv2det.backbones import FeatureSpec, MobileNetV2
+from mbv2det.backbones.layers import Conv2dSame, cell_centres
+from mbv2det.heads.deeplab_v3 import DeepLabV3, PooledBatchNorm2d, atrous_rates, sources
+from mbv2det.segmentation.outputs import SegmentationOutputs
+from mbv2det.segmentation.resample import resample
+
+VARIANTS = [
+    {},
+    {"aspp": "full"},
+    {"aspp": "separable"},
+    {"auxiliary": True},
+    {"decoder": True},
+    {"aspp": "separable", "decoder": True, "auxiliary": True},
+]
+SPECS = {
+    "layer_18": FeatureSpec(40, 16),
+    "layer_14": FeatureSpec(24, 16),
+    "layer_4": FeatureSpec(12, 4),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors this small gain nothing from threads, and lose much where other cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Segmenter(nn.Module):
+    """Backbone and head."""
+
+    def __init__(
+        self, num_labels=5, *, width_mult=0.35, output_stride=16, padding="same", **settings
+    ):
+        super().__init__()
+        names = sources(settings.get("decoder", False), settings.get("auxiliary", False))
+        self.backbone = MobileNetV2(
+            width_mult, output_stride, out_features=names, padding=padding, norm_eps=1e-3
+        )
+        self.head = DeepLabV3(self.backbone.feature_specs, num_labels, padding=padding, **settings)
+
+    def forward(self, images):
+        return self.head(self.backbone(images), tuple(images.shape[2:]))
+
+
+def small_head(**settings):
+    torch.manual_seed(0)
+    return DeepLabV3(SPECS, 5, channels=16, **settings)
+
+
+def small_features(height, width, count=2):
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(
+            count,
+            spec.channels,
+            -(-height // spec.stride),
+            -(-width // spec.stride),
+            generator=generator,
+        )
+        for name, spec in SPECS.items()
+    }
+
+
+def images(height, width, count=1):
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def randomise(module, seed=1):
+    """Convolutions and batch norms that do something, each layer something else."""
+    generator = torch.Generator().manual_seed(seed)
+    for m in module.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_mean.normal_(0, 0.2, generator=generator)
+            m.running_var.uniform_(0.5, 2, generator=generator)
+            m.weight.data.uniform_(0.5, 1.5, generator=generator)
+            m.bias.data.normal_(0, 0.2, generator=generator)
+        elif isinstance(m, nn.Conv2d):
+            m.weight.data.normal_(0, (2 / m.weight[0].numel()) ** 0.5, generator=generator)
+            if m.bias is not None:
+                m.bias.data.normal_(generator=generator)
+    return module.eval()
+
+
+def copy_in_order(source, target):
+    """Tensors by position: both list the same layers in the same order."""
+    ours = target.state_dict()
+    target.load_state_dict(dict(zip(ours, source.values(), strict=True)))
+
+
+# Counts
+
+
+def num_params(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def num_madds(model, size):
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(torch.empty(1, 3, size, size, device="meta"))
+    return counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize(
+    ("aspp", "params", "output_stride", "billions"),
+    [
+        ("pool", 2_113_557, 16, 2.741),
+        ("pool", 2_113_557, 8, 8.826),
+        ("full", 4_523_541, 16, 5.364),
+        ("separable", 2_568_021, 16, 3.232),
+    ],
+)
+def test_parameters_and_multiply_adds(aspp, params, output_stride, billions):
+    with torch.device("meta"):
+        model = Segmenter(21, width_mult=1.0, output_stride=output_stride, aspp=aspp).eval()
+    assert num_params(model) == params
+    assert num_madds(model, 513) / 1e9 == pytest.approx(billions, abs=5e-4)  # three decimals
+
+
+def test_parameters_of_the_decoder_and_the_auxiliary_head():
+    def params(**settings):
+        specs = {
+            "layer_18": FeatureSpec(320, 16),
+            "layer_14": FeatureSpec(96, 16),
+            "layer_4": FeatureSpec(24, 4),
+        }
+        with torch.device("meta"):
+            return num_params(DeepLabV3(specs, 21, **settings))
+
+    # 24 -> 48; depthwise 304 and 304 -> 256; depthwise 256 and 256 -> 256; two numbers per norm.
+    expected = 24 * 48 + 304 * (9 + 256) + 256 * (9 + 256) + 2 * (48 + 304 + 256 + 256 + 256)
+    assert params(decoder=True) - params() == expected
+    # 3x3 from 96 to 24 and its norm; 24 -> 21 with bias.
+    assert params(auxiliary=True) - params() == 9 * 96 * 24 + 2 * 24 + 24 * 21 + 21
+
+
+# Grids and rates
+
+
+@pytest.mark.parametrize(("output_stride", "cells"), [(16, 33), (8, 65), (32, 17)])
+def test_grids_of_a_513_crop(output_stride, cells):
+    with torch.device("meta"):
+        found = Segmenter(output_stride=output_stride)(torch.empty(2, 3, 513, 513))
+    assert found.logits.shape == (2, 5, cells, cells)
+
+
+@pytest.mark.parametrize(
+    ("stride", "rates"), [(32, (3, 6, 9)), (16, (6, 12, 18)), (8, (12, 24, 36))]
+)
+def test_atrous_rates_follow_the_stride(stride, rates):
+    head = DeepLabV3({"layer_18": FeatureSpec(8, stride)}, 2, aspp="full", channels=4)
+    assert tuple(branch.conv.dilation[0] for branch in head.aspp.atrous) == rates
+    assert atrous_rates(stride) == rates
+
+
+def test_separable_branches_are_dilated_in_their_depthwise_convolution():
+    head = small_head(aspp="separable")
+    assert [branch[0].conv.dilation for branch in head.aspp.atrous] == [(6, 6), (12, 12), (18, 18)]
+    assert {branch[0].conv.groups for branch in head.aspp.atrous} == {40}
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize(("decoder", "stride"), [(False, 16), (True, 4)])
+def test_outputs_say_where_their_cells_lie(decoder, stride, padding):
+    model = Segmenter(decoder=decoder, padding=padding).eval()
+    with torch.no_grad():
+        found = model(images(97, 130))
+    assert torch.equal(found.rows, cell_centres(97, stride, padding))
+    assert torch.equal(found.columns, cell_centres(130, stride, padding))
+    assert found.logits.shape == (1, 5, len(found.rows), len(found.columns))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "auxiliary", "expected"),
+    [
+        (False, False, ("layer_18",)),
+        (True, False, ("layer_18", "layer_4")),
+        (False, True, ("layer_18", "layer_14")),
+        (True, True, ("layer_18", "layer_4", "layer_14")),
+    ],
+)
+def test_sources_are_what_the_head_reads(decoder, auxiliary, expected):
+    assert sources(decoder, auxiliary) == expected
+    head = small_head(decoder=decoder, auxiliary=auxiliary)
+    features = small_features(64, 96)
+    found = head({name: features[name] for name in expected}, (64, 96))
+    assert (found.auxiliary is not None) == auxiliary
+
+
+# Parity
+
+
+@pytest.mark.parametrize("stride", [16, 8])
+def test_full_aspp_equals_torchvisions(stride):
+    head = DeepLabV3({"layer_18": FeatureSpec(24, stride)}, 5, aspp="full", channels=16)
+    ours = randomise(head.aspp)
+    theirs = deeplabv3.ASPP(24, atrous_rates(stride), 16).eval()
+    # Theirs lists 1x1, atrous, pool; the projection reads the branches in that order too.
+    branches = [ours.pointwise, *ours.atrous, ours.pool]
+    source = [t for branch in branches for t in branch.state_dict().values()]
+    projection = ours.project.state_dict()
+    pool, *others = projection["conv.weight"].split(16, dim=1)
+    projection["conv.weight"] = torch.cat([*others, pool], dim=1)
+    copy_in_order(dict(enumerate([*source, *projection.values()])), theirs)
+    x = torch.randn(2, 24, 40, 37, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found, expected = ours(x), theirs(x)
+    assert expected.std() > 0.3  # weights that do something
+    # The same float32 products; the projection adds the branches in another order.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tf_padding", [True, False])
+@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.parametrize("size", [(97, 129), (96, 130)])
+def test_logits_equal_those_of_hugging_faces_segmenter(size, output_stride, tf_padding):
+    from transformers import MobileNetV2Config, MobileNetV2ForSemanticSegmentation
+
+    config = MobileNetV2Config(
+        depth_multiplier=0.35, output_stride=output_stride, tf_padding=tf_padding, num_labels=5
+    )
+    theirs = randomise(MobileNetV2ForSemanticSegmentation(config))
+    ours = Segmenter(
+        output_stride=output_stride, padding="same" if tf_padding else "symmetric"
+    ).eval()
+    # They build layer_19 and do not use it.
+    used = {k: v for k, v in theirs.state_dict().items() if "mobilenet_v2.conv_1x1" not in k}
+    copy_in_order(used, ours)
+    with torch.no_grad():
+        found, expected = ours(images(*size)).logits, theirs(images(*size)).logits
+    assert expected.std() > 0.3  # weights that do something
+    assert expected.std(dim=(2, 3)).min() > 0.1  # at every place something else
+    # The same float32 products in the same order, over twenty layers.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_auxiliary_logits_equal_those_of_torchvisions_fcn_head():
+    head = randomise(small_head(auxiliary=True))
+    theirs = FCNHead(24, 5).eval()
+    copy_in_order(head.auxiliary.state_dict(), theirs)
+    features = small_features(96, 160)
+    with torch.no_grad():
+        found = head(features, (96, 160)).auxiliary
+        expected = theirs(features["layer_14"])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)  # float32
+
+
+# Parts
+
+
+def test_image_pooling_averages_the_whole_grid():
+    head = randomise(small_head())
+    nn.init.zeros_(head.aspp.pointwise.norm.weight)  # leaves the pooled branch alone
+    x = small_features(96, 160)["layer_18"]
+    shuffled = x.flatten(2)[:, :, torch.randperm(60)].view_as(x)
+    with torch.no_grad():
+        found, expected = head.aspp(shuffled), head.aspp(x)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)  # sums in another order
+    assert torch.equal(found, found[:, :, :1, :1].expand_as(found))
+
+
+def test_the_decoder_reads_the_head_where_the_finer_cells_lie():
+    head = randomise(small_head(decoder=True, padding="same"))
+    features = small_features(96, 160)
+    seen = []
+    head.decoder.refine.register_forward_pre_hook(lambda _m, inputs: seen.extend(inputs))
+    with torch.no_grad():
+        head(features, (96, 160))
+        # Fine cells lie at 4 i + 3, coarse ones at 16 i + 15: on every fourth fine one from i = 3.
+        deep, low = seen[0].split([16, 48], dim=1)
+        assert torch.equal(deep[:, :, 3::4, 3::4], head.aspp(features["layer_18"]))
+        assert torch.equal(low, head.decoder.reduce(features["layer_4"]))
+
+
+@pytest.mark.parametrize(("output_stride", "decoder"), [(32, False), (8, True)])
+def test_auxiliary_logits_are_brought_to_the_main_grid(output_stride, decoder):
+    model = randomise(Segmenter(output_stride=output_stride, decoder=decoder, auxiliary=True))
+    with torch.no_grad():
+        found = model(images(97, 130))
+        own = model.head.auxiliary(model.backbone(images(97, 130))["layer_14"])
+    stride = min(16, output_stride)
+    at = cell_centres(97, stride, "same"), cell_centres(130, stride, "same")
+    assert own.shape[2:] != found.logits.shape[2:]
+    assert torch.equal(found.auxiliary, resample(own, at, (found.rows, found.columns)))
+
+
+def test_settings_reach_every_layer():
+    head = small_head(
+        aspp="separable", decoder=True, auxiliary=True, padding="same", norm_eps=0.5,
+        norm_momentum=0.25, dropout=0.3,
+    )  # fmt: skip
+    norms = [m for m in head.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(0.5, 0.25)}
+    wide = [m for m in head.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert {type(conv) for conv in wide} == {Conv2dSame}
+    assert {m.p for m in head.modules() if isinstance(m, nn.Dropout)} == {0.3}
+    assert not [m for m in head.modules() if isinstance(m, nn.ReLU6)]
+
+
+# Initialisation
+
+
+def test_every_label_starts_about_as_likely():
+    head = small_head(auxiliary=True).eval()
+    outputs = head(small_features(96, 160), (96, 160))
+    for logits in (outputs.logits, outputs.auxiliary):
+        # 16 features of order one times weights of 0.01.
+        assert logits.abs().max() < 0.3
+    for classifier in (head.classifier, head.auxiliary[-1]):
+        assert classifier.weight.abs().max() <= 0.02
+        assert (classifier.bias == 0).all()
+
+
+def test_convolutions_start_with_the_variance_that_relu_needs():
+    head = DeepLabV3(SPECS, 5, aspp="separable")
+    for conv in (head.aspp.pointwise.conv, head.aspp.atrous[0][0].conv, head.aspp.project.conv):
+        fan_in = conv.weight[0].numel()
+        # A few hundred draws at least: 10 %.
+        assert conv.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
+
+
+# Training
+
+
+def pooled_norm(head):
+    return head.aspp.pool.norm
+
+
+def state_of(norm):
+    return {name: value.clone() for name, value in norm.named_buffers()}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("settings", VARIANTS)
+def test_every_parameter_gets_a_finite_gradient(settings, count):
+    torch.manual_seed(0)
+    model = Segmenter(**settings)
+    for norm in model.backbone.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.ones_(norm.weight)  # at the start residual blocks pass nothing on
+    outputs = model(images(97, 129, count))
+    # The least likely labels: a gradient wherever one can be.
+    loss = F.cross_entropy(outputs.logits, outputs.logits.detach().argmin(1))
+    if outputs.auxiliary is not None:
+        loss = loss + F.cross_entropy(outputs.auxiliary, outputs.auxiliary.detach().argmin(1))
+    assert loss.isfinite()
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert (parameter.grad != 0).any(), name
+
+
+def test_one_image_is_pooled_as_in_evaluation_and_leaves_the_statistics_alone():
+    head = randomise(small_head())
+    pooled = small_features(96, 160, count=1)["layer_18"].mean(dim=(2, 3), keepdim=True)
+    before = state_of(pooled_norm(head))
+    with torch.no_grad():
+        expected = head.aspp.pool(pooled)
+        found = head.train().aspp.pool(pooled)
+    assert torch.equal(found, expected)
+    assert all(torch.equal(v, before[k]) for k, v in state_of(pooled_norm(head)).items())
+
+
+def test_two_images_are_pooled_by_their_own_statistics_and_update_the_running_ones():
+    head = randomise(small_head()).train()
+    pooled = small_features(96, 160)["layer_18"].mean(dim=(2, 3), keepdim=True)
+    before = state_of(pooled_norm(head))
+    head.aspp.pool(pooled)
+    after = state_of(pooled_norm(head))
+    assert after["num_batches_tracked"] == 1
+    assert not torch.equal(after["running_mean"], before["running_mean"])
+    assert not torch.equal(after["running_var"], before["running_var"])
+
+
+def test_pooled_norm_is_batch_norm_wherever_that_has_a_meaning():
+    ours, theirs = randomise(PooledBatchNorm2d(4)).train(), randomise(nn.BatchNorm2d(4)).train()
+    x = images(6, 8, count=4)[:, :1].reshape(1, 4, 6, 8)
+    for batch in (x, x.reshape(4, 4, 3, 4)):
+        assert torch.equal(ours(batch), theirs(batch))
+    assert torch.equal(ours.eval()(x[:, :, :1, :1]), theirs.eval()(x[:, :, :1, :1]))
+
+
+@pytest.mark.parametrize("settings", VARIANTS)
+def test_training_changes_nothing_but_dropout_and_norms(settings):
+    model = randomise(Segmenter(**settings))
+    with torch.no_grad():
+        expected = model(images(64, 97))
+        model.train()
+        for m in model.modules():
+            if isinstance(m, (nn.Dropout, nn.BatchNorm2d)):
+                m.eval()
+        found = model(images(64, 97))
+    for name in ("logits", "rows", "columns", "auxiliary"):
+        a, b = getattr(found, name), getattr(expected, name)
+        assert (a is None) == (b is None) == (name == "auxiliary" and "auxiliary" not in settings)
+        assert a is None or torch.equal(a, b)
+
+
+# Surroundings
+
+
+@pytest.mark.parametrize("settings", [{}, VARIANTS[-1]])
+def test_export_equals_the_eager_network(settings):
+    torch.manual_seed(0)
+    model = randomise(Segmenter(output_stride=8, **settings))
+    graph = torch.export.export(model, (images(64, 97),)).module()
+    with torch.no_grad():
+        expected, found = model(images(64, 97)), graph(images(64, 97))
+    assert isinstance(found, SegmentationOutputs)
+    # The same float32 operations; only the graph was rewritten.
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
+    if settings:
+        torch.testing.assert_close(found.auxiliary, expected.auxiliary, rtol=1e-5, atol=1e-5)
+    assert torch.equal(found.rows, expected.rows)
+    assert torch.equal(found.columns, expected.columns)
+
+
+@pytest.mark.parametrize("settings", VARIANTS)
+def test_bfloat16_autocast_is_near_float32(settings):
+    head = randomise(small_head(**settings))
+    features = small_features(96, 160)
+    with torch.no_grad():
+        expected = head(features, (96, 160)).logits
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = head(features, (96, 160)).logits
+    # bfloat16 has eight bits: 0.4 % of every layer's values, over three to seven layers.
+    assert (found.float() - expected).abs().mean() < 0.02 * expected.std()
+
+
+def test_bfloat16_weights_run_the_decoder():
+    head = randomise(small_head(decoder=True)).bfloat16()
+    features = {name: value.bfloat16() for name, value in small_features(96, 160).items()}
+    with torch.no_grad():
+        assert head(features, (96, 160)).logits.dtype == torch.bfloat16

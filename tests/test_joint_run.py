@@ -1,0 +1,160 @@
+"""Training, evaluation and prediction with both heads on one backbone."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runs import DETECTION, SEGMENTATION, run_command, write_config
+from safetensors.torch import load_file
+
+import mbv2det
+from mbv2det.data.coco import read_coco
+from mbv2det.data.images import read_image
+from mbv2det.deploy.draw import voc_colour
+from mbv2det.weights.files import load_weights, save_weights
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("joint")
+    config = write_config(folder, heads=f"{DETECTION}, {SEGMENTATION}", stride=16)
+    run_command("train", config)
+    return config, folder / "runs/tiny/1"
+
+
+@pytest.fixture(scope="module")
+def undecided(joint, tmp_path_factory):
+    """The same weights with random logits: so short a training finds background everywhere."""
+    _, run = joint
+    state, info = load_weights(run / "best.safetensors")
+    torch.manual_seed(0)
+    torch.nn.init.normal_(state["heads.segmentation.classifier.weight"])
+    path = tmp_path_factory.mktemp("undecided") / "w.safetensors"
+    save_weights(path, state, info)
+    return path
+
+
+def measured(config, weights, out, *arguments):
+    run_command("eval", config, "--weights", weights, "--out", out, *arguments)
+    return json.loads(out.read_text())
+
+
+def test_one_weights_file_gives_both_blocks(joint, tmp_path):
+    config, run = joint
+    found = measured(config, run / "best.safetensors", tmp_path / "m.json")
+    trained = json.loads((run / "metrics.json").read_text())
+    assert found["detection"] == trained["detection"]
+    assert found["segmentation"] == trained["segmentation"]
+    assert set(found["segmentation"]) == {"mIoU", "pixel_accuracy", "boundary_IoU", "per_class"}
+    assert list(found["segmentation"]["per_class"])[:2] == ["background", "ellipse"]
+
+
+def test_eval_measures_the_tasks_of_the_configuration(joint, tmp_path):
+    config, run = joint
+    weights = run / "best.safetensors"
+    both = measured(config, weights, tmp_path / "both.json")
+    only = measured(config, weights, tmp_path / "only.json", "--heads.detection=null")
+    assert "detection" not in only
+    assert only["segmentation"] == both["segmentation"]
+
+
+def test_output_stride_8_changes_the_map_and_not_the_boxes(joint, undecided, tmp_path):
+    config, weights = joint[0], undecided
+    plain = measured(config, weights, tmp_path / "16.json")
+    fine = measured(config, weights, tmp_path / "8.json", "--backbone.output_stride=8")
+    assert fine["segmentation"] != plain["segmentation"]
+    for name, value in plain["detection"].items():
+        assert fine["detection"][name] == pytest.approx(value, abs=1e-3), name
+
+
+def test_scales_and_flip_reach_the_segmentation_alone(joint, undecided, tmp_path):
+    config, weights = joint[0], undecided
+    plain = measured(config, weights, tmp_path / "plain.json")
+    many = measured(
+        config, weights, tmp_path / "many.json", "--eval.scales=[0.5,1.0]", "--eval.flip=true"
+    )
+    assert many["segmentation"] != plain["segmentation"]
+    assert many["detection"] == plain["detection"]
+
+
+def test_predict_draws_both_and_writes_index_pngs(joint, tmp_path):
+    config, run = joint
+    image = config.parent / "shapes/val/000001.jpg"
+    run_command("predict", "--weights", run / "best.safetensors", image, "--out", tmp_path)
+    found = mbv2det.load(run / "best.safetensors").predict_file(image)
+    with Image.open(tmp_path / "masks/000001.png") as mask:
+        assert mask.mode == "P"
+        assert mask.getpalette()[3:6] == [128, 0, 0]
+        np.testing.assert_array_equal(np.asarray(mask), found["segmentation"].labels.numpy())
+    assert found["segmentation"].labels.shape == read_image(image)[0].shape[:2]
+    assert json.loads((tmp_path / "results.json").read_text())
+    assert (tmp_path / "pictures/000001.jpg").is_file()
+
+
+def test_predict_of_a_segmenter_writes_no_boxes(tmp_path):
+    config = write_config(tmp_path, num_train=4, num_val=2, heads=SEGMENTATION, stride=16)
+    run_command("train", config, "--trainer.max_epochs=1")
+    weights = tmp_path / "runs/tiny/1/best.safetensors"
+    image = tmp_path / "shapes/val/000001.jpg"
+    run_command("predict", "--weights", weights, image, "--out", tmp_path / "out")
+    assert not (tmp_path / "out/results.json").exists()
+    assert (tmp_path / "out/masks/000001.png").is_file()
+    done = run_command(
+        "eval", config, "--weights", weights, "--heads.detection.name=ssdlite",
+        "--heads.segmentation=null", check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "is for segmentation, but tiny asks for detection" in done.stderr
+
+
+def test_predictor_of_a_batch_equals_one_by_one(joint):
+    config, run = joint
+    predictor = mbv2det.load(run / "best.safetensors")
+    split = read_coco(config.parent / "shapes/annotations/instances_val.json",
+                      config.parent / "shapes/val")  # fmt: skip
+    images = [read_image(split.path(i))[0] for i in range(3)]
+    together = predictor(images)
+    for image, found in zip(images, together, strict=True):
+        alone = predictor([image])[0]
+        same = alone["segmentation"].labels == found["segmentation"].labels
+        assert same.float().mean() > 0.999  # sums in another order may tip a tie
+
+
+def test_dropout_is_a_function_of_the_step(tmp_path):
+    """Resuming in the second epoch drops what the unbroken run dropped."""
+    heads = SEGMENTATION.replace("}", ", dropout: 0.5}")
+    config = write_config(tmp_path, num_train=8, num_val=2, heads=heads, stride=16)
+    constant = "--optim.schedule=constant"
+    run_command("train", config, "--trainer.max_steps=2", constant)
+    run_command("train", config, "--resume=last", constant)
+    moved = f"--trainer.default_root_dir={tmp_path / 'straight'}"
+    run_command("train", config, constant, moved)
+    resumed, unbroken = (
+        torch.load(folder / "tiny/1/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for folder in (tmp_path / "runs", tmp_path / "straight")
+    )
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in unbroken.items())
+
+
+@pytest.mark.parametrize(("frozen", "moved"), [("none", True), ("backbone", False)])
+def test_frozen_norms_keep_statistics_and_weights(tmp_path, frozen, moved):
+    config = write_config(tmp_path, num_train=4, num_val=2, heads=SEGMENTATION, stride=16)
+    torch.manual_seed(0)
+    run_command("train", config, f"--optim.freeze_norm={frozen}", "--optim.ema_decay=0")
+    state = load_file(tmp_path / "runs/tiny/1/best.safetensors")
+    mean = state["backbone.layers.layer_1.norm.running_mean"]
+    scale = state["backbone.layers.layer_1.norm.weight"]
+    assert bool((mean != 0).any()) == moved
+    assert bool((scale != 1).any()) == moved
+    assert (state["heads.segmentation.aspp.project.norm.running_mean"] != 0).any()
+
+
+def test_voc_palette_starts_as_the_kits():
+    # VOClabelcolormap of the kit: background, aeroplane, bicycle, ..., void.
+    expected = {
+        0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 8: (64, 0, 0),
+        15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192),
+    }  # fmt: skip
+    assert {value: voc_colour(value) for value in expected} == expected

@@ -1,0 +1,178 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.segmentation.lraspp import LRASPPHead
+
+from mbv2det.backbones import FeatureSpec, MobileNetV2
+from mbv2det.backbones.layers import cell_centres
+from mbv2det.heads.lraspp import LRASPP, SOURCES
+from mbv2det.segmentation.outputs import SegmentationOutputs
+from mbv2det.segmentation.resample import resample
+
+SPECS = {"layer_18": FeatureSpec(24, 16), "layer_7": FeatureSpec(12, 8)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors this small gain nothing from threads, and lose much where other cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Segmenter(nn.Module):
+    """Backbone and head."""
+
+    def __init__(self, output_stride=16, padding="same"):
+        super().__init__()
+        self.backbone = MobileNetV2(0.35, output_stride, out_features=SOURCES, padding=padding)
+        self.head = LRASPP(self.backbone.feature_specs, 5, padding=padding)
+
+    def forward(self, images):
+        return self.head(self.backbone(images), tuple(images.shape[2:]))
+
+
+def images(height, width, count=1):
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def randomise(module, seed=1):
+    """Convolutions and batch norms that do something, each layer something else."""
+    generator = torch.Generator().manual_seed(seed)
+    for m in module.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_mean.normal_(0, 0.2, generator=generator)
+            m.running_var.uniform_(0.5, 2, generator=generator)
+            m.weight.data.uniform_(0.5, 1.5, generator=generator)
+            m.bias.data.normal_(0, 0.2, generator=generator)
+        elif isinstance(m, nn.Conv2d):
+            m.weight.data.normal_(0, m.weight[0].numel() ** -0.5, generator=generator)
+            if m.bias is not None:
+                m.bias.data.normal_(generator=generator)
+    return module.eval()
+
+
+def features(low_grid, high_grid):
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "layer_18": torch.randn(2, 24, *high_grid, generator=generator),
+        "layer_7": torch.randn(2, 12, *low_grid, generator=generator),
+    }
+
+
+def torchvisions(head):
+    """Their head with our weights."""
+    theirs = LRASPPHead(12, 24, 5, 128).eval()
+    parts = [head.project, head.gate, head.low_classifier, head.high_classifier]
+    ours = [tensor for part in parts for tensor in part.state_dict().values()]
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours, strict=True)))
+    return theirs
+
+
+def test_parameters():
+    with torch.device("meta"):
+        net = MobileNetV2(out_features=SOURCES)
+        head = LRASPP(net.feature_specs, 21)
+    # 320 -> 128 twice, the norm of one, and the classifiers with their biases.
+    expected = 2 * 320 * 128 + 2 * 128 + (128 + 1) * 21 + (32 + 1) * 21
+    assert sum(p.numel() for p in head.parameters()) == expected
+
+
+def test_on_one_grid_logits_equal_torchvisions():
+    specs = SPECS | {"layer_18": FeatureSpec(24, 8)}
+    head = randomise(LRASPP(specs, 5))
+    found_features = features((9, 13), (9, 13))
+    with torch.no_grad():
+        found = head(found_features, (72, 104)).logits
+        expected = torchvisions(head)(
+            {"low": found_features["layer_7"], "high": found_features["layer_18"]}
+        )
+    assert expected.std() > 0.3  # weights that do something
+    # float32; interpolation between equal grids is the identity, here and there.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_on_two_grids_logits_equal_torchvisions_with_aligned_corners(monkeypatch):
+    interpolate = F.interpolate
+
+    def aligned(x, size, mode, align_corners):
+        return interpolate(x, size, mode=mode, align_corners=True)
+
+    monkeypatch.setattr("torchvision.models.segmentation.lraspp.F.interpolate", aligned)
+    head = randomise(LRASPP(SPECS, 5))
+    # 65 and 97 pixels, 16 n + 1: the outer cells of both grids lie on the outer pixels.
+    found_features = features((9, 13), (5, 7))
+    with torch.no_grad():
+        found = head(found_features, (65, 97)).logits
+        expected = torchvisions(head)(
+            {"low": found_features["layer_7"], "high": found_features["layer_18"]}
+        )
+    # float32; we classify before the interpolation and they after it.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_coarse_logits_are_added_where_the_fine_cells_lie(output_stride, padding):
+    model = randomise(Segmenter(output_stride, padding))
+    head = model.head
+    with torch.no_grad():
+        found = model(images(97, 130))
+        taps = model.backbone(images(97, 130))
+        nn.init.zeros_(head.low_classifier.weight)
+        nn.init.zeros_(head.low_classifier.bias)
+        high = head(taps, (97, 130))
+        coarse = head.high_classifier(
+            head.project(taps["layer_18"])
+            * head.gate(taps["layer_18"].mean((2, 3), True)).sigmoid()
+        )
+    assert torch.equal(found.rows, cell_centres(97, 8, padding))
+    assert torch.equal(found.columns, cell_centres(130, 8, padding))
+    assert found.logits.shape == (1, 5, 13, 17)
+    at = cell_centres(97, output_stride, padding), cell_centres(130, output_stride, padding)
+    assert torch.equal(high.logits, resample(coarse, at, (found.rows, found.columns)))
+    assert not torch.equal(found.logits, high.logits)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_every_parameter_gets_a_finite_gradient(count):
+    torch.manual_seed(0)
+    model = Segmenter()
+    for norm in model.backbone.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.ones_(norm.weight)  # at the start residual blocks pass nothing on
+    logits = model(images(97, 129, count)).logits
+    F.cross_entropy(logits, logits.detach().argmin(1)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert (parameter.grad != 0).any(), name
+
+
+def test_every_label_starts_about_as_likely():
+    head = LRASPP(SPECS, 5).eval()
+    # 128 and 12 features of order one times weights of 0.01.
+    assert head(features((9, 13), (5, 7)), (65, 97)).logits.abs().max() < 0.6
+    for classifier in (head.high_classifier, head.low_classifier):
+        assert classifier.weight.abs().max() <= 0.02
+        assert (classifier.bias == 0).all()
+
+
+def test_settings_reach_the_norm():
+    norm = LRASPP(SPECS, 5, norm_eps=0.5, norm_momentum=0.25).project.norm
+    assert (norm.eps, norm.momentum) == (0.5, 0.25)
+
+
+def test_export_equals_the_eager_network():
+    model = randomise(Segmenter())
+    graph = torch.export.export(model, (images(64, 97),)).module()
+    with torch.no_grad():
+        expected, found = model(images(64, 97)), graph(images(64, 97))
+    assert isinstance(found, SegmentationOutputs)
+    assert found.auxiliary is None
+    # The same float32 operations; only the graph was rewritten.
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
+    assert torch.equal(found.rows, expected.rows)
+    assert torch.equal(found.columns, expected.columns)

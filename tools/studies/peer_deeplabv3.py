@@ -1,0 +1,102 @@
+"""Trains torchvision's DeepLabv3 head, to compare with: same backbone, weights, crops and steps.
+
+    python tools/studies/peer_deeplabv3.py CONFIG --backbone.weights FILE [--key.sub=value ...]
+
+Takes data, augmentation, epochs, batch size and seed from CONFIG, and MobileNetV2 to layer 18 at
+its output stride. Head (ASPP of three full atrous convolutions, 256 channels), interpolation and
+recipe are those of torchvision's segmentation reference: SGD 0.01 for 16 images, momentum 0.9,
+weight decay 1e-4, poly 0.9; the weights after the last epoch.
+"""
+
+import sys
+from pathlib import Path
+
+import peer
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from torch import Tensor, nn
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+
+from mbv2det.backbones.mobilenet_v2 import MobileNetV2
+from mbv2det.cli.report import print_results
+from mbv2det.cli.session import one_line_errors
+from mbv2det.data.datamodule import DenseData
+from mbv2det.metrics.mean_iou import MeanIoU
+from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from mbv2det.structures import IGNORE_INDEX, Batch, SegmentationMap
+from mbv2det.training.module import metrics_document
+from mbv2det.weights.torchvision import load_torchvision_backbone
+
+_RATES = (6, 12, 18)  # torchvision's default, (12, 24, 36), is DeepLab's for an output stride of 8
+
+
+class Peer(nn.Module):
+    """torchvision's segmentation model, on this project's backbone."""
+
+    def __init__(self, backbone: MobileNetV2, num_labels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(-1, 1, 1))
+        self.backbone = backbone
+        channels = backbone.feature_specs["layer_18"].channels
+        self.classifier = DeepLabHead(channels, num_labels, _RATES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits at the size of the images, which are of 0..255."""
+        normalised = (images.float() / 255 - self.mean) / self.std
+        logits = self.classifier(self.backbone(normalised)["layer_18"])
+        return F.interpolate(logits.float(), images.shape[-2:], mode="bilinear")
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean cross entropy of the annotated pixels."""
+        assert batch.masks is not None
+        logits = self(batch.images)
+        return F.cross_entropy(logits, batch.masks.long(), ignore_index=IGNORE_INDEX)
+
+
+@torch.inference_mode()
+def evaluate(model: Peer, data: DenseData) -> dict[str, object]:
+    """The validation split by this project's metric, in the frame of the original images."""
+    assert data.val.masks is not None
+    metric = MeanIoU(data.val.masks.labels.names, data.val.mask)
+    model.eval()
+    for batch in track(data.val_dataloader(), "Evaluating", transient=True):
+        maps = []
+        for logits, frame in zip(model(batch.images), batch.frames, strict=True):
+            height, width = (
+                round(side * scale) for side, scale in zip(frame.original, frame.scale, strict=True)
+            )
+            content = logits[None, :, :height, :width]
+            full = F.interpolate(content, frame.original, mode="bilinear")
+            maps.append(SegmentationMap(full[0].argmax(dim=0).to(torch.uint8)))
+        metric.update(maps, [key.index for key in batch.keys])
+    return metrics_document({"segmentation": metric.compute()})
+
+
+@one_line_errors
+def main() -> None:
+    """Trains and evaluates."""
+    settings = peer.parse(__doc__ or "", sys.argv[1:])
+    config = settings.config
+    torch.manual_seed(config.seed)
+    data = peer.make_data(settings, config.augment)
+    assert data.train is not None
+    assert data.train.masks is not None
+    backbone = MobileNetV2(1.0, config.backbone.output_stride, out_features=("layer_18",))
+    load_torchvision_backbone(backbone, Path(str(config.backbone.weights)))
+    model = Peer(backbone, len(data.train.masks.labels)).to(memory_format=torch.channels_last)
+    rate = 0.01 * config.data.batch_size / 16
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
+    epochs = settings.trainer["max_epochs"]
+    peer.train(model, data, epochs, optimizer=optimizer, factor=poly, loss=model.loss)
+    print_results(evaluate(model, data))
+
+
+def poly(step: int, total: int) -> float:
+    """Of the learning rate."""
+    return (1 - step / total) ** 0.9
+
+
+if __name__ == "__main__":
+    main()
