@@ -174,10 +174,10 @@ def _segmentation_task(heads: HeadsConfig, thresholds: EvalConfig, labels: Label
 _TASKS = {DetectionTask.name: _detection_task, SegmentationTask.name: _segmentation_task}
 
 
-def seen_by(model: DensePredictor, thresholds: EvalConfig) -> nn.Module:
-    """The model as evaluation runs it: at several scales and mirrored, where that is asked for."""
+def seen_by(model: DensePredictor, thresholds: EvalConfig, tasks: Collection[str]) -> nn.Module:
+    """The model as evaluation of the tasks runs it: at several scales and mirrored, if asked to."""
     plain = thresholds.scales == (1.0,) and not thresholds.flip
-    if plain or SegmentationTask.name not in model.heads:
+    if plain or SegmentationTask.name not in tasks:
         return model
     return MultiView(model, thresholds.scales, thresholds.flip, task=SegmentationTask.name)
 

@@ -146,6 +146,7 @@ class SplitConfig:
         split: VOC: a list in ImageSets/Main for boxes and in ImageSets/Segmentation for masks, or
             several.
         mask_split: VOC: the list in ImageSets/Segmentation, where it is another.
+        mask_year: VOC: its year, or years.
     """
 
     annotations: str | None = None
@@ -155,6 +156,7 @@ class SplitConfig:
     year: int | tuple[int, ...] = 2012
     split: str | tuple[str, ...] | None = None
     mask_split: str | tuple[str, ...] | None = None
+    mask_year: int | tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,11 +170,13 @@ class DataConfig:
         train: Split trained on.
         val: Split evaluated on.
         embedded: The root is the embedded data set, rendered there on first use.
-        classes: Names, or auto for all that the data set has. Of masks too: coco and voc add
-            background in front, folder takes them as the names of the values 0, 1, ...
-        mask_classes: Names of the masks' labels where they differ from classes, or voc for the 21
-            of Pascal VOC, which COCO's classes are matched with.
-        mask_values: Values of the masks' labels in the files, where they are not 0, 1, ...
+        classes: Names, or auto for all that the data set has. Of masks too: coco and voc (auto:
+            Pascal's 20) put background in front; folder takes the names as those of the values
+            0, 1, ...
+        mask_classes: Names of the masks' labels where they are not those of classes, or voc for the
+            21 of Pascal VOC. In voc and folder, of the values 0, 1, ... in the files; in coco, of
+            background and some of its classes.
+        mask_values: Values of mask_classes in the files, where they are not 0, 1, ...
         ignore_index: Value of the pixels that are neither learnt nor counted; null for none.
         image_size: Of the network input: one number, or height and width.
         resize: stretch to the input size, or fit and pad.
@@ -334,3 +338,8 @@ class Config(ModelConfig):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        norm, weights = self.optim.freeze_norm, self.backbone.weights
+        fine = norm == "none" or weights is not None
+        _expect("optim.freeze_norm", norm, fine, "none without backbone.weights to keep")

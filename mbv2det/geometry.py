@@ -25,6 +25,14 @@ class Frame:
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
 
+    def scaled(self, vertical: float, horizontal: float) -> "Frame":
+        """The frame of the working image after it was resized by these factors."""
+        return Frame(
+            self.original,
+            (self.scale[0] * vertical, self.scale[1] * horizontal),
+            (self.offset[0] * vertical, self.offset[1] * horizontal),
+        )
+
     def boxes_to_working(self, boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 4"]:
         """Maps boxes of the original image into the working image."""
         scale, offset = self._xyxy()

@@ -27,6 +27,11 @@ _VOC_NAME_OF = {
 }
 
 
+def with_background(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of boxes as names of a mask's labels: background first."""
+    return (BACKGROUND, *(name for name in names if name != BACKGROUND))
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """Names and outside ids in label order: label i is `names[i]` here, `ids[i]` in files.

@@ -56,17 +56,13 @@ class Preprocessor:
         content = self._resized(size)
         moved = self.frame(size)
         image = _resize(sample.image, content, Image.Resampling.BILINEAR)
-        mask, found, old = sample.mask, sample.instances, sample.frame
+        mask, found = sample.mask, sample.instances
         if mask is not None:
             mask = self._padded(_resize(mask, content, Image.Resampling.NEAREST), IGNORE_INDEX)
         if found is not None:
             boxes = moved.boxes_to_working(found.boxes)
             found = Instances(boxes, found.labels, found.ignore)
-        frame = Frame(
-            old.original,
-            (old.scale[0] * moved.scale[0], old.scale[1] * moved.scale[1]),
-            (old.offset[0] * moved.scale[0], old.offset[1] * moved.scale[1]),
-        )
+        frame = sample.frame.scaled(*moved.scale)
         image = self._padded(image, self.spec.fill)
         return replace(sample, image=image, instances=found, mask=mask, frame=frame)
 
@@ -92,6 +88,37 @@ class Preprocessor:
         canvas[:] = fill
         canvas[: content.shape[0], : content.shape[1]] = content
         return canvas
+
+
+def reduce(sample: Sample, factor: int) -> Sample:
+    """The sample at a whole fraction of its size: each pixel the mean of a square.
+
+    For images far larger than anything that will be shown of them. Masks take the pixel at the
+    middle of the square; a square that reaches beyond the image counts as a whole one.
+
+    Args:
+        sample: Of any size.
+        factor: Side of the squares; 1 changes nothing.
+    """
+    if factor == 1:
+        return sample
+    image = np.asarray(Image.fromarray(sample.image).reduce(factor))
+    mask, found = sample.mask, sample.instances
+    if mask is not None:
+        rows, columns = (
+            np.minimum(np.arange(cells) * factor + factor // 2, side - 1)
+            for cells, side in zip(image.shape[:2], mask.shape, strict=True)
+        )
+        mask = mask[rows[:, None], columns]
+    if found is not None:
+        found = Instances(found.boxes / np.float32(factor), found.labels, found.ignore)
+    return replace(
+        sample,
+        image=image,
+        instances=found,
+        mask=mask,
+        frame=sample.frame.scaled(1 / factor, 1 / factor),
+    )
 
 
 def _resize(

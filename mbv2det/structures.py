@@ -1,7 +1,8 @@
 """The typed objects that travel left to right through the toolkit.
 
     data set --Sample--> augment --Sample--> Preprocessor --Sample--> collate --Batch--> model
-    model --raw outputs--> { loss --LossTerms--> | postprocess --Detections--> metrics, files }
+    model --raw outputs--> { loss --LossTerms--> | postprocess --> metrics, files }
+                                                   (Detections, SegmentationMap)
 
 Shape letters, used in every annotation of the package: `B` images of a batch, `C` channels,
 `H W` network input, `h w` feature map, `A` anchors, `N` boxes of one image (or the most of any

@@ -15,6 +15,7 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.detection.loss import SSDLoss
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.detection.postprocess import SSDPostprocess
+from mbv2det.errors import DataError
 from mbv2det.geometry import Frame, pairwise_iou
 from mbv2det.metrics.detection_ap import DetectionAP
 from mbv2det.metrics.ground_truth import GroundTruth
@@ -146,7 +147,11 @@ class SegmentationTask:
     def preview(
         self, outputs: SegmentationOutputs, split: Annotations, preprocessor: Preprocessor
     ) -> str:
-        """What share of the pixels each label has: one that has none cannot be learnt."""
+        """What share of the pixels each label has: one that has none cannot be learnt.
+
+        Raises:
+            DataError: If there is but one label: the values do not mean what they are taken for.
+        """
         assert split.masks is not None
         annotated = np.flatnonzero(split.masks.annotated)
         counts = np.zeros(256, np.int64)
@@ -154,6 +159,13 @@ class SegmentationTask:
             mask = split.masks.read(int(annotated[position]))
             counts += np.bincount(mask.ravel(), minlength=256)
         pixels, names = max(1, int(counts.sum())), split.masks.labels.names
+        if len(names) > 1 and np.count_nonzero(counts[: len(names)]) < 2:
+            raise DataError(
+                f"{split.name}: expected pixels of {', '.join(names)}, got one label alone in "
+                f"{min(len(annotated), _PREVIEWED_MASKS)} masks and "
+                f"{counts[IGNORE_INDEX] / pixels:.1%} ignored pixels: do data.mask_values and "
+                "data.ignore_index (null for none) say what the values mean?"
+            )
         order = np.argsort(-counts[: len(names)], kind="stable")
         seen = [f"{names[i]} {counts[i] / pixels:.1%}" for i in order if counts[i]]
         unseen = [names[i] for i in order if not counts[i]]

@@ -522,8 +522,8 @@ def test_scales_spread_evenly_around_the_one_of_evaluation(size, preprocessor, o
 
 
 def test_image_smaller_than_the_window_lies_top_left():
-    for found in draws(replace(STILL, scale=(0.5, 0.5)), 5):
-        assert found.image.shape == (240, 320, 3)
+    for found in draws(replace(STILL, scale=(0.51, 0.51)), 5):  # 120 / 0.51, 160 / 0.51
+        assert found.image.shape == (235, 314, 3)
         np.testing.assert_array_equal(found.image[:120, :160], painted(BOXES))
         np.testing.assert_array_equal(found.mask[:120, :160], labelled(BOXES))
         assert (found.image[120:] == FILL).all()
@@ -561,3 +561,10 @@ def test_tiny_images_are_scaled_and_cropped(size):
     for found in draws(SCALE, 30, BOXES[:0], size):
         assert min(found.image.shape[:2]) >= 1
         assert found.mask.shape == found.image.shape[:2]
+
+
+def test_a_photograph_is_reduced_to_what_the_largest_scale_shows():
+    config = AugmentConfig(flip=0, photometric=0, expand=0, iou_crop=False, scale=(0.5, 2.0))
+    found = Augment(config, PREPROCESSOR, 0)(sample_of(np.zeros((1200, 1600, 3), np.uint8), []))
+    # Shown at 0.1 of its size, at most at 0.2: a fifth of it, 320 wide, is cut, twice that at 0.5.
+    assert max(found.image.shape) <= 641

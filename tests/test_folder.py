@@ -70,6 +70,25 @@ def test_list_gives_the_images_in_its_order(tmp_path):
     assert pairs(found) == {"c.png": 2, "a.png": 0}
 
 
+@pytest.mark.parametrize("line", ["000001 -1", "000001  1", "000001.jpg 1", "000001.jpg\t0"])
+def test_list_may_have_a_second_column(tmp_path, line):
+    found = read(source_of(tmp_path, ["000001.jpg"], ["000001.png"], [line]))
+    assert found.image_ids.tolist() == ["000001"]
+
+
+def test_listed_name_that_ends_in_a_number_is_no_second_column(tmp_path):
+    names = ["road.png", "road 1.png"]
+    assert pairs(read(source_of(tmp_path, names, names, ["road 1"]))) == {"road 1.png": 1}
+
+
+def test_image_without_a_mask_is_left_out_and_counted_if_not_every_image_has_one(tmp_path):
+    found = read_masks(
+        [source_of(tmp_path, ["a.png", "b.png"], ["a.png"])], LABELS, 255, every_image=False
+    )
+    assert pairs(found) == {"a.png": 0}
+    assert found.report.lines() == ["1 images without a mask: b.png"]
+
+
 def test_several_lists_become_one_split(tmp_path):
     first = source_of(tmp_path / "1", ["a.png", "b.png"], ["a.png", "b.png"], ["b"])
     second = source_of(tmp_path / "2", ["a.png"], ["a.png"])

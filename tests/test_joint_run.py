@@ -1,6 +1,7 @@
 """Training, evaluation and prediction with both heads on one backbone."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,16 @@ import torch
 from PIL import Image
 from runs import DETECTION, SEGMENTATION, run_command, write_config
 from safetensors.torch import load_file
+from torchvision.models import mobilenet_v2
 
 import mbv2det
+from mbv2det.build import seen_by
+from mbv2det.config import EvalConfig
 from mbv2det.data.coco import read_coco
 from mbv2det.data.images import read_image
 from mbv2det.deploy.draw import voc_colour
+from mbv2det.deploy.predictor import assemble, load_model
+from mbv2det.segmentation.multi_view import MultiView
 from mbv2det.weights.files import load_weights, save_weights
 
 
@@ -26,13 +32,21 @@ def joint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undecided(joint, tmp_path_factory):
-    """The same weights with random logits: so short a training finds background everywhere."""
-    _, run = joint
-    state, info = load_weights(run / "best.safetensors")
+    """The same weights with varied maps: so short a training finds background everywhere."""
+    config, run = joint
+    model, info = load_model(run / "best.safetensors")
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+    files = sorted((config.parent / "shapes/train").glob("*.jpg"))
+    images = [np.asarray(Image.fromarray(read_image(f)[0]).resize((128, 96))) for f in files]
     torch.manual_seed(0)
-    torch.nn.init.normal_(state["heads.segmentation.classifier.weight"])
+    with torch.no_grad():
+        model.train()(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+        torch.nn.init.normal_(model.heads["segmentation"].classifier.weight)
     path = tmp_path_factory.mktemp("undecided") / "w.safetensors"
-    save_weights(path, state, info)
+    save_weights(path, model.state_dict(), info)
     return path
 
 
@@ -47,7 +61,9 @@ def test_one_weights_file_gives_both_blocks(joint, tmp_path):
     trained = json.loads((run / "metrics.json").read_text())
     assert found["detection"] == trained["detection"]
     assert found["segmentation"] == trained["segmentation"]
-    assert set(found["segmentation"]) == {"mIoU", "pixel_accuracy", "boundary_IoU", "per_class"}
+    assert set(found["segmentation"]) == {
+        "mIoU", "pixel_accuracy", "boundary_IoU", "per_class", "images"
+    }  # fmt: skip
     assert list(found["segmentation"]["per_class"])[:2] == ["background", "ellipse"]
 
 
@@ -60,23 +76,40 @@ def test_eval_measures_the_tasks_of_the_configuration(joint, tmp_path):
     assert only["segmentation"] == both["segmentation"]
 
 
-def test_output_stride_8_changes_the_map_and_not_the_boxes(joint, undecided, tmp_path):
+def test_output_stride_8_makes_a_finer_map_and_leaves_the_boxes(joint, undecided, tmp_path):
     config, weights = joint[0], undecided
     plain = measured(config, weights, tmp_path / "16.json")
     fine = measured(config, weights, tmp_path / "8.json", "--backbone.output_stride=8")
     assert fine["segmentation"] != plain["segmentation"]
-    for name, value in plain["detection"].items():
-        assert fine["detection"][name] == pytest.approx(value, abs=1e-3), name
+    for name in ("AP", "AP50", "AR100"):
+        assert fine["detection"][name] == pytest.approx(plain["detection"][name], abs=1e-3), name
+
+    state, info = load_weights(weights)
+    dilated = replace(info, model=replace(info.model, backbone=replace(
+        info.model.backbone, output_stride=8)))  # fmt: skip
+    images = torch.zeros(1, 3, 97, 129, dtype=torch.uint8)
+    grids = [
+        assemble(state, described, weights).eval()(images)["segmentation"].logits.shape[2:]
+        for described in (info, dilated)
+    ]
+    assert grids == [(7, 9), (13, 17)]
 
 
 def test_scales_and_flip_reach_the_segmentation_alone(joint, undecided, tmp_path):
     config, weights = joint[0], undecided
+    views = ("--eval.scales=[0.5,1.0]", "--eval.flip=true")
     plain = measured(config, weights, tmp_path / "plain.json")
-    many = measured(
-        config, weights, tmp_path / "many.json", "--eval.scales=[0.5,1.0]", "--eval.flip=true"
-    )
-    assert many["segmentation"] != plain["segmentation"]
+    many = measured(config, weights, tmp_path / "many.json", *views)
     assert many["detection"] == plain["detection"]
+    assert many["segmentation"] != plain["segmentation"]
+
+
+def test_a_detector_is_run_once_whatever_the_scales(joint):
+    _, run = joint
+    model, many = mbv2det.load(run / "best.safetensors").model, EvalConfig(scales=(0.5, 1.0))
+    assert seen_by(model, many, ("detection",)) is model
+    assert seen_by(model, EvalConfig(), ("segmentation",)) is model
+    assert isinstance(seen_by(model, many, ("detection", "segmentation")), MultiView)
 
 
 def test_predict_draws_both_and_writes_index_pngs(joint, tmp_path):
@@ -138,17 +171,30 @@ def test_dropout_is_a_function_of_the_step(tmp_path):
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in unbroken.items())
 
 
-@pytest.mark.parametrize(("frozen", "moved"), [("none", True), ("backbone", False)])
-def test_frozen_norms_keep_statistics_and_weights(tmp_path, frozen, moved):
+@pytest.fixture
+def backbone_weights(tmp_path):
+    torch.manual_seed(1)
+    path = tmp_path / "backbone.pth"
+    torch.save(mobilenet_v2(width_mult=0.35).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("frozen", "moves"),
+    [("none", (True, True)), ("backbone", (False, True)), ("all", (False, False))],
+)
+def test_frozen_norms_keep_statistics_and_weights(tmp_path, backbone_weights, frozen, moves):
     config = write_config(tmp_path, num_train=4, num_val=2, heads=SEGMENTATION, stride=16)
-    torch.manual_seed(0)
-    run_command("train", config, f"--optim.freeze_norm={frozen}", "--optim.ema_decay=0")
+    run_command(
+        "train", config, f"--optim.freeze_norm={frozen}", "--optim.ema_decay=0",
+        f"--backbone.weights={backbone_weights}",
+    )  # fmt: skip
     state = load_file(tmp_path / "runs/tiny/1/best.safetensors")
-    mean = state["backbone.layers.layer_1.norm.running_mean"]
-    scale = state["backbone.layers.layer_1.norm.weight"]
-    assert bool((mean != 0).any()) == moved
-    assert bool((scale != 1).any()) == moved
-    assert (state["heads.segmentation.aspp.project.norm.running_mean"] != 0).any()
+    for norm, moved in zip(
+        ("backbone.layers.layer_1.norm", "heads.segmentation.aspp.project.norm"), moves, strict=True
+    ):
+        assert bool((state[f"{norm}.running_mean"] != 0).any()) == moved
+        assert bool((state[f"{norm}.weight"] != 1).any()) == moved
 
 
 def test_voc_palette_starts_as_the_kits():

@@ -319,9 +319,13 @@ def of_masks(masks):
 def test_labels_not_asked_for_are_reported():
     found = of_masks(IndexMasks.of(ROAD, ["m.png"]))
     kept = found.with_mask_labels(LabelMap.of_masks((BACKGROUND, "tree")))
-    assert kept.report.lines() == ["1 mask label not asked for, taken for background (road): split"]
+    assert kept.report.lines() == [
+        "1 list of mask labels not asked for, taken for background (road): split"
+    ]
     kept = found.with_mask_labels(LabelMap.of_masks(("road", "tree")))
-    assert kept.report.lines() == ["1 mask label not asked for, ignored (background): split"]
+    assert kept.report.lines() == [
+        "1 list of mask labels not asked for, ignored (background): split"
+    ]
     assert found.report.lines() == []
 
 

@@ -7,7 +7,8 @@ from PIL import Image
 from runs import run_command
 
 from mbv2det.build import build_model
-from mbv2det.cli.predict import coco_results, image_files, picture_paths
+from mbv2det.cli.predict import coco_results, image_files
+from mbv2det.cli.report import picture_paths
 from mbv2det.config import BackboneConfig, DetectionHeadConfig, HeadsConfig, ModelConfig
 from mbv2det.deploy.draw import colour, draw_detections, side_by_side
 from mbv2det.errors import ConfigError
@@ -74,7 +75,7 @@ def test_inputs_are_files_and_folders_to_any_depth(tmp_path):
 
 
 def test_equal_names_from_two_folders_do_not_overwrite_each_other(tmp_path):
-    paths = picture_paths([tmp_path / "a/1.jpg", tmp_path / "b/1.jpg"], tmp_path)
+    paths = picture_paths([tmp_path / "a/1.jpg", tmp_path / "b/1.jpg"], tmp_path, ".jpg")
     assert [p.name for p in paths] == ["1.jpg", "1_2.jpg"]
 
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from mbv2det.geometry import Frame
-from mbv2det.preprocess import IMAGENET_MEAN, Preprocessor, PreprocessSpec
+from mbv2det.preprocess import IMAGENET_MEAN, Preprocessor, PreprocessSpec, reduce
 from mbv2det.structures import Instances, Sample, SampleKey
 
 
@@ -218,3 +218,21 @@ def test_a_mask_stays_on_its_pixels(source, target, resize):
     # Picking shifts every edge by up to half a source pixel, which nearly averages out over the
     # ellipse. Rounding half a pixel off would part the centres by 0.5 and more, a pixel by 1.
     np.testing.assert_allclose(centre_of(label), centre_of(light), rtol=0, atol=0.25)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_reducing_keeps_image_mask_and_boxes_aligned(factor):
+    # 25 does not divide evenly: the last square reaches beyond the image.
+    mask = np.zeros((25, 36), np.uint8)
+    mask[6:18, 12:30] = 200
+    boxes = np.array([[12, 6, 30, 18]], np.float32)
+    instances = Instances(boxes, np.zeros(1, np.int64), np.zeros(1, bool))
+    image = np.repeat(mask[..., None], 3, axis=2)
+    found = reduce(Sample(SampleKey(0, 0), image, Frame((25, 36)), instances, mask), factor)
+    size = (-(-25 // factor), 36 // factor)
+    assert found.image.shape[:2] == found.mask.shape == size
+    np.testing.assert_array_equal(found.image[..., 0], found.mask)
+    np.testing.assert_allclose(found.frame.boxes_to_working(boxes), found.instances.boxes)
+    rows, columns = np.nonzero(found.mask)
+    extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(found.instances.boxes, [extent])

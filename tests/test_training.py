@@ -161,8 +161,8 @@ def test_a_loss_that_is_not_finite_names_step_and_images():
 
 
 def test_metrics_document_keeps_images_beside_the_blocks():
-    document = metrics_document({"detection": {"AP": 0.5, "images": 7}})
-    assert document == {"detection": {"AP": 0.5}, "images": 7}
+    blocks = {"detection": {"AP": 0.5, "images": 7}, "segmentation": {"mIoU": 0.5, "images": 3}}
+    assert metrics_document(blocks) == blocks | {"images": 7}
 
 
 def test_progress_is_shown(two_epochs):

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,14 @@ from mbv2det.cli.session import (
     say,
     say_split,
 )
-from mbv2det.config import BackboneConfig, EvalConfig, HeadsConfig
+from mbv2det.config import BackboneConfig, DataConfig, EvalConfig, HeadsConfig
 from mbv2det.data.datamodule import DenseData
 from mbv2det.deploy.predictor import assemble
 from mbv2det.errors import ConfigError
 from mbv2det.files import write_json
+from mbv2det.labels import LabelMap
 from mbv2det.preprocess import Preprocessor
+from mbv2det.tasks import SegmentationTask
 from mbv2det.training.callbacks import FaultReport
 from mbv2det.training.module import DenseModule, metrics_document
 from mbv2det.weights.files import WeightsInfo, load_weights
@@ -55,7 +57,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     state, stored = load_weights(Path(settings.options.weights))
     info = overridden(stored, settings)
     model = assemble(state, info, settings.options.weights)
-    data, wanted = settings.config.data, measured_tasks(info, settings)
+    wanted = measured_tasks(info, settings)
+    data = with_classes(settings.config.data, info.labels)
     split = read_split(data, data.val, "data.val", wanted)
     split = with_labels(split, {name: info.labels[name] for name in wanted})
     say_split("val", split)
@@ -66,7 +69,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         settings.config.optim,
         metrics={task.name: task.metric(split) for task in tasks},
         image_names=split.image_ids.tolist(),
-        seen_by=partial(seen_by, thresholds=info.eval),
+        seen_by=partial(seen_by, thresholds=info.eval, tasks=wanted),
     )
     loader = DenseData(
         None,
@@ -115,6 +118,22 @@ def measured_tasks(info: WeightsInfo, settings: Settings) -> tuple[str, ...]:
         if name not in there:
             say(f"heads.{name}: the weights have no such head; not measured")
     return wanted
+
+
+def with_classes(data: DataConfig, labels: Mapping[str, LabelMap]) -> DataConfig:
+    """The data in all its own classes, which the weights' are matched with by name.
+
+    A folder of masks has no names: those of the weights, unless the configuration gives some.
+    """
+    if data.format == "coco":
+        return replace(data, classes="auto", mask_classes=None)
+    if data.format == "voc":
+        return replace(data, classes="auto")
+    own = data.classes != "auto" or data.mask_classes is not None
+    if own or SegmentationTask.name not in labels:
+        return data
+    masks = labels[SegmentationTask.name]
+    return replace(data, classes=masks.names, mask_values=data.mask_values or masks.ids)
 
 
 def overridden(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
@@ -171,8 +190,8 @@ def _say_architecture(stored: WeightsInfo, settings: Settings) -> None:
             say(f"{key}: {value} in the weights; they keep it, {asked.get(key)} was asked for")
     for task, labels in stored.labels.items():
         names = config.data.classes
-        if task in config.heads.tasks and names != "auto" and not set(names) <= set(labels.names):
-            say(f"data.classes: the weights keep theirs: {', '.join(labels.names)}")
+        if task in config.heads.tasks and names not in ("auto", labels.names):
+            say(f"data.classes: the weights keep theirs for {task}: {', '.join(labels.names)}")
 
 
 def _architecture(

@@ -3,13 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from rich.progress import track
 
-from mbv2det.cli.report import PICTURE_SCORE, draw_found
+from mbv2det.cli.report import PICTURE_SCORE, draw_found, picture_paths
 from mbv2det.cli.session import console, one_line_errors, say
 from mbv2det.data.images import SUFFIXES, read_image
 from mbv2det.deploy.draw import index_image
@@ -89,7 +88,7 @@ def predict(predictor: Predictor, files: Sequence[Path], out: Path, min_score: f
         (out / folder).mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
     unreadable: list[str] = []
-    pictures = picture_paths(files, out / "pictures")
+    pictures = picture_paths(files, out / "pictures", ".jpg")
     for file, picture in zip(track(files, "Predicting", console=console), pictures, strict=True):
         try:
             image, faults = read_image(file)
@@ -122,15 +121,6 @@ def predict(predictor: Predictor, files: Sequence[Path], out: Path, min_score: f
         )
     if masks:
         say(f"index PNGs: {out / 'masks'}")
-
-
-def picture_paths(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Where each picture goes; equal names from different folders are numbered."""
-    paths: dict[Path, None] = {}  # in order
-    for file in files:
-        names = chain([file.stem], (f"{file.stem}_{n}" for n in count(2)))
-        paths[next(p for name in names if (p := folder / f"{name}.jpg") not in paths)] = None
-    return list(paths)
 
 
 def coco_results(stem: str, found: Detections, labels: LabelMap) -> list[dict[str, Any]]:

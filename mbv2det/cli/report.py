@@ -1,6 +1,7 @@
 """What the commands show a person: tables and pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ def print_results(metrics: Mapping[str, Any]) -> None:
     console = Console()
     for task, block in metrics.items():
         if isinstance(block, Mapping):
-            averages = {k: v for k, v in block.items() if not isinstance(v, Mapping)}
-            console.print(_averages(f"{task}, {metrics['images']} images", averages))
+            averages = {k: v for k, v in block.items() if v is None or isinstance(v, float)}
+            console.print(_averages(f"{task}, {block['images']} images", averages))
             console.print(_classes(block["per_class"], _CLASS_METRIC[task]))
 
 
@@ -58,16 +59,27 @@ def _cell(value: float | None) -> str:
 
 
 def write_pictures(
-    predictor: Predictor, annotations: Annotations, folder: Path, count: int = 12
+    predictor: Predictor, annotations: Annotations, folder: Path, most: int = 12
 ) -> None:
     """Truth and prediction side by side, for images spread over the split."""
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = np.unique(np.linspace(0, len(annotations) - 1, count).astype(int)).tolist()
-    for index in track(chosen, "Drawing predictions", transient=True):
+    chosen = np.unique(np.linspace(0, len(annotations) - 1, most).astype(int)).tolist()
+    places = picture_paths([annotations.path(index) for index in chosen], folder, ".png")
+    for index, place in zip(
+        track(chosen, "Drawing predictions", transient=True), places, strict=True
+    ):
         sample = read_sample(annotations, SampleKey(0, index))
         found = predictor([sample.image])[0]
-        picture = truth_beside(sample, found, predictor.info.labels)
-        picture.save(folder / f"{annotations.path(index).stem}.png")
+        truth_beside(sample, found, predictor.info.labels).save(place)
+
+
+def picture_paths(files: Sequence[Path], folder: Path, suffix: str) -> list[Path]:
+    """Where each picture goes; equal names from different folders are numbered."""
+    paths: dict[Path, None] = {}  # in order
+    for file in files:
+        names = chain([file.stem], (f"{file.stem}_{n}" for n in count(2)))
+        paths[next(p for name in names if (p := folder / f"{name}{suffix}") not in paths)] = None
+    return list(paths)
 
 
 def truth_beside(
@@ -97,7 +109,7 @@ def draw_found(
     picture = Image.fromarray(image)
     segmentation = found.get(SegmentationTask.name)
     if segmentation is not None:
-        mask, mask_labels = segmentation.labels.numpy(), labels[SegmentationTask.name]
+        mask, mask_labels = segmentation.labels.cpu().numpy(), labels[SegmentationTask.name]
         picture = draw_segmentation(image, mask, mask_labels)
     if DetectionTask.name in found:
         names = labels[DetectionTask.name].names

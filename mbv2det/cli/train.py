@@ -1,7 +1,7 @@
 """`train CONFIG`: trains, keeps the best weights, shows what they find."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,10 +43,8 @@ from mbv2det.data.datamodule import DenseData
 from mbv2det.data.dataset import read_sample
 from mbv2det.deploy.predictor import load
 from mbv2det.errors import ConfigError
-from mbv2det.model import DensePredictor
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import SampleKey
-from mbv2det.tasks import Task
 from mbv2det.training.callbacks import (
     Ema,
     FaultReport,
@@ -97,7 +95,7 @@ def train(settings: Settings) -> Path:
         config.optim,
         metrics={task.name: task.metric(validation) for task in tasks},
         image_names=training.image_ids.tolist(),
-        seen_by=partial(seen_by, thresholds=info.eval),
+        seen_by=partial(seen_by, thresholds=info.eval, tasks=config.heads.tasks),
         header=encode_info(info),
         seed=config.seed,
     )
@@ -111,7 +109,7 @@ def train(settings: Settings) -> Path:
         num_workers=config.data.num_workers,
         seed=config.seed,
     )
-    for line in previews(model, tasks, training, preprocessor):
+    for line in previews(module, training, preprocessor):
         say(line)
     folder, checkpoint = run_folder(settings, info)
     say(f"model: {parameter_count(model):,} parameters; run folder: {folder}")
@@ -151,18 +149,13 @@ def read_splits(config: Config) -> tuple[Annotations, Annotations]:
 
 
 @torch.no_grad()
-def previews(
-    model: DensePredictor,
-    tasks: Sequence[Task],
-    training: Annotations,
-    preprocessor: Preprocessor,
-) -> list[str]:
+def previews(module: DenseModule, training: Annotations, preprocessor: Preprocessor) -> list[str]:
     """A line of each task about the training split."""
     height, width = preprocessor.spec.size
-    model.eval()
-    outputs = model(torch.zeros(1, 3, height, width, dtype=torch.uint8))
-    model.train()
-    return [task.preview(outputs[task.name], training, preprocessor) for task in tasks]
+    module.eval()
+    outputs = module(torch.zeros(1, 3, height, width, dtype=torch.uint8))
+    module.train()
+    return [task.preview(outputs[task.name], training, preprocessor) for task in module.tasks]
 
 
 def parameter_count(model: nn.Module) -> int:

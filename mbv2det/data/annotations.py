@@ -232,9 +232,11 @@ class Annotations:
             )
         report = deepcopy(self.report)
         fate = "taken for background" if labels.find(BACKGROUND) is not None else "ignored"
-        for name in self.masks.labels.names:
-            if name not in known:
-                report.add(f"mask label not asked for, {fate} ({name})", self.name)
+        left_out = [name for name in self.masks.labels.names if name not in known]
+        if left_out:
+            report.add(
+                f"list of mask labels not asked for, {fate} ({', '.join(left_out)})", self.name
+            )
         return replace(self, masks=self.masks.with_labels(labels), report=report)
 
     def report_boxes(self) -> None:

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 
 from mbv2det.config import AugmentConfig
 from mbv2det.geometry import Frame
-from mbv2det.preprocess import Preprocessor
+from mbv2det.preprocess import Preprocessor, reduce
 from mbv2det.structures import IGNORE_INDEX, NO_INSTANCES, Instances, Sample
 
 _LABEL_FIELDS = ("ignore", "rows")  # columns of the boxes' array behind the four corners
@@ -282,6 +282,8 @@ class Augment:
 
     def __init__(self, spec: AugmentConfig, preprocessor: Preprocessor, seed: int) -> None:
         self._seed = seed
+        self._preprocessor = preprocessor
+        self._largest_scale = None if spec.scale is None else spec.scale[1]
         fill = preprocessor.spec.fill
         ignore_column = 4 + _LABEL_FIELDS.index("ignore")
         windows: list[WindowTransform] = []
@@ -308,8 +310,19 @@ class Augment:
             ),
         )
 
+    def _excess(self, size: Size) -> int:
+        """By how much an image is finer than even the largest random scale shows it.
+
+        A photograph of 12 megapixels would otherwise be cut at full size, on a canvas of 150 MB.
+        """
+        if self._largest_scale is None:
+            return 1
+        shown = max(self._preprocessor.frame(size).scale) * self._largest_scale
+        return max(1, int(1 / shown))
+
     def __call__(self, sample: Sample) -> Sample:
         """The augmented sample; its frame no longer leads back to the file."""
+        sample = reduce(sample, self._excess(sample.image.shape[:2]))
         generator = np.random.default_rng([self._seed, sample.key.epoch, sample.key.index])
         self._transform.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         objects = sample.instances or NO_INSTANCES

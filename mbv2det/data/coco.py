@@ -16,7 +16,7 @@ from mbv2det.data.annotations import Annotations, Objects
 from mbv2det.data.files import existing_folder, listing
 from mbv2det.data.masks import InstanceMasks
 from mbv2det.errors import DataError
-from mbv2det.labels import BACKGROUND, LabelMap
+from mbv2det.labels import LabelMap, with_background
 
 _TRIANGLE = 6  # numbers in the smallest polygon
 _FAR = 1e5  # pixels
@@ -83,7 +83,7 @@ def read_coco(annotations: Path, images: Path, *, masks: bool = False) -> Annota
     if not any(codes):
         raise DataError(f"{annotations}: expected outlines (segmentation), got none")
     instances = InstanceMasks(
-        labels=LabelMap.of_masks((BACKGROUND, *labels.names)),
+        labels=LabelMap.of_masks(with_background(labels.names)),
         class_names=labels.names,
         sizes=sizes,
         starts=starts,

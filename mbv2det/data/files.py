@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -54,16 +55,23 @@ def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def read_list(path: Path, suffixes: Collection[str]) -> list[str]:
-    """Names of a list file, one a line, without suffixes.
+def read_list(path: Path) -> list[str]:
+    """Lines of a list file, empty ones left out.
 
     Raises:
         DataError: If the file is missing.
     """
     if not path.is_file():
         raise DataError(f"{path}: expected a list of image names, found none")
-    names = [Path(line.strip()) for line in path.read_text().splitlines() if line.strip()]
-    return [
-        (name.with_suffix("") if name.suffix.lower() in suffixes else name).as_posix()
-        for name in names
-    ]
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def without_suffix(name: str, suffixes: Collection[str]) -> str:
+    """A listed name as `files_by_stem` knows it, whether or not the list has suffixes."""
+    path = Path(name)
+    return (path.with_suffix("") if path.suffix.lower() in suffixes else path).as_posix()
+
+
+def without_column(line: str) -> str:
+    """A line of a list without the -1, 0 or 1 that VOC's lists of one class put after the name."""
+    return re.sub(r"\s+(-1|0|1)$", "", line)

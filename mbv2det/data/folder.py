@@ -1,13 +1,13 @@
 """Folders of images and of masks that share their names: VOC's segmentation data, and anybody's."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mbv2det.data.annotations import Annotations, Report
-from mbv2det.data.files import files_by_stem, read_list
+from mbv2det.data.files import files_by_stem, read_list, without_column, without_suffix
 from mbv2det.data.images import SUFFIXES
 from mbv2det.data.masks import IndexMasks
 from mbv2det.errors import DataError
@@ -30,14 +30,19 @@ class MaskSource:
 
 
 def read_masks(
-    sources: Sequence[MaskSource], labels: LabelMap, ignore_value: int | None
+    sources: Sequence[MaskSource],
+    labels: LabelMap,
+    ignore_value: int | None,
+    *,
+    every_image: bool = True,
 ) -> Annotations:
-    """Reads one or several lists as one split; every image needs its mask.
+    """Reads one or several lists as one split.
 
     Args:
         sources: Lists of images.
         labels: Names of the masks' labels, and their values in the files.
         ignore_value: Value of the pixels to ignore; None if there is none.
+        every_image: Whether an image without a mask is an error; else it is left out, and counted.
 
     Raises:
         DataError: For a missing folder, list, image or mask.
@@ -49,7 +54,7 @@ def read_masks(
         mask_of = _masks_by_stem(source.masks)
         names = list(image_of)
         if source.list_file is not None:
-            names = read_list(source.list_file, SUFFIXES)
+            names = [_listed(line, image_of) for line in read_list(source.list_file)]
         else:
             for name in sorted(mask_of.keys() - image_of.keys()):
                 report.add("masks without an image left out", mask_of[name])
@@ -59,6 +64,9 @@ def read_masks(
                     f"{source.images / name}.*: expected an image that {source.list_file} lists, "
                     "found none"
                 )
+            if name not in mask_of and not every_image:
+                report.add("images without a mask", image_of[name])
+                continue
             if name not in mask_of:
                 raise DataError(
                     f"{source.masks[0] / name}.png: expected the mask of "
@@ -75,6 +83,12 @@ def read_masks(
         masks=IndexMasks.of(labels, masks, ignore_value),
         report=report,
     )
+
+
+def _listed(line: str, known: Collection[str]) -> str:
+    """The name that a line of a list means, which may itself end in a number."""
+    name = without_suffix(line, SUFFIXES)
+    return name if name in known else without_suffix(without_column(line), SUFFIXES)
 
 
 def _masks_by_stem(folders: Sequence[Path]) -> dict[str, str]:

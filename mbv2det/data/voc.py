@@ -1,7 +1,6 @@
 """Pascal VOC's XML annotation."""
 
 import math
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,13 @@ import numpy as np
 from rich.progress import track
 
 from mbv2det.data.annotations import Annotations, Objects, Report
-from mbv2det.data.files import existing_folder, files_by_stem, read_list
+from mbv2det.data.files import (
+    existing_folder,
+    files_by_stem,
+    read_list,
+    without_column,
+    without_suffix,
+)
 from mbv2det.data.images import SUFFIXES
 from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
@@ -42,9 +47,8 @@ class VOCSource:
         existing_folder(self.annotations)
         if self.list_file is None:
             return sorted(p.stem for p in self.annotations.glob("*.xml"))
-        # VOC's lists of one class follow every name by -1, 0 or 1.
-        lines = read_list(self.list_file, (*SUFFIXES, ".xml"))
-        return [Path(re.sub(r"\s+(-1|0|1)$", "", line)).name for line in lines]
+        names = [without_column(line) for line in read_list(self.list_file)]
+        return [Path(without_suffix(name, (*SUFFIXES, ".xml"))).name for name in names]
 
 
 @dataclass(frozen=True)

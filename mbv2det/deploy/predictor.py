@@ -56,7 +56,7 @@ class Predictor:
             for i, image in enumerate(images)
         ]
         batch = collate(samples).to(self.device)
-        outputs = seen_by(self.model, self.info.eval)(batch.images)
+        outputs = seen_by(self.model, self.info.eval, self.info.model.heads.tasks)(batch.images)
         found = {task.name: task.predict(outputs[task.name], batch.frames) for task in self.tasks}
         return [{name: found[name][i] for name in found} for i in range(len(images))]
 

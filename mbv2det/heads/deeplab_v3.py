@@ -156,7 +156,7 @@ class DeepLabV3(nn.Module):
         auxiliary: Adds a second classifier on `layer_14` (a 3x3 convolution to a quarter of the
             channels, then 1x1, as torchvision's `FCNHead`), whose logits help training.
         channels: Of the branches and of everything behind them.
-        dropout: In front of either classifier.
+        dropout: Behind ASPP, and in front of the auxiliary classifier.
         padding: The backbone's border rule, which also says where the cells lie.
         norm_eps: Of batch norm: 1e-5 here in TensorFlow too, unlike in its backbone.
         norm_momentum: Of batch norm.

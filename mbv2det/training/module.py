@@ -178,10 +178,6 @@ class DenseModule(pl.LightningModule):
 
 
 def metrics_document(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of metrics.json: a block a task, and the number of images."""
+    """The content of metrics.json: a block a task, and the most images that any of them covers."""
     images = max(block["images"] for block in results.values())
-    blocks = {
-        name: {key: value for key, value in block.items() if key != "images"}
-        for name, block in results.items()
-    }
-    return {**blocks, "images": images}
+    return {**{name: dict(block) for name, block in results.items()}, "images": images}
