@@ -145,6 +145,12 @@ def test_own_classes_of_voc_masks_may_have_values_with_gaps(voc):
     assert labels_in(found) == {"b": [0, 1], "c": [2, 255]}
 
 
+def test_voc_masks_may_have_an_ignored_value_of_their_own(voc):
+    names = {"mask_classes": (BACKGROUND, "crop"), "mask_values": (0, CAT), "ignore_index": DOG}
+    found = read_voc(voc, {"split": "train_aug"}, **names)
+    assert labels_in(found) == {"b": [0, 255], "d": [0, 1]}
+
+
 def test_vocs_21_labels_may_stand_beside_chosen_classes(voc):
     found = read_voc(voc, boxes=True, classes=("dog",), mask_classes="voc")
     assert found.objects.labels.names == ("dog",)
@@ -462,7 +468,8 @@ def test_missing_root_is_one_line(tmp_path):
 
 def preview(split):
     task = SegmentationTask(SegmentationLoss(), SegmentationPostprocess())
-    outputs = SegmentationOutputs(torch.zeros(1, len(split.masks.labels), 2, 2), (32, 32))
+    logits, centres = torch.zeros(1, len(split.masks.labels), 2, 2), torch.tensor([8.0, 24.0])
+    outputs = SegmentationOutputs(logits, centres, centres)
     return task.preview(outputs, split, Preprocessor(PreprocessSpec((32, 32))))
 
 

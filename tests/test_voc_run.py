@@ -1,4 +1,4 @@
-"""The commands on Pascal VOC's files, where boxes and masks have lists of their own, and on a folder."""
+"""The commands on VOC, whose boxes and masks have lists of their own, and on a folder of masks."""
 
 import json
 import shutil
@@ -197,9 +197,7 @@ def test_a_faulty_mask_ends_training_in_one_line(masks, tmp_path, damage, parts)
     shutil.copytree(masks.parent / "data", tmp_path / "data")
     damage(tmp_path / "data/train_masks/2012_1.png")
     config = write_config(tmp_path, FOLDER)
-    done = run_command(
-        "train", config, *NAMED, "--heads.segmentation.name=deeplabv3", check=False
-    )
+    done = run_command("train", config, *NAMED, "--heads.segmentation.name=deeplabv3", check=False)
     (error,) = [line for line in done.stderr.splitlines() if "error: " in line]
     assert done.returncode == 2
     assert [part for part in parts if part not in error] == [], error

@@ -23,7 +23,7 @@ from mbv2det.data.datamodule import DenseData
 from mbv2det.deploy.predictor import assemble
 from mbv2det.errors import ConfigError
 from mbv2det.files import write_json
-from mbv2det.labels import LabelMap
+from mbv2det.labels import LabelMap, with_background
 from mbv2det.preprocess import Preprocessor
 from mbv2det.tasks import SegmentationTask
 from mbv2det.training.callbacks import FaultReport
@@ -190,7 +190,9 @@ def _say_architecture(stored: WeightsInfo, settings: Settings) -> None:
             say(f"{key}: {value} in the weights; they keep it, {asked.get(key)} was asked for")
     for task, labels in stored.labels.items():
         names = config.data.classes
-        if task in config.heads.tasks and names not in ("auto", labels.names):
+        if names == "auto" or task not in config.heads.tasks:
+            continue
+        if labels.names not in (names, with_background(names)):
             say(f"data.classes: the weights keep theirs for {task}: {', '.join(labels.names)}")
 
 
