@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
 
@@ -50,6 +51,15 @@ def real_data():
         return REAL_DATA / name
 
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tensors this small gain nothing from threads, and lose much where other cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def write_noise(path, height, width):

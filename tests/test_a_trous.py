@@ -1,5 +1,6 @@
 import pytest
 import torch
+from networks import random_images, randomise
 from torch import nn
 
 from mbv2det.backbones import FeatureSpec, MobileNetV2
@@ -7,41 +8,16 @@ from mbv2det.backbones.layers import cell_centres, conv2d, grid_centres, phase, 
 from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.heads.ssdlite import SOURCES, SSDLite
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PADDINGS = ["symmetric", "same"]
 SIZES = [(96, 128), (97, 129), (90, 131), (225, 225)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small gain nothing from threads, and lose much where other cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def randomise(module, seed=1):
-    """Convolutions and batch norms that do something, each layer something else."""
-    generator = torch.Generator().manual_seed(seed)
-    for m in module.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.running_mean.normal_(0, 0.2, generator=generator)
-            m.running_var.uniform_(0.5, 2, generator=generator)
-            m.weight.data.uniform_(0.5, 1.5, generator=generator)
-            m.bias.data.normal_(0, 0.2, generator=generator)
-        elif isinstance(m, nn.Conv2d):
-            m.weight.data.normal_(0, m.weight[0].numel() ** -0.5, generator=generator)
-    return module.eval()
 
 
 def backbone(output_stride, out_features, padding="symmetric", **settings):
     """The same weights whatever the output stride."""
     net = MobileNetV2(0.35, output_stride, out_features=out_features, padding=padding, **settings)
     return randomise(net)
-
-
-def images(height, width, count=1):
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 # Positions
@@ -105,7 +81,7 @@ def test_phase(size, padding, expected):
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("size", SIZES)
 def test_subsampling_keeps_what_strided_convolutions_are_centred_on(size, padding):
-    x = images(*size)[:, :1]
+    x = random_images(*size)[:, :1]
     for times in range(4):
         with torch.no_grad():
             assert torch.equal(subsample(x, times, padding), only_the_middle(padding, times)(x))
@@ -121,7 +97,7 @@ def test_a_dilated_backbone_holds_the_features_of_a_strided_one(output_stride, s
     dilated = backbone(output_stride, SOURCES, padding)
     strided = backbone(32, ("layer_15/expansion", "layer_19"), padding)
     with torch.no_grad():
-        found, expected = dilated(images(*size)), strided(images(*size))
+        found, expected = dilated(random_images(*size)), strided(random_images(*size))
     for name, feature in zip(SOURCES, expected.values(), strict=True):
         assert feature.std() > 0.1  # the signal has not died out
         # The same float32 products, added in another order, over eighteen layers.
@@ -133,7 +109,9 @@ def test_output_stride_8_holds_what_16_computes():
     expected = backbone(16, ["layer_14", "layer_18"], "same")
     with torch.no_grad():
         pairs = zip(
-            found(images(90, 131)).values(), expected(images(90, 131)).values(), strict=True
+            found(random_images(90, 131)).values(),
+            expected(random_images(90, 131)).values(),
+            strict=True,
         )
         for ours, theirs in pairs:
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)  # float32
@@ -151,7 +129,7 @@ def test_ssdlite_says_the_same_on_a_dilated_backbone(output_stride, size, paddin
             SSDLite(net.feature_specs, slots, width_mult=0.25, padding=padding), seed=2
         )
         with torch.no_grad():
-            outputs.append(head(net(images(*size, count=2)), size))
+            outputs.append(head(net(random_images(*size, count=2)), size))
     found, expected = outputs
     assert expected.logits.std() > 0.1
     # As for the features, through seven more layers.
@@ -163,7 +141,7 @@ def test_ssdlite_says_the_same_on_a_dilated_backbone(output_stride, size, paddin
 def test_at_its_own_stride_a_feature_is_itself():
     net = backbone(32, ["layer_19", "layer_19@32", "layer_15/expansion@16"])
     with torch.no_grad():
-        found = net(images(64, 64))
+        found = net(random_images(64, 64))
     assert list(found) == ["layer_19", "layer_19@32", "layer_15/expansion@16"]
     assert torch.equal(found["layer_19"], found["layer_19@32"])
 
@@ -171,7 +149,7 @@ def test_at_its_own_stride_a_feature_is_itself():
 def test_a_feature_can_be_had_at_several_strides():
     net = backbone(8, ["layer_19@32", "layer_19@16", "layer_4", "layer_4@16"], "same")
     with torch.no_grad():
-        found = net(images(96, 97))
+        found = net(random_images(96, 97))
     assert [tuple(f.shape[2:]) for f in found.values()] == [(3, 4), (6, 7), (24, 25), (6, 7)]
     assert torch.equal(found["layer_19@32"], subsample(found["layer_19@16"], 1, "same"))
     assert torch.equal(found["layer_4@16"], subsample(found["layer_4"], 2, "same"))
@@ -182,7 +160,7 @@ def test_the_last_layer_computes_only_the_cells_that_are_asked_for():
     seen = []
     net.layers["layer_19"].register_forward_pre_hook(lambda _m, inputs: seen.extend(inputs))
     with torch.no_grad():
-        net(images(96, 128))
+        net(random_images(96, 128))
     assert [tuple(x.shape[2:]) for x in seen] == [(3, 4)]
 
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import random_images, randomise
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.segmentation import deeplabv3
@@ -11,6 +12,8 @@ from mbv2det.backbones.layers import Conv2dSame, cell_centres
 from mbv2det.heads.deeplab_v3 import DeepLabV3, PooledBatchNorm2d, atrous_rates, sources
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 VARIANTS = [
     {},
@@ -25,15 +28,6 @@ SPECS = {
     "layer_14": FeatureSpec(24, 16),
     "layer_4": FeatureSpec(12, 4),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small gain nothing from threads, and lose much where other cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Segmenter(nn.Module):
@@ -70,26 +64,6 @@ def small_features(height, width, count=2):
         )
         for name, spec in SPECS.items()
     }
-
-
-def images(height, width, count=1):
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
-
-
-def randomise(module, seed=1):
-    """Convolutions and batch norms that do something, each layer something else."""
-    generator = torch.Generator().manual_seed(seed)
-    for m in module.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.running_mean.normal_(0, 0.2, generator=generator)
-            m.running_var.uniform_(0.5, 2, generator=generator)
-            m.weight.data.uniform_(0.5, 1.5, generator=generator)
-            m.bias.data.normal_(0, 0.2, generator=generator)
-        elif isinstance(m, nn.Conv2d):
-            m.weight.data.normal_(0, (2 / m.weight[0].numel()) ** 0.5, generator=generator)
-            if m.bias is not None:
-                m.bias.data.normal_(generator=generator)
-    return module.eval()
 
 
 def copy_in_order(source, target):
@@ -175,7 +149,7 @@ def test_separable_branches_are_dilated_in_their_depthwise_convolution():
 def test_outputs_say_where_their_cells_lie(decoder, stride, padding):
     model = Segmenter(decoder=decoder, padding=padding).eval()
     with torch.no_grad():
-        found = model(images(97, 130))
+        found = model(random_images(97, 130))
     assert torch.equal(found.rows, cell_centres(97, stride, padding))
     assert torch.equal(found.columns, cell_centres(130, stride, padding))
     assert found.logits.shape == (1, 5, len(found.rows), len(found.columns))
@@ -204,7 +178,7 @@ def test_sources_are_what_the_head_reads(decoder, auxiliary, expected):
 @pytest.mark.parametrize("stride", [16, 8])
 def test_full_aspp_equals_torchvisions(stride):
     head = DeepLabV3({"layer_18": FeatureSpec(24, stride)}, 5, aspp="full", channels=16)
-    ours = randomise(head.aspp)
+    ours = randomise(head.aspp, gain=2**0.5)
     theirs = deeplabv3.ASPP(24, atrous_rates(stride), 16).eval()
     # Theirs lists 1x1, atrous, pool; the projection reads the branches in that order too.
     branches = [ours.pointwise, *ours.atrous, ours.pool]
@@ -230,7 +204,7 @@ def test_logits_equal_those_of_hugging_faces_segmenter(size, output_stride, tf_p
     config = MobileNetV2Config(
         depth_multiplier=0.35, output_stride=output_stride, tf_padding=tf_padding, num_labels=5
     )
-    theirs = randomise(MobileNetV2ForSemanticSegmentation(config))
+    theirs = randomise(MobileNetV2ForSemanticSegmentation(config), gain=2**0.5)
     ours = Segmenter(
         output_stride=output_stride, padding="same" if tf_padding else "symmetric"
     ).eval()
@@ -238,7 +212,7 @@ def test_logits_equal_those_of_hugging_faces_segmenter(size, output_stride, tf_p
     used = {k: v for k, v in theirs.state_dict().items() if "mobilenet_v2.conv_1x1" not in k}
     copy_in_order(used, ours)
     with torch.no_grad():
-        found, expected = ours(images(*size)).logits, theirs(images(*size)).logits
+        found, expected = ours(random_images(*size)).logits, theirs(random_images(*size)).logits
     assert expected.std() > 0.3  # weights that do something
     assert expected.std(dim=(2, 3)).min() > 0.1  # at every place something else
     # The same float32 products in the same order, over twenty layers.
@@ -246,7 +220,7 @@ def test_logits_equal_those_of_hugging_faces_segmenter(size, output_stride, tf_p
 
 
 def test_auxiliary_logits_equal_those_of_torchvisions_fcn_head():
-    head = randomise(small_head(auxiliary=True))
+    head = randomise(small_head(auxiliary=True), gain=2**0.5)
     theirs = FCNHead(24, 5).eval()
     copy_in_order(head.auxiliary.state_dict(), theirs)
     features = small_features(96, 160)
@@ -260,7 +234,7 @@ def test_auxiliary_logits_equal_those_of_torchvisions_fcn_head():
 
 
 def test_image_pooling_averages_the_whole_grid():
-    head = randomise(small_head())
+    head = randomise(small_head(), gain=2**0.5)
     nn.init.zeros_(head.aspp.pointwise.norm.weight)  # leaves the pooled branch alone
     x = small_features(96, 160)["layer_18"]
     shuffled = x.flatten(2)[:, :, torch.randperm(60)].view_as(x)
@@ -271,7 +245,7 @@ def test_image_pooling_averages_the_whole_grid():
 
 
 def test_the_decoder_reads_the_head_where_the_finer_cells_lie():
-    head = randomise(small_head(decoder=True, padding="same"))
+    head = randomise(small_head(decoder=True, padding="same"), gain=2**0.5)
     features = small_features(96, 160)
     seen = []
     head.decoder.refine.register_forward_pre_hook(lambda _m, inputs: seen.extend(inputs))
@@ -285,10 +259,12 @@ def test_the_decoder_reads_the_head_where_the_finer_cells_lie():
 
 @pytest.mark.parametrize(("output_stride", "decoder"), [(32, False), (8, True)])
 def test_auxiliary_logits_are_brought_to_the_main_grid(output_stride, decoder):
-    model = randomise(Segmenter(output_stride=output_stride, decoder=decoder, auxiliary=True))
+    model = randomise(
+        Segmenter(output_stride=output_stride, decoder=decoder, auxiliary=True), gain=2**0.5
+    )
     with torch.no_grad():
-        found = model(images(97, 130))
-        own = model.head.auxiliary(model.backbone(images(97, 130))["layer_14"])
+        found = model(random_images(97, 130))
+        own = model.head.auxiliary(model.backbone(random_images(97, 130))["layer_14"])
     stride = min(16, output_stride)
     at = cell_centres(97, stride, "same"), cell_centres(130, stride, "same")
     assert own.shape[2:] != found.logits.shape[2:]
@@ -349,7 +325,7 @@ def test_every_parameter_gets_a_finite_gradient(settings, count):
     for norm in model.backbone.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.ones_(norm.weight)  # at the start residual blocks pass nothing on
-    outputs = model(images(97, 129, count))
+    outputs = model(random_images(97, 129, count))
     # The least likely labels: a gradient wherever one can be.
     loss = F.cross_entropy(outputs.logits, outputs.logits.detach().argmin(1))
     if outputs.auxiliary is not None:
@@ -363,7 +339,7 @@ def test_every_parameter_gets_a_finite_gradient(settings, count):
 
 
 def test_one_image_is_pooled_as_in_evaluation_and_leaves_the_statistics_alone():
-    head = randomise(small_head())
+    head = randomise(small_head(), gain=2**0.5)
     pooled = small_features(96, 160, count=1)["layer_18"].mean(dim=(2, 3), keepdim=True)
     before = state_of(pooled_norm(head))
     with torch.no_grad():
@@ -374,7 +350,7 @@ def test_one_image_is_pooled_as_in_evaluation_and_leaves_the_statistics_alone():
 
 
 def test_two_images_are_pooled_by_their_own_statistics_and_update_the_running_ones():
-    head = randomise(small_head()).train()
+    head = randomise(small_head(), gain=2**0.5).train()
     pooled = small_features(96, 160)["layer_18"].mean(dim=(2, 3), keepdim=True)
     before = state_of(pooled_norm(head))
     head.aspp.pool(pooled)
@@ -385,8 +361,11 @@ def test_two_images_are_pooled_by_their_own_statistics_and_update_the_running_on
 
 
 def test_pooled_norm_is_batch_norm_wherever_that_has_a_meaning():
-    ours, theirs = randomise(PooledBatchNorm2d(4)).train(), randomise(nn.BatchNorm2d(4)).train()
-    x = images(6, 8, count=4)[:, :1].reshape(1, 4, 6, 8)
+    ours, theirs = (
+        randomise(PooledBatchNorm2d(4)).train(),
+        randomise(nn.BatchNorm2d(4)).train(),
+    )
+    x = random_images(6, 8, count=4)[:, :1].reshape(1, 4, 6, 8)
     for batch in (x, x.reshape(4, 4, 3, 4)):
         assert torch.equal(ours(batch), theirs(batch))
     assert torch.equal(ours.eval()(x[:, :, :1, :1]), theirs.eval()(x[:, :, :1, :1]))
@@ -394,14 +373,14 @@ def test_pooled_norm_is_batch_norm_wherever_that_has_a_meaning():
 
 @pytest.mark.parametrize("settings", VARIANTS)
 def test_training_changes_nothing_but_dropout_and_norms(settings):
-    model = randomise(Segmenter(**settings))
+    model = randomise(Segmenter(**settings), gain=2**0.5)
     with torch.no_grad():
-        expected = model(images(64, 97))
+        expected = model(random_images(64, 97))
         model.train()
         for m in model.modules():
             if isinstance(m, (nn.Dropout, nn.BatchNorm2d)):
                 m.eval()
-        found = model(images(64, 97))
+        found = model(random_images(64, 97))
     for name in ("logits", "rows", "columns", "auxiliary"):
         a, b = getattr(found, name), getattr(expected, name)
         assert (a is None) == (b is None) == (name == "auxiliary" and "auxiliary" not in settings)
@@ -414,10 +393,10 @@ def test_training_changes_nothing_but_dropout_and_norms(settings):
 @pytest.mark.parametrize("settings", [{}, VARIANTS[-1]])
 def test_export_equals_the_eager_network(settings):
     torch.manual_seed(0)
-    model = randomise(Segmenter(output_stride=8, **settings))
-    graph = torch.export.export(model, (images(64, 97),)).module()
+    model = randomise(Segmenter(output_stride=8, **settings), gain=2**0.5)
+    graph = torch.export.export(model, (random_images(64, 97),)).module()
     with torch.no_grad():
-        expected, found = model(images(64, 97)), graph(images(64, 97))
+        expected, found = model(random_images(64, 97)), graph(random_images(64, 97))
     assert isinstance(found, SegmentationOutputs)
     # The same float32 operations; only the graph was rewritten.
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
@@ -429,7 +408,7 @@ def test_export_equals_the_eager_network(settings):
 
 @pytest.mark.parametrize("settings", VARIANTS)
 def test_bfloat16_autocast_is_near_float32(settings):
-    head = randomise(small_head(**settings))
+    head = randomise(small_head(**settings), gain=2**0.5)
     features = small_features(96, 160)
     with torch.no_grad():
         expected = head(features, (96, 160)).logits
@@ -440,7 +419,7 @@ def test_bfloat16_autocast_is_near_float32(settings):
 
 
 def test_bfloat16_weights_run_the_decoder():
-    head = randomise(small_head(decoder=True)).bfloat16()
+    head = randomise(small_head(decoder=True), gain=2**0.5).bfloat16()
     features = {name: value.bfloat16() for name, value in small_features(96, 160).items()}
     with torch.no_grad():
         assert head(features, (96, 160)).logits.dtype == torch.bfloat16

@@ -142,9 +142,9 @@ def test_predict_of_a_segmenter_writes_no_boxes(tmp_path):
     assert "is for segmentation, but tiny asks for detection" in done.stderr
 
 
-def test_predictor_of_a_batch_equals_one_by_one(joint):
-    config, run = joint
-    predictor = mbv2det.load(run / "best.safetensors")
+def test_predictor_of_a_batch_equals_one_by_one(joint, undecided):
+    config, _ = joint
+    predictor = mbv2det.load(undecided)
     split = read_coco(config.parent / "shapes/annotations/instances_val.json",
                       config.parent / "shapes/val")  # fmt: skip
     images = [read_image(split.path(i))[0] for i in range(3)]

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import random_images, randomise
 from torch import nn
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
@@ -10,16 +11,9 @@ from mbv2det.heads.lraspp import LRASPP, SOURCES
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPECS = {"layer_18": FeatureSpec(24, 16), "layer_7": FeatureSpec(12, 8)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small gain nothing from threads, and lose much where other cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Segmenter(nn.Module):
@@ -32,26 +26,6 @@ class Segmenter(nn.Module):
 
     def forward(self, images):
         return self.head(self.backbone(images), tuple(images.shape[2:]))
-
-
-def images(height, width, count=1):
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
-
-
-def randomise(module, seed=1):
-    """Convolutions and batch norms that do something, each layer something else."""
-    generator = torch.Generator().manual_seed(seed)
-    for m in module.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.running_mean.normal_(0, 0.2, generator=generator)
-            m.running_var.uniform_(0.5, 2, generator=generator)
-            m.weight.data.uniform_(0.5, 1.5, generator=generator)
-            m.bias.data.normal_(0, 0.2, generator=generator)
-        elif isinstance(m, nn.Conv2d):
-            m.weight.data.normal_(0, m.weight[0].numel() ** -0.5, generator=generator)
-            if m.bias is not None:
-                m.bias.data.normal_(generator=generator)
-    return module.eval()
 
 
 def features(low_grid, high_grid):
@@ -119,8 +93,8 @@ def test_coarse_logits_are_added_where_the_fine_cells_lie(output_stride, padding
     model = randomise(Segmenter(output_stride, padding))
     head = model.head
     with torch.no_grad():
-        found = model(images(97, 130))
-        taps = model.backbone(images(97, 130))
+        found = model(random_images(97, 130))
+        taps = model.backbone(random_images(97, 130))
         nn.init.zeros_(head.low_classifier.weight)
         nn.init.zeros_(head.low_classifier.bias)
         high = head(taps, (97, 130))
@@ -143,7 +117,7 @@ def test_every_parameter_gets_a_finite_gradient(count):
     for norm in model.backbone.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.ones_(norm.weight)  # at the start residual blocks pass nothing on
-    logits = model(images(97, 129, count)).logits
+    logits = model(random_images(97, 129, count)).logits
     F.cross_entropy(logits, logits.detach().argmin(1)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -167,9 +141,9 @@ def test_settings_reach_the_norm():
 
 def test_export_equals_the_eager_network():
     model = randomise(Segmenter())
-    graph = torch.export.export(model, (images(64, 97),)).module()
+    graph = torch.export.export(model, (random_images(64, 97),)).module()
     with torch.no_grad():
-        expected, found = model(images(64, 97)), graph(images(64, 97))
+        expected, found = model(random_images(64, 97)), graph(random_images(64, 97))
     assert isinstance(found, SegmentationOutputs)
     assert found.auxiliary is None
     # The same float32 operations; only the graph was rewritten.

@@ -16,16 +16,9 @@ from mbv2det.backbones.layers import Conv2dSame, conv2d, make_divisible
 from mbv2det.errors import ConfigError
 from mbv2det.weights.torchvision import load_torchvision_backbone
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LAYERS = [f"layer_{k}" for k in range(1, 20)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small gain nothing from threads, and lose much where other cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class RunsCode:

@@ -3,6 +3,7 @@ from functools import partial
 
 import pytest
 import torch
+from networks import randomise
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block
@@ -14,18 +15,11 @@ from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.heads.ssdlite import SOURCES, SSDLite
 from mbv2det.model import DensePredictor, Normalize
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL_SPECS = {SOURCES[0]: FeatureSpec(24, 16), SOURCES[1]: FeatureSpec(40, 32)}
 GRIDS_320x512 = ((20, 32), (10, 16), (5, 8), (3, 4), (2, 2), (1, 1))
 SOFTMAX = ClassSlots(3, "softmax", background=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small gain nothing from threads, and lose much where other cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def detector(slots, *, width_mult=1.0, **settings):
@@ -68,22 +62,6 @@ def small_features(height, width, count=1):
         )
         for name, spec in SMALL_SPECS.items()
     }
-
-
-def randomise(module, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    for m in module.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.running_mean.normal_(0, 0.2, generator=generator)
-            m.running_var.uniform_(0.5, 2, generator=generator)
-            m.weight.data.uniform_(0.5, 1.5, generator=generator)
-            m.bias.data.normal_(0, 0.2, generator=generator)
-        elif isinstance(m, nn.Conv2d):
-            fan_in = m.weight[0].numel()
-            m.weight.data.normal_(0, fan_in**-0.5, generator=generator)
-            if m.bias is not None:
-                m.bias.data.normal_(generator=generator)
-    return module.eval()
 
 
 def copy_in_order(source, target):

@@ -161,7 +161,9 @@ def test_list_gives_the_images_in_its_order(tmp_path, make_voc):
     assert found.image_ids.tolist() == ["c", "a"]
 
 
-@pytest.mark.parametrize("line", ["000001 -1", "000001  1", "000001.png", "000001\t0", "000001.png 1"])
+@pytest.mark.parametrize(
+    "line", ["000001 -1", "000001  1", "000001.png", "000001\t0", "000001.png 1"]
+)
 def test_list_may_have_a_second_column_or_suffixes(tmp_path, make_voc, line):
     found = read_voc([make_voc(tmp_path, {"000001": make_voc.object()}, [line])])
     assert found.image_ids.tolist() == ["000001"]

@@ -181,6 +181,7 @@ def quieten_lightning() -> None:
     for noise in (
         r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 with a newer torch
         r".*does not have many workers.*",
+        r"Found \d+ module\(s\) in eval mode at the start of training.*",  # frozen norms
         r"Experiment logs directory .* exists and is not empty.*",
         r"Checkpoint directory .* exists and is not empty.*",
         r".*is not supported by the model summary.*",

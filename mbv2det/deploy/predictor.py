@@ -45,7 +45,7 @@ class Predictor:
         self.preprocessor = Preprocessor(info.preprocess)
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[dict[str, Any]]:
+    def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[dict[str, Any]]:
         """What each image shows, by task name, in the image's own pixels.
 
         Args:

@@ -120,16 +120,17 @@ def frozen_norms(model: nn.Module, config: OptimConfig) -> list[nn.Module]:
 
 
 def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: float) -> LambdaLR:
-    """Linear warm-up, then the configured schedule: a pure function of the step."""
+    """The configured schedule over the optimiser's learning rates."""
+    return LambdaLR(optimizer, lambda step: schedule_factor(config, step, total_steps))
+
+
+def schedule_factor(config: OptimConfig, step: int, total_steps: float) -> float:
+    """What multiplies the learning rates at a step: linear warm-up, then the schedule."""
     warmup = min(config.warmup_steps, total_steps // 10)
-
-    def factor(step: int) -> float:
-        rise = min(1.0, (step + 1) / (warmup + 1))
-        if config.schedule == "constant":
-            return rise
-        progress = min(1.0, max(0.0, step - warmup) / max(1, total_steps - warmup))
-        if config.schedule == "poly":
-            return rise * (1 - progress) ** _POLY_POWER
-        return rise * 0.5 * (1 + math.cos(math.pi * progress))
-
-    return LambdaLR(optimizer, factor)
+    rise = min(1.0, (step + 1) / (warmup + 1))
+    if config.schedule == "constant":
+        return rise
+    progress = min(1.0, max(0.0, step - warmup) / max(1, total_steps - warmup))
+    if config.schedule == "poly":
+        return rise * (1 - progress) ** _POLY_POWER
+    return rise * 0.5 * (1 + math.cos(math.pi * progress))
