@@ -14,7 +14,14 @@ from rich.table import Column, Table
 
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.dataset import read_sample
-from mbv2det.deploy.draw import add_legend, draw_detections, draw_segmentation, side_by_side
+from mbv2det.deploy.draw import (
+    add_legend,
+    colour,
+    draw_detections,
+    draw_segmentation,
+    side_by_side,
+    voc_colour,
+)
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.labels import LabelMap
 from mbv2det.structures import Detections, Sample, SampleKey, SegmentationMap
@@ -112,6 +119,18 @@ def draw_found(
         mask, mask_labels = segmentation.labels.cpu().numpy(), labels[SegmentationTask.name]
         picture = draw_segmentation(image, mask, mask_labels)
     if DetectionTask.name in found:
-        names = labels[DetectionTask.name].names
-        picture = draw_detections(picture, found[DetectionTask.name], names, min_score, show_scores)
+        names, colours = labels[DetectionTask.name].names, _box_colours(labels)
+        picture = draw_detections(
+            picture, found[DetectionTask.name], names, min_score, show_scores, colours
+        )
     return picture if segmentation is None else add_legend(picture, mask, mask_labels)
+
+
+def _box_colours(labels: Mapping[str, LabelMap]) -> list[tuple[int, int, int]]:
+    """Of every class of boxes: that of its label in masks, where masks have it."""
+    masks = labels.get(SegmentationTask.name)
+    found = [None if masks is None else masks.find(n) for n in labels[DetectionTask.name].names]
+    return [
+        colour(i) if masks is None or label is None else voc_colour(masks.ids[label])
+        for i, label in enumerate(found)
+    ]

@@ -105,6 +105,7 @@ def draw_detections(
     names: Sequence[str],
     min_score: float = 0.0,
     show_scores: bool = True,
+    colours: Sequence[tuple[int, int, int]] | None = None,
 ) -> Image.Image:
     """The image with a box, a name and a score for each detection, best on top.
 
@@ -114,7 +115,9 @@ def draw_detections(
         names: Of the labels.
         min_score: Detections below are not drawn.
         show_scores: False for ground truth, which has none.
+        colours: Of the labels; by default `colour` of each.
     """
+    colours = [colour(label) for label in range(len(names))] if colours is None else colours
     canvas = image.copy()
     pen = ImageDraw.Draw(canvas)
     unit = max(1, round(min(canvas.size) / 240))
@@ -122,10 +125,10 @@ def draw_detections(
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
     kept = [row for row in rows if row[1] >= min_score][::-1]
     for box, _, label in kept:
-        pen.rectangle(box, outline=colour(label), width=unit + 1)
+        pen.rectangle(box, outline=colours[label], width=unit + 1)
     for box, score, label in kept:  # after all boxes, whose lines would strike names out
         text = f"{names[label]} {score:.2f}" if show_scores else names[label]
-        _tag(pen, (box[0], box[1]), text, colour(label), font)
+        _tag(pen, (box[0], box[1]), text, colours[label], font)
     return canvas
 
 
