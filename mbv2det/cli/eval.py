@@ -173,8 +173,8 @@ def _winner(key: str, stored: Any, asked: Any, settings: Settings) -> Any:
     """The command line's value if it gave one, else the weights'; a difference is said."""
     given = any(key == g or key.startswith(f"{g}.") for g in settings.given)
     if stored != asked:
-        winner = "command line" if given else "weights"
-        say(f"{key}: {stored} in the weights, {asked} asked for; the {winner} wins")
+        winner = "command line wins" if given else "weights win"
+        say(f"{key}: {stored} in the weights, {asked} asked for; the {winner}")
     return asked if given else stored
 
 
