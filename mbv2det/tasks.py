@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
-from mbv2det.data.annotations import Annotations
+from mbv2det.data.annotations import Annotations, spread
 from mbv2det.detection.loss import SSDLoss
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.detection.postprocess import SSDPostprocess
@@ -91,7 +91,7 @@ class DetectionTask:
         """How many objects have anchors of about their size: few means other scales are needed."""
         threshold = self.ssd_loss.matcher.threshold
         assert split.objects is not None
-        sizes = [(i, split.size(i)) for i in _spread(len(split), _PREVIEWED_IMAGES)]
+        sizes = [(i, split.size(i)) for i in spread(len(split), _PREVIEWED_IMAGES)]
         wanted = [(split.objects.instances(i, size), size) for i, size in sizes if size is not None]
         boxes = [
             preprocessor.frame(size).boxes_to_working(found.boxes[~found.ignore])
@@ -155,7 +155,7 @@ class SegmentationTask:
         assert split.masks is not None
         annotated = np.flatnonzero(split.masks.annotated)
         counts = np.zeros(256, np.int64)
-        for position in _spread(len(annotated), _PREVIEWED_MASKS):
+        for position in spread(len(annotated), _PREVIEWED_MASKS):
             mask = split.masks.read(int(annotated[position]))
             counts += np.bincount(mask.ravel(), minlength=256)
         pixels, names = max(1, int(counts.sum())), split.masks.labels.names
@@ -193,11 +193,6 @@ class SegmentationTask:
     def update(self, metric: Metric, predictions: Sequence[SegmentationMap], batch: Batch) -> None:
         """Counts the pixels of the batch's images."""
         metric.update(predictions, [key.index for key in batch.keys])
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` of `count` positions, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64)).tolist()
 
 
 def monitored(tasks: Sequence[Task], results: Mapping[str, Mapping[str, Any]]) -> float:

@@ -74,11 +74,6 @@ class Objects:
         """Index of the image that each object lies in."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
-    @property
-    def ignore(self) -> Bool[np.ndarray, " N"]:
-        """True for objects that are neither to be found nor to be missed."""
-        return self.crowd | self.difficult
-
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
         """Objects of one image, clipped to it; boxes with nothing inside are left out.
 
@@ -89,9 +84,8 @@ class Objects:
         rows = self.rows(index)
         boxes = clip(self.boxes[rows], size)
         kept = has_area(boxes)
-        return Instances(
-            boxes[kept].astype(np.float32), self.classes[rows][kept], self.ignore[rows][kept]
-        )
+        ignore = self.crowd[rows] | self.difficult[rows]
+        return Instances(boxes[kept].astype(np.float32), self.classes[rows][kept], ignore[kept])
 
     def relabelled(self, labels: LabelMap, classes: Int64[np.ndarray, " N"]) -> "Objects":
         """The objects whose new class is not negative.
@@ -285,6 +279,11 @@ def union(boxes: Annotations, masks: Annotations) -> Annotations:
         masks=masks.masks.of_images([position.get(str(file)) for file in files]),
         report=report,
     )
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Up to `most` of `count` positions, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)).tolist()
 
 
 def clip(boxes: Float64[np.ndarray, "N 4"], size: tuple[int, int]) -> Float64[np.ndarray, "N 4"]:

@@ -117,7 +117,7 @@ class IndexMasks:
             table[ignore_value] = IGNORE_INDEX
         return cls(labels, np.array(files, dtype=np.str_), table)
 
-    @property
+    @cached_property
     def annotated(self) -> Bool[np.ndarray, " I"]:
         """False for images without a mask."""
         return self.files != ""
