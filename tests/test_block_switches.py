@@ -1,0 +1,163 @@
+"""MobileNetV2's switches: what the paper's section 6.4 takes away from its blocks."""
+
+import hashlib
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import random_images, randomise
+from torch import nn
+
+from mbv2det.backbones import MobileNetV2
+from mbv2det.backbones.layers import ConvBNAct
+from mbv2det.backbones.mobilenet_v2 import InvertedResidual
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SWITCHES = list(product(("linear", "relu6"), ("bottleneck", "expansion", "none")))
+RESIDUAL = [f"layer_{k}" for k in (4, 6, 7, 9, 10, 11, 13, 14, 16, 17)]
+
+
+def block(bottleneck="linear", shortcut="bottleneck", out_channels=8, stride=1):
+    """The same random weights whatever the switches."""
+    return randomise(
+        InvertedResidual(
+            8, out_channels, expand_ratio=6, stride=stride, dilation=1, conv=ConvBNAct,
+            bottleneck=bottleneck, shortcut=shortcut,
+        )
+    )  # fmt: skip
+
+
+def features(count=2):
+    return torch.randn(count, 8, 7, 9, generator=torch.Generator().manual_seed(0))
+
+
+def outputs(module, x):
+    with torch.no_grad():
+        return module(x)
+
+
+def norm(layer, x):
+    """Batch norm in evaluation mode, written out."""
+    n = layer.norm
+    scale = n.weight / (n.running_var + n.eps).sqrt()
+    return (x - n.running_mean[:, None, None]) * scale[:, None, None] + n.bias[:, None, None]
+
+
+@torch.no_grad()
+def by_hand(b, x, bottleneck, shortcut):
+    wide = F.relu6(norm(b.expand, F.conv2d(x, b.expand.conv.weight)))
+    filtered = F.conv2d(wide, b.depthwise.conv.weight, padding=1, groups=48)
+    filtered = F.relu6(norm(b.depthwise, filtered))
+    if shortcut == "expansion":
+        filtered = wide + filtered
+    thin = norm(b.project, F.conv2d(filtered, b.project.conv.weight))
+    if bottleneck == "relu6":
+        thin = F.relu6(thin)
+    return x + thin if shortcut == "bottleneck" else thin
+
+
+@pytest.mark.parametrize(("bottleneck", "shortcut"), SWITCHES)
+def test_a_block_computes_what_is_written_out(bottleneck, shortcut):
+    found = outputs(block(bottleneck, shortcut), features())
+    expected = by_hand(block(), features(), bottleneck, shortcut)
+    # float32; only the norms' arithmetic is in another order.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_switches_tell_apart():
+    found = [outputs(block(*switches), features()) for switches in SWITCHES]
+    for i, one in enumerate(found):
+        assert not any(torch.allclose(one, other, atol=1e-2) for other in found[:i])
+
+
+@pytest.mark.parametrize("shape", [{"out_channels": 16}, {"stride": 2}])
+def test_a_block_that_changes_the_shape_has_no_shortcut_to_switch(shape):
+    expected = outputs(block(shortcut="none", **shape), features())
+    for shortcut in ("bottleneck", "expansion"):
+        assert torch.equal(outputs(block(shortcut=shortcut, **shape), features()), expected)
+
+
+def test_the_default_network_is_the_one_before_there_were_switches():
+    net = randomise(MobileNetV2(0.35))
+    found = outputs(net, random_images(64, 64))["layer_19"]
+    # As commit 6c4ab54 computes it, which has no switches; tensors by name, in order.
+    names = hashlib.sha256("\n".join(net.state_dict()).encode()).hexdigest()
+    assert (len(net.state_dict()), names[:16]) == (312, "26513a1ab42e4ede")
+    expected = [0.3716697, 0.1417729, 0.0, 0.3973272, 0.5989113, 0.3342526, 0.4903635, 0.3482954]
+    # Seven digits as printed; float32 through 53 convolutions.
+    assert found[0, :2].flatten().tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert float(found.mean()) == pytest.approx(0.2143120, rel=1e-4)
+
+
+@pytest.mark.parametrize(("bottleneck", "shortcut"), SWITCHES)
+def test_the_switches_change_no_parameter(bottleneck, shortcut):
+    plain, switched = (
+        {name: tensor.shape for name, tensor in net.state_dict().items()}
+        for net in (MobileNetV2(0.35), MobileNetV2(0.35, bottleneck=bottleneck, shortcut=shortcut))
+    )
+    assert switched == plain
+
+
+def bottleneck_values(bottleneck):
+    """What every projection of a network gives."""
+    net = randomise(MobileNetV2(0.35, bottleneck=bottleneck, shortcut="none"), gain=2**0.5)
+    found = []
+    for layer in net.modules():
+        if isinstance(layer, InvertedResidual):
+            layer.project.register_forward_hook(lambda _, __, y: found.append(y.clone()))
+    outputs(net, random_images(64, 64))
+    assert len(found) == 17
+    return found
+
+
+def test_relu6_keeps_every_bottleneck_between_0_and_6():
+    assert all(y.min() >= 0 and y.max() <= 6 for y in bottleneck_values("relu6"))
+    assert all(y.min() < 0 for y in bottleneck_values("linear"))
+
+
+def test_relu6_cuts_what_the_linear_bottleneck_gives():
+    linear, relu6 = (outputs(block(b, "none"), features()) for b in ("linear", "relu6"))
+    assert torch.equal(relu6, linear.clamp(0, 6))
+
+
+def test_residual_blocks_of_the_paper_start_as_the_identity():
+    net = MobileNetV2(0.35).train()
+    for name in RESIDUAL:
+        width = net.feature_specs[name].channels
+        x = torch.randn(2, width, 4, 4)
+        assert torch.equal(outputs(net.layers[name], x), x), name
+
+
+@pytest.mark.parametrize("bottleneck", ["linear", "relu6"])
+def test_without_shortcuts_nothing_starts_at_zero(bottleneck):
+    net = MobileNetV2(0.35, bottleneck=bottleneck, shortcut="none")
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all((n.weight == 1).all() for n in norms)
+
+
+def starts_stuck(bottleneck, shortcut):
+    """Branches that end in ReLU6 start at zero, where it has no gradient."""
+    return shortcut == "expansion" or (shortcut == "bottleneck" and bottleneck == "relu6")
+
+
+@pytest.mark.parametrize(
+    ("bottleneck", "shortcut"),
+    [
+        pytest.param(*switches, marks=[pytest.mark.xfail(strict=True)] * starts_stuck(*switches))
+        for switches in SWITCHES
+    ],
+)
+def test_every_parameter_learns_from_the_start(bottleneck, shortcut):
+    torch.manual_seed(0)
+    net = MobileNetV2(0.35, num_classes=5, bottleneck=bottleneck, shortcut=shortcut)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(2):  # a branch that starts at zero passes gradients on in the second step
+        optimizer.zero_grad()
+        logits = net.classify(random_images(64, 64, count=4))
+        F.cross_entropy(logits, torch.arange(4)).backward()
+        optimizer.step()
+    stuck = [name for name, p in net.named_parameters() if torch.equal(p, before[name])]
+    assert stuck == []
