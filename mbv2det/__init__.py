@@ -1,12 +1,14 @@
-"""MobileNetV2 with SSDLite heads: training, evaluation and prediction for small devices.
+"""Detection and segmentation for small devices: SSDLite and DeepLabv3 on MobileNetV2.
 
 `MobileNetV2` stands alone: importing it brings torch and nothing of the training stack, which is
-loaded when `load` is first called.
+loaded when `load` or `load_backbone` is first called.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from mbv2det.backbones.features import Backbone
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2 as MobileNetV2
 
 if TYPE_CHECKING:
@@ -18,3 +20,14 @@ def load(path: str | Path, device: str = "cpu") -> "Predictor":
     from mbv2det.deploy import predictor
 
     return predictor.load(path, device)
+
+
+def load_backbone(
+    path: str | Path,
+    out_features: Sequence[str] | None = None,
+    output_stride: Literal[8, 16, 32] = 32,
+) -> Backbone:
+    """A backbone with its weights; see `mbv2det.deploy.predictor.load_backbone`."""
+    from mbv2det.deploy import predictor
+
+    return predictor.load_backbone(path, out_features, output_stride)

@@ -1,16 +1,16 @@
 """From the configuration to objects: the only file that sees both."""
 
-from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from mbv2det.backbones.features import Backbone, Taps
+from mbv2det.backbones.mobilenet_v1 import MobileNetV1
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
+from mbv2det.backbones.resnet import ResNet50, ResNet101
 from mbv2det.config import (
-    BackboneConfig,
-    Config,
     DataConfig,
     DetectionHeadConfig,
     EvalConfig,
@@ -22,30 +22,34 @@ from mbv2det.data import splits
 from mbv2det.data.annotations import Annotations
 from mbv2det.detection.anchors import AnchorSpec
 from mbv2det.detection.class_slots import ClassSlots
-from mbv2det.detection.loss import SSDLoss, focal_loss, softmax_loss
+from mbv2det.detection.loss import SSDLoss, focal_loss, sigmoid_loss, softmax_loss
 from mbv2det.detection.postprocess import SSDPostprocess
-from mbv2det.heads import deeplab_v3, lraspp, ssdlite
+from mbv2det.heads import deeplab_v3, lraspp
+from mbv2det.heads.classifier import ImageClassifier
 from mbv2det.heads.deeplab_v3 import DeepLabV3
 from mbv2det.heads.lraspp import LRASPP
 from mbv2det.heads.ssdlite import SSDLite
 from mbv2det.labels import LabelMap
 from mbv2det.model import DensePredictor, Normalize
-from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
+from mbv2det.preprocess import PreprocessSpec
 from mbv2det.segmentation.loss import SegmentationLoss
 from mbv2det.segmentation.multi_view import MultiView
 from mbv2det.segmentation.postprocess import SegmentationPostprocess
-from mbv2det.tasks import DetectionTask, SegmentationTask, Task
-from mbv2det.weights.torchvision import load_torchvision_backbone
+from mbv2det.tasks import (
+    ClassificationTask,
+    DetectionTask,
+    PredictingTask,
+    SegmentationTask,
+    Task,
+)
 
 # Score that a sigmoid's logits start at (focal loss paper, section 5.1).
 _FOCAL_PRIOR = 0.01
 
 
-def build_preprocess(config: Config) -> PreprocessSpec:
-    """The preprocessing that the starting weights imply, at the configured size."""
-    if config.backbone.weights is None:
-        return PreprocessSpec(config.data.size, config.data.resize)
-    return PreprocessSpec(config.data.size, config.data.resize, IMAGENET_MEAN, IMAGENET_STD)
+def build_preprocess(data: DataConfig) -> PreprocessSpec:
+    """The preprocessing at the configured size, for weights that start from scratch."""
+    return PreprocessSpec(data.size, data.resize)
 
 
 def build_model(
@@ -64,58 +68,74 @@ def build_model(
     return model.to(memory_format=torch.channels_last)
 
 
-def build_backbone(config: ModelConfig) -> MobileNetV2:
-    """The backbone with the features that the heads read."""
+def build_backbone(
+    config: ModelConfig,
+    num_classes: int | None = None,
+    out_features: Sequence[str] | None = None,
+) -> Backbone:
+    """The backbone with the features that the heads read.
+
+    Args:
+        config: Architecture.
+        num_classes: Of a classifier of the backbone's own; None for none.
+        out_features: Instead of those that the heads read.
+    """
     backbone = config.backbone
-    return MobileNetV2(
-        backbone.width_mult,
-        backbone.output_stride,
-        out_features=_sources(config.heads),
-        padding=backbone.padding,
+    kind = _BACKBONES[backbone.name]
+    return kind(
+        output_stride=backbone.output_stride,
+        num_classes=num_classes,
+        out_features=out_features or _sources(config.heads, kind.taps),
         norm_eps=backbone.norm_eps,
         norm_momentum=backbone.norm_momentum,
-        scale_last_layer=backbone.scale_last_layer,
+        **backbone.own,
     )
 
 
-def _sources(heads: HeadsConfig) -> tuple[str, ...]:
+_BACKBONES: dict[str, Any] = {
+    "mobilenet_v2": MobileNetV2,
+    "mobilenet_v1": MobileNetV1,
+    "resnet50": ResNet50,
+    "resnet101": ResNet101,
+}
+
+
+def _sources(heads: HeadsConfig, taps: Taps) -> tuple[str, ...]:
     """Features that the heads read, each once."""
-    names = list(ssdlite.SOURCES) if heads.detection else []
+    names = list(taps.detection) if heads.detection else []
     if heads.segmentation and heads.segmentation.name == "lraspp":
-        names += lraspp.SOURCES
+        names += lraspp.sources(taps)
     elif heads.segmentation:
         auxiliary = heads.segmentation.auxiliary_weight > 0
-        names += deeplab_v3.sources(heads.segmentation.decoder, auxiliary)
+        names += deeplab_v3.sources(taps, heads.segmentation.decoder, auxiliary)
+    if heads.classification or not names:
+        names.append(taps.classification)
     return tuple(dict.fromkeys(names))
 
 
-def load_backbone_weights(model: DensePredictor, config: BackboneConfig) -> None:
-    """Fills the backbone from `backbone.weights`, where there is one."""
-    if config.weights is not None:
-        load_torchvision_backbone(model.backbone, Path(config.weights))
-
-
-def _detection_head(config: ModelConfig, backbone: MobileNetV2, labels: LabelMap) -> nn.Module:
+def _detection_head(config: ModelConfig, backbone: Backbone, labels: LabelMap) -> nn.Module:
     head = config.heads.detection
     assert head is not None
     return SSDLite(
         backbone.feature_specs,
         _class_slots(head, labels),
+        taps=backbone.taps,
         anchors=AnchorSpec(head.min_scale, head.max_scale),
         lite=head.name == "ssdlite",
         width_mult=config.backbone.width_mult,
-        padding=config.backbone.padding,
+        padding=backbone.padding,
         norm_eps=head.norm_eps,
         norm_momentum=head.norm_momentum,
-        prior=_FOCAL_PRIOR if head.class_loss == "focal" else None,
+        prior=None if head.class_loss == "softmax" else _FOCAL_PRIOR,
     )
 
 
-def _segmentation_head(config: ModelConfig, backbone: MobileNetV2, labels: LabelMap) -> nn.Module:
+def _segmentation_head(config: ModelConfig, backbone: Backbone, labels: LabelMap) -> nn.Module:
     head = config.heads.segmentation
     assert head is not None
     shared: dict[str, Any] = {
-        "padding": config.backbone.padding,
+        "taps": backbone.taps,
+        "padding": backbone.padding,
         "norm_eps": head.norm_eps,
         "norm_momentum": head.norm_momentum,
     }
@@ -134,20 +154,44 @@ def _segmentation_head(config: ModelConfig, backbone: MobileNetV2, labels: Label
     )
 
 
-_HEADS = {DetectionTask.name: _detection_head, SegmentationTask.name: _segmentation_head}
+def _classification_head(config: ModelConfig, backbone: Backbone, labels: LabelMap) -> nn.Module:
+    head = config.heads.classification
+    assert head is not None
+    return ImageClassifier(
+        backbone.feature_specs, len(labels), taps=backbone.taps, dropout=head.dropout
+    )
+
+
+_HEADS = {
+    DetectionTask.name: _detection_head,
+    SegmentationTask.name: _segmentation_head,
+    ClassificationTask.name: _classification_head,
+}
 
 
 def _class_slots(head: DetectionHeadConfig, labels: LabelMap) -> ClassSlots:
-    if head.class_loss == "focal":
-        return ClassSlots(len(labels), "sigmoid", background=False)
-    return ClassSlots(len(labels), "softmax", background=True)
+    activation: Literal["softmax", "sigmoid"]
+    activation = "softmax" if head.class_loss == "softmax" else "sigmoid"
+    return ClassSlots(len(labels), activation, background=head.has_background)
 
 
 def build_tasks(
     config: ModelConfig, thresholds: EvalConfig, labels: Mapping[str, LabelMap]
 ) -> list[Task]:
+    """One task for each head that data sets train and measure."""
+    wanted = [name for name in config.heads.tasks if name in _TASKS]
+    return [_TASKS[name](config.heads, thresholds, labels[name]) for name in wanted]
+
+
+def build_predicting_tasks(
+    config: ModelConfig, thresholds: EvalConfig, labels: Mapping[str, LabelMap]
+) -> list[PredictingTask]:
     """One task for each head."""
-    return [_TASKS[name](config.heads, thresholds, labels[name]) for name in config.heads.tasks]
+    tasks: list[PredictingTask] = [*build_tasks(config, thresholds, labels)]
+    return [*tasks, ClassificationTask()] if config.heads.classification else tasks
+
+
+_CLASS_LOSSES = {"softmax": softmax_loss, "sigmoid": sigmoid_loss, "focal": focal_loss}
 
 
 def _detection_task(heads: HeadsConfig, thresholds: EvalConfig, labels: LabelMap) -> Task:
@@ -159,8 +203,7 @@ def _detection_task(heads: HeadsConfig, thresholds: EvalConfig, labels: LabelMap
         nms_iou=thresholds.nms_iou,
         max_detections=thresholds.max_detections,
     )
-    class_loss = focal_loss if head.class_loss == "focal" else softmax_loss
-    loss = SSDLoss(class_loss, box_weight=head.box_weight)
+    loss = SSDLoss(_CLASS_LOSSES[head.class_loss], box_weight=head.box_weight)
     return DetectionTask(loss, postprocess, head.loss_weight)
 
 

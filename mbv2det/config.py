@@ -5,9 +5,10 @@ an error. Lightning's own `Trainer` arguments stand beside them under `trainer`.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 from mbv2det.backbones.layers import Padding
+from mbv2det.backbones.mobilenet_v2 import Bottleneck, Shortcut
 from mbv2det.errors import ConfigError
 from mbv2det.structures import IGNORE_INDEX
 
@@ -17,31 +18,56 @@ def _expect(key: str, value: object, fine: bool, expected: str) -> None:
         raise ConfigError(f"{key}: expected {expected}, got {value}")
 
 
+_BACKBONE_SETTINGS = {
+    "mobilenet_v2": ("width_mult", "padding", "scale_last_layer", "bottleneck", "shortcut"),
+    "mobilenet_v1": ("width_mult", "padding"),
+    "resnet50": (),
+    "resnet101": (),
+}
+
+
 @dataclass(frozen=True)
 class BackboneConfig:
     """The feature extractor.
 
     Attributes:
-        name: Which one.
-        width_mult: Multiplies its channels.
+        name: mobilenet_v2, or what its paper compares it with: mobilenet_v1, resnet50, resnet101.
+        width_mult: Multiplies its channels (not of a ResNet).
         output_stride: Input pixels per cell of its last feature: 16 or 8 for segmentation. SSDLite
             reads the same cells at any.
         padding: symmetric, or same as TensorFlow pads.
         norm_eps: Added to batch norm's variance; 1e-5 in torchvision's weights.
         norm_momentum: Weight of the newest batch in batch norm's running statistics.
-        scale_last_layer: Let width_mult < 1 shrink the last 1280 channels too.
-        weights: File of backbone weights to start from: a torchvision MobileNetV2 state dict,
-            which brings ImageNet's mean and standard deviation along.
+        scale_last_layer: Of mobilenet_v2: let width_mult < 1 shrink the last 1280 channels too.
+        bottleneck: Of mobilenet_v2: linear, or relu6 to see what the linear bottleneck is for.
+        shortcut: Of mobilenet_v2: between bottlenecks, or between expansions, or none, to see what
+            it is for.
+        weights: File of backbone weights to start from: a weights file of this toolkit, which
+            brings its padding, norm_eps, mean and standard deviation along, or torchvision's state
+            dict, which brings ImageNet's mean and standard deviation.
     """
 
-    name: Literal["mobilenet_v2"] = "mobilenet_v2"
+    name: Literal["mobilenet_v2", "mobilenet_v1", "resnet50", "resnet101"] = "mobilenet_v2"
     width_mult: float = 1.0
     output_stride: Literal[8, 16, 32] = 32
     padding: Padding = "symmetric"
     norm_eps: float = 1e-5
     norm_momentum: float = 0.03
     scale_last_layer: bool = False
+    bottleneck: Bottleneck = "linear"
+    shortcut: Shortcut = "bottleneck"
     weights: str | None = None
+
+    def __post_init__(self) -> None:
+        _expect("backbone.width_mult", self.width_mult, self.width_mult > 0, "above 0")
+        for name in {n for names in _BACKBONE_SETTINGS.values() for n in names} - set(self.own):
+            value, default = getattr(self, name), getattr(type(self), name)
+            _expect(f"backbone.{name}", value, value == default, f"{default} of {self.name}")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """Settings that this backbone has and not all have, by name."""
+        return {name: getattr(self, name) for name in _BACKBONE_SETTINGS[self.name]}
 
 
 @dataclass(frozen=True)
@@ -51,7 +77,8 @@ class DetectionHeadConfig:
     Attributes:
         name: ssdlite, or ssd with plain 3x3 convolutions.
         loss_weight: Of the task's loss beside those of other tasks.
-        class_loss: softmax with 3:1 hard negatives, or focal (sigmoid).
+        class_loss: softmax with 3:1 hard negatives; sigmoid with the same, each class and
+            background for itself, as TensorFlow's weights were trained; or focal (sigmoid).
         box_weight: Multiplies the box loss.
         min_scale: Of the lowest level's anchors, as a fraction of the shorter side.
         max_scale: Of the highest level's.
@@ -61,12 +88,17 @@ class DetectionHeadConfig:
 
     name: Literal["ssdlite", "ssd"] = "ssdlite"
     loss_weight: float = 1.0
-    class_loss: Literal["softmax", "focal"] = "softmax"
+    class_loss: Literal["softmax", "sigmoid", "focal"] = "softmax"
     box_weight: float = 1.0
     min_scale: float = 0.2
     max_scale: float = 0.95
     norm_eps: float = 1e-3
     norm_momentum: float = 0.03
+
+    @property
+    def has_background(self) -> bool:
+        """Whether the class logits have a slot for background."""
+        return self.class_loss != "focal"
 
 
 @dataclass(frozen=True)
@@ -109,27 +141,34 @@ class SegmentationHeadConfig:
 
 
 @dataclass(frozen=True)
+class ClassificationHeadConfig:
+    """A class for the whole image: of imported weights, which predict; no data set trains it.
+
+    Attributes:
+        dropout: In front of the logits.
+    """
+
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True)
 class HeadsConfig:
-    """The heads on the backbone, by task; at least one.
+    """The heads on the backbone, by task; none in the weights of a backbone alone.
 
     Attributes:
         detection: Boxes, or null for none.
         segmentation: A label for every pixel, or null for none.
+        classification: A class for the whole image, or null for none.
     """
 
     detection: DetectionHeadConfig | None = None
     segmentation: SegmentationHeadConfig | None = None
+    classification: ClassificationHeadConfig | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that have a head.
-
-        Raises:
-            ConfigError: If there is none.
-        """
-        names = tuple(f.name for f in fields(self) if getattr(self, f.name) is not None)
-        _expect("heads", "none", len(names) > 0, "detection, segmentation or both")
-        return names
+        """Names of the tasks that have a head."""
+        return tuple(f.name for f in fields(self) if getattr(self, f.name) is not None)
 
 
 @dataclass(frozen=True)
@@ -259,6 +298,8 @@ class OptimConfig:
         rms_decay: Of rmsprop's average of squares.
         rms_eps: Inside rmsprop's root.
         backbone_lr_mult: Multiplies the backbone's learning rate: below 1 the heads learn faster.
+        kept_lr_mult: Multiplies the learning rate of what `weights` brings, which rates for
+            training from scratch would destroy; what starts anew learns at the full rate.
         freeze_norm: Batch norm that keeps its statistics and weights as they were loaded: none,
             backbone, or all. For batches of several processes, trainer.sync_batchnorm.
         ema_decay: Of the averaged weights that are evaluated and saved; 0 for none. Ramped up as
@@ -274,13 +315,14 @@ class OptimConfig:
     rms_decay: float = 0.9
     rms_eps: float = 1.0
     backbone_lr_mult: float = 1.0
+    kept_lr_mult: float = 0.1
     freeze_norm: Literal["none", "backbone", "all"] = "none"
     ema_decay: float = 0.9998
 
     def __post_init__(self) -> None:
         _expect("optim.lr", self.lr, self.lr > 0, "above 0")
         _expect("optim.ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 to below 1")
-        for key in ("warmup_steps", "momentum", "weight_decay", "backbone_lr_mult"):
+        for key in ("warmup_steps", "momentum", "weight_decay", "backbone_lr_mult", "kept_lr_mult"):
             _expect(f"optim.{key}", getattr(self, key), getattr(self, key) >= 0, "at least 0")
 
 
@@ -325,6 +367,9 @@ class Config(ModelConfig):
 
     Attributes:
         seed: Of initialisation, order and augmentation.
+        weights: File of a whole model to start from, or in eval the one to measure. Its network,
+            mean and standard deviation win over what is configured here; a training keeps the
+            classes that both have by name and starts the others anew.
         backbone: The feature extractor.
         heads: The heads on it, by task.
         data: The data set.
@@ -334,12 +379,18 @@ class Config(ModelConfig):
     """
 
     seed: int = 0
+    weights: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
-        norm, weights = self.optim.freeze_norm, self.backbone.weights
+        norm, weights = self.optim.freeze_norm, self.weights or self.backbone.weights
         fine = norm == "none" or weights is not None
-        _expect("optim.freeze_norm", norm, fine, "none without backbone.weights to keep")
+        _expect("optim.freeze_norm", norm, fine, "none without weights or backbone.weights to keep")
+        _expect("heads", "none", len(self.heads.tasks) > 0, "detection, segmentation or both")
+        fine = self.heads.classification is None
+        _expect(
+            "heads.classification", "it", fine, "detection or segmentation, which data sets train"
+        )

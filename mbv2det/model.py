@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from mbv2det.backbones.mobilenet_v2 import MobileNetV2
+from mbv2det.backbones.features import Backbone
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.segmentation.outputs import SegmentationOutputs
 
@@ -49,7 +49,7 @@ class DensePredictor(nn.Module):
     """
 
     def __init__(
-        self, normalize: Normalize, backbone: MobileNetV2, heads: Mapping[str, nn.Module]
+        self, normalize: Normalize, backbone: Backbone, heads: Mapping[str, nn.Module]
     ) -> None:
         super().__init__()
         self.normalize = normalize

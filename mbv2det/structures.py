@@ -217,6 +217,19 @@ class Detections:
 
 
 @dataclass(frozen=True)
+class Classification:
+    """What one image shows as a whole, likeliest first.
+
+    Attributes:
+        scores: Probabilities.
+        labels: 0..K-1 of the classifier's own classes.
+    """
+
+    scores: Float[Tensor, " k"]
+    labels: Int64[Tensor, " k"]
+
+
+@dataclass(frozen=True)
 class SegmentationMap:
     """The label found for every pixel of one image.
 

@@ -1,6 +1,7 @@
 """A task bundles what belongs together around one head: loss, postprocess and metric.
 
-Training and evaluation loop over tasks and know none of them by name.
+Training and evaluation loop over tasks and know none of them by name. Classification comes with
+imported weights and only predicts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torchmetrics import Metric
 
 from mbv2det.data.annotations import Annotations, spread
@@ -24,20 +27,36 @@ from mbv2det.preprocess import Preprocessor
 from mbv2det.segmentation.loss import SegmentationLoss
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.postprocess import SegmentationPostprocess
-from mbv2det.structures import IGNORE_INDEX, Batch, Detections, LossTerms, SegmentationMap
+from mbv2det.structures import (
+    IGNORE_INDEX,
+    Batch,
+    Classification,
+    Detections,
+    LossTerms,
+    SegmentationMap,
+)
 
 _PREVIEWED_IMAGES = 2000
 _PREVIEWED_MASKS = 100
 
 
 @runtime_checkable
-class Task(Protocol):
-    """What the trainer and the evaluator ask of every task."""
+class PredictingTask(Protocol):
+    """What the predictor asks of every task."""
 
     @property
     def name(self) -> str:
         """Key of its head and of its block in metrics.json."""
         ...
+
+    def predict(self, outputs: Any, frames: Sequence[Frame]) -> list[Any]:
+        """What the outputs say about each image, in the frame of its original file."""
+        ...
+
+
+@runtime_checkable
+class Task(PredictingTask, Protocol):
+    """What the trainer and the evaluator ask of a task besides."""
 
     @property
     def monitor(self) -> str:
@@ -60,10 +79,6 @@ class Task(Protocol):
 
     def loss(self, outputs: Any, batch: Batch) -> LossTerms:
         """The loss of a batch from the raw outputs of the task's head."""
-        ...
-
-    def predict(self, outputs: Any, frames: Sequence[Frame]) -> list[Any]:
-        """What the outputs say about each image, in the frame of its original file."""
         ...
 
     def metric(self, annotations: Annotations) -> Metric:
@@ -193,6 +208,26 @@ class SegmentationTask:
     def update(self, metric: Metric, predictions: Sequence[SegmentationMap], batch: Batch) -> None:
         """Counts the pixels of the batch's images."""
         metric.update(predictions, [key.index for key in batch.keys])
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """The likeliest classes of the whole image.
+
+    Attributes:
+        most: Classes named of an image.
+    """
+
+    name: ClassVar[str] = "classification"
+
+    most: int = 5
+
+    def predict(
+        self, outputs: Float[Tensor, "B K"], frames: Sequence[Frame]
+    ) -> list[Classification]:
+        """The classes of each image, by softmax."""
+        best = outputs.float().softmax(dim=1).topk(min(self.most, outputs.shape[1]), dim=1)
+        return [Classification(*row) for row in zip(best.values, best.indices, strict=True)]
 
 
 def monitored(tasks: Sequence[Task], results: Mapping[str, Mapping[str, Any]]) -> float:

@@ -6,10 +6,11 @@ from torch import nn
 from mbv2det.backbones import FeatureSpec, MobileNetV2
 from mbv2det.backbones.layers import cell_centres, conv2d, grid_centres, phase, subsample
 from mbv2det.detection.class_slots import ClassSlots
-from mbv2det.heads.ssdlite import SOURCES, SSDLite
+from mbv2det.heads.ssdlite import SSDLite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+SOURCES = MobileNetV2.taps.detection
 PADDINGS = ["symmetric", "same"]
 SIZES = [(96, 128), (97, 129), (90, 131), (225, 225)]
 

@@ -21,7 +21,7 @@ LABELS = {
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_a_configuration_builds_and_predicts(path):
     config = ConfigParser("").parse([str(path)]).config
-    spec = build_preprocess(config)
+    spec = build_preprocess(config.data)
     model = build_model(config, spec, LABELS).eval()
     images = torch.zeros(1, 3, *spec.size, dtype=torch.uint8)
     with torch.no_grad():
@@ -32,24 +32,24 @@ def test_a_configuration_builds_and_predicts(path):
 
 def test_the_published_detector_has_the_published_size():
     config = ConfigParser("").parse([str(ROOT / "configs/ssdlite_coco.yaml")]).config
-    model = build_model(config, build_preprocess(config), LABELS)
+    model = build_model(config, build_preprocess(config.data), LABELS)
     assert sum(p.numel() for p in model.parameters()) == 4_337_013
     assert config.data.size == (320, 320)
 
 
 def test_the_published_segmenter_has_the_published_size():
     config = ConfigParser("").parse([str(ROOT / "configs/deeplabv3_voc.yaml")]).config
-    model = build_model(config, build_preprocess(config), LABELS)
+    model = build_model(config, build_preprocess(config.data), LABELS)
     assert sum(p.numel() for p in model.parameters()) == 2_113_557
     assert config.data.size == (513, 513)
 
 
 def test_the_joint_model_shares_one_backbone():
     config = ConfigParser("").parse([str(ROOT / "configs/joint_voc.yaml")]).config
-    model = build_model(config, build_preprocess(config), LABELS)
+    model = build_model(config, build_preprocess(config.data), LABELS)
     detector = replace(config, heads=HeadsConfig(detection=config.heads.detection))
     segmenter = replace(config, heads=HeadsConfig(segmentation=config.heads.segmentation))
-    alone = [build_model(c, build_preprocess(c), LABELS) for c in (detector, segmenter)]
+    alone = [build_model(c, build_preprocess(c.data), LABELS) for c in (detector, segmenter)]
     backbones = [sum(p.numel() for p in m.backbone.parameters()) for m in (model, *alone)]
     assert backbones[0] == max(backbones)
     names = [set(m.state_dict()) for m in alone]

@@ -37,7 +37,9 @@ class Segmenter(nn.Module):
         self, num_labels=5, *, width_mult=0.35, output_stride=16, padding="same", **settings
     ):
         super().__init__()
-        names = sources(settings.get("decoder", False), settings.get("auxiliary", False))
+        names = sources(
+            MobileNetV2.taps, settings.get("decoder", False), settings.get("auxiliary", False)
+        )
         self.backbone = MobileNetV2(
             width_mult, output_stride, out_features=names, padding=padding, norm_eps=1e-3
         )
@@ -165,7 +167,7 @@ def test_outputs_say_where_their_cells_lie(decoder, stride, padding):
     ],
 )
 def test_sources_are_what_the_head_reads(decoder, auxiliary, expected):
-    assert sources(decoder, auxiliary) == expected
+    assert sources(MobileNetV2.taps, decoder, auxiliary) == expected
     head = small_head(decoder=decoder, auxiliary=auxiliary)
     features = small_features(64, 96)
     found = head({name: features[name] for name in expected}, (64, 96))

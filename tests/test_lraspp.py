@@ -7,12 +7,13 @@ from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from mbv2det.backbones import FeatureSpec, MobileNetV2
 from mbv2det.backbones.layers import cell_centres
-from mbv2det.heads.lraspp import LRASPP, SOURCES
+from mbv2det.heads.lraspp import LRASPP, sources
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+SOURCES = sources(MobileNetV2.taps)
 SPECS = {"layer_18": FeatureSpec(24, 16), "layer_7": FeatureSpec(12, 8)}
 
 

@@ -14,7 +14,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from mbv2det.backbones import FeatureSpec, MobileNetV2
 from mbv2det.backbones.layers import Conv2dSame, conv2d, make_divisible
 from mbv2det.errors import ConfigError
-from mbv2det.weights.torchvision import load_torchvision_backbone
+from mbv2det.weights.sources import fill_backbone, read_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -74,6 +74,10 @@ def saved(content, folder):
     path = folder / "weights.pth"
     torch.save(content, path)
     return path
+
+
+def load(backbone, path):
+    fill_backbone(backbone, read_backbone(path))
 
 
 def images(height, width, count=1, seed=0):
@@ -238,7 +242,11 @@ def test_output_stride_8_dilates_behind_layers_8_and_15():
 
 def test_only_repeats_of_a_block_have_a_residual():
     net = on_meta(output_stride=8)
-    found = {int(n[6:]) for n, layer in net.layers.items() if getattr(layer, "has_residual", False)}
+    found = {
+        int(n[6:])
+        for n, layer in net.layers.items()
+        if getattr(layer, "shortcut", "none") != "none"
+    }
     # First of each row of the table: 2, 3, 5, 8, 12, 15, 18. Without stride they widen still.
     assert found == {4, 6, 7, 9, 10, 11, 13, 14, 16, 17}
 
@@ -308,7 +316,7 @@ def test_norm_settings_reach_every_norm():
 def test_every_layer_equals_torchvision(width_mult, tmp_path):
     theirs = torchvision_net(width_mult)
     ours = MobileNetV2(width_mult, out_features=LAYERS).eval()
-    load_torchvision_backbone(ours, saved(theirs.state_dict(), tmp_path))
+    load(ours, saved(theirs.state_dict(), tmp_path))
     x = expected = images(75, 96, count=2)
     with torch.no_grad():
         found = ours(x)
@@ -325,7 +333,7 @@ def test_logits_equal_torchvision(width_mult, tmp_path):
     theirs = torchvision_net(width_mult)
     nn.init.normal_(theirs.classifier[1].weight)
     ours = MobileNetV2(width_mult, num_classes=7).eval()
-    load_torchvision_backbone(ours, saved(theirs.state_dict(), tmp_path))
+    load(ours, saved(theirs.state_dict(), tmp_path))
     with torch.no_grad():
         expected = theirs(images(64, 64, count=2))
         found = ours.classify(images(64, 64, count=2))
@@ -336,7 +344,7 @@ def test_logits_equal_torchvision(width_mult, tmp_path):
 def test_a_backbone_that_ends_early_loads_what_it_has(tmp_path):
     theirs = torchvision_net(0.35)
     ours = MobileNetV2(0.35, out_features=["layer_15/expansion"]).eval()
-    load_torchvision_backbone(ours, saved(theirs.state_dict(), tmp_path))
+    load(ours, saved(theirs.state_dict(), tmp_path))
     with torch.no_grad():
         x = theirs.features[:14](images(64, 64))
         expected = theirs.features[14].conv[0](x)
@@ -348,50 +356,52 @@ def test_every_tensor_is_loaded(tmp_path):
     theirs = torchvision_net(0.35).features.state_dict()
     filled = {f"features.{k}": torch.full_like(v, 3) for k, v in theirs.items()}
     ours = MobileNetV2(0.35)
-    load_torchvision_backbone(ours, saved(filled, tmp_path))
+    load(ours, saved(filled, tmp_path))
     assert all((tensor == 3).all() for tensor in ours.state_dict().values())
 
 
 def test_loading_another_width_is_refused(tmp_path):
     path = saved(torchvision_net(0.5).state_dict(), tmp_path)
-    with pytest.raises(ConfigError, match=r"features\.0\.0\.weight has shape.*width_mult"):
-        load_torchvision_backbone(MobileNetV2(0.75), path)
+    with pytest.raises(
+        ConfigError, match=r"got \d+ of another shape; first: features\.0\.0\.weight \(expected"
+    ):
+        load(MobileNetV2(0.75), path)
 
 
 def test_loading_another_network_is_refused(tmp_path):
     path = saved({"conv1.weight": torch.zeros(1)}, tmp_path)
-    with pytest.raises(ConfigError, match=r"expected a torchvision MobileNetV2.*conv1\.weight"):
-        load_torchvision_backbone(MobileNetV2(0.35), path)
+    with pytest.raises(ConfigError, match=r"expected MobileNetV2, got no tensor.*conv1\.weight"):
+        load(MobileNetV2(0.35), path)
 
 
 def test_loading_an_empty_state_dict_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="first name: 'none'"):
-        load_torchvision_backbone(MobileNetV2(0.35), saved({}, tmp_path))
+        load(MobileNetV2(0.35), saved({}, tmp_path))
 
 
 def test_loading_a_bare_tensor_is_refused(tmp_path):
     path = saved(torch.zeros(3), tmp_path)
     with pytest.raises(ConfigError, match="expected a state dict, got another object"):
-        load_torchvision_backbone(MobileNetV2(0.35), path)
+        load(MobileNetV2(0.35), path)
 
 
 def test_loading_a_file_of_something_else_is_refused(tmp_path):
     path = tmp_path / "notes.pth"
     path.write_text("not weights at all")
     with pytest.raises(ConfigError, match=r"notes\.pth: not a file of tensors"):
-        load_torchvision_backbone(MobileNetV2(0.35), path)
+        load(MobileNetV2(0.35), path)
 
 
 def test_loading_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"backbone\.weights: .*none\.pth: expected a file"):
-        load_torchvision_backbone(MobileNetV2(0.35), tmp_path / "none.pth")
+    with pytest.raises(ConfigError, match=r"none\.pth: expected a file"):
+        load(MobileNetV2(0.35), tmp_path / "none.pth")
 
 
 def test_loading_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_path):
     witness = tmp_path / "witness"
     path = saved({"features.0.0.weight": RunsCode(witness)}, tmp_path)
     with pytest.raises(ConfigError, match="not a file of tensors"):
-        load_torchvision_backbone(MobileNetV2(0.35), path)
+        load(MobileNetV2(0.35), path)
     assert not witness.exists()
 
 
@@ -400,7 +410,7 @@ def test_loading_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_
 
 def test_residual_blocks_start_as_the_identity():
     block = MobileNetV2().layers["layer_4"]
-    assert block.has_residual
+    assert block.shortcut == "bottleneck"
     x = torch.rand(2, 24, 8, 8)
     assert torch.equal(block(x), x)
 

@@ -12,11 +12,12 @@ from mbv2det.backbones import FeatureSpec, MobileNetV2
 from mbv2det.backbones.layers import Conv2dSame
 from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.detection.outputs import SSDOutputs
-from mbv2det.heads.ssdlite import SOURCES, SSDLite
+from mbv2det.heads.ssdlite import SSDLite
 from mbv2det.model import DensePredictor, Normalize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+SOURCES = MobileNetV2.taps.detection
 SMALL_SPECS = {SOURCES[0]: FeatureSpec(24, 16), SOURCES[1]: FeatureSpec(40, 32)}
 GRIDS_320x512 = ((20, 32), (10, 16), (5, 8), (3, 4), (2, 2), (1, 1))
 SOFTMAX = ClassSlots(3, "softmax", background=True)

@@ -2,25 +2,26 @@
 
 - Layers carry TensorFlow's names, `layer_1` (the stem) to `layer_19` (the last 1x1 convolution);
   torchvision's `features[k]` is `layer_{k + 1}`.
-- Every layer's output is a feature tap; so is the inside of a block, after its expansion
+- Every layer's output is a feature; so is the inside of a block, after its expansion
   (`layer_15/expansion`: what SSDLite reads at stride 16).
-- An output stride below 32 replaces the later strides by dilation, as DeepLab's code does.
-  `layer_15/expansion@16` is that feature at the positions, and with the values, which it has in a
-  network of output stride 16: wherever the actual stride is smaller, dilation has computed those
-  cells among others, and only those are picked (`subsample`). So one backbone serves a head that
-  wants a fine grid and one that wants strides.
-- This file needs torch and nothing else of the toolkit's libraries: take it along.
+- An output stride below 32 replaces the later strides by dilation, as DeepLab's code does; `@16`
+  behind a feature's name brings it back to the grid that it has without (see `Backbone`).
+- This folder's files but `resnet.py` need torch and nothing else of the toolkit's libraries: take
+  them along.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mbv2det.backbones.features import FeatureSpec
-from mbv2det.backbones.layers import ConvBNAct, Padding, make_divisible, subsample
+from mbv2det.backbones.features import Backbone, Dilation, FeatureSpec, Keep, Taps
+from mbv2det.backbones.layers import ConvBNAct, Padding, make_divisible
+
+Bottleneck = Literal["linear", "relu6"]
+Shortcut = Literal["bottleneck", "expansion", "none"]
 
 # Table 2 of the paper: expand_ratio t, channels c, repeats n, stride s of the first repeat.
 _INVERTED_RESIDUALS = (
@@ -36,8 +37,6 @@ _STEM_CHANNELS = 32
 _LAST_CHANNELS = 1280
 _LAST_LAYER = "layer_19"
 _EXPANSION = "/expansion"
-_AT_STRIDE = "@"
-_STRIDES = (2, 4, 8, 16, 32)
 
 
 class InvertedResidual(nn.Module):
@@ -53,6 +52,10 @@ class InvertedResidual(nn.Module):
         stride: Of the depthwise convolution.
         dilation: Of the depthwise convolution.
         conv: Makes the convolutions: `ConvBNAct` with the network's padding and norm settings.
+        bottleneck: `relu6` activates the output too, which the paper's section 6 finds harmful.
+        shortcut: What the shortcut, where there is one, connects: the thin ends (`bottleneck`, the
+            paper's), the thick layers before and behind the depthwise convolution (`expansion`), or
+            nothing; both others the paper's section 6 finds worse.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class InvertedResidual(nn.Module):
         stride: int,
         dilation: int,
         conv: Callable[..., ConvBNAct],
+        bottleneck: Bottleneck = "linear",
+        shortcut: Shortcut = "bottleneck",
     ) -> None:
         super().__init__()
         expanded = make_divisible(in_channels * expand_ratio) if expand_ratio > 1 else in_channels
@@ -72,8 +77,10 @@ class InvertedResidual(nn.Module):
         self.depthwise = conv(
             expanded, expanded, 3, stride=stride, dilation=dilation, groups=expanded
         )
-        self.project = conv(expanded, out_channels, activation=None)
-        self.has_residual = stride == 1 and in_channels == out_channels
+        activation = nn.ReLU6 if bottleneck == "relu6" else None
+        self.project = conv(expanded, out_channels, activation=activation)
+        fits = stride == 1 and in_channels == out_channels
+        self.shortcut: Shortcut = shortcut if fits else "none"
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D i j"]:
         """Block output."""
@@ -83,16 +90,21 @@ class InvertedResidual(nn.Module):
         self, expanded: Float[Tensor, "B E h w"], x: Float[Tensor, "B C h w"]
     ) -> Float[Tensor, "B D i j"]:
         """Second half of the block, from the expansion and the block's input."""
-        y = self.project(self.depthwise(expanded))
-        return x + y if self.has_residual else y
+        inside = self.depthwise(expanded)
+        if self.shortcut == "expansion":
+            inside = expanded + inside
+        y = self.project(inside)
+        return x + y if self.shortcut == "bottleneck" else y
+
+    def start_as_identity(self) -> None:
+        """Lets the branch beside the shortcut, where there is one, give zero."""
+        if self.shortcut != "none":
+            branch = self.project if self.shortcut == "bottleneck" else self.depthwise
+            nn.init.zeros_(branch.norm.weight)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Backbone):
     """The backbone, with an optional ImageNet-style classifier.
-
-    `forward` gives the features named in `out_features`; `classify` gives logits. Layers behind
-    the last one that is needed are not built, so a backbone that ends at `layer_18` has no
-    `layer_19`.
 
     Args:
         width_mult: Multiplies every channel count, rounded to multiples of 8.
@@ -106,17 +118,25 @@ class MobileNetV2(nn.Module):
         dropout: In front of the classifier.
         scale_last_layer: Lets width_mult < 1 shrink the 1280 channels of `layer_19`, as the
             detection models do and ImageNet's do not.
+        bottleneck: As in `InvertedResidual`; the network of the paper is `linear`.
+        shortcut: As in `InvertedResidual`; the network of the paper has `bottleneck`.
 
     Raises:
         ValueError: For an output stride or a feature that does not exist, or a feature at a stride
             that it cannot be brought to.
 
-    Attributes:
-        feature_specs: Of every feature, and of those in `out_features` with a stride, by name.
-        out_features: As given.
-
     Source: paper table 2 and section 4; TensorFlow slim `mobilenet_v2.py`, `mobilenet.py`.
     """
+
+    taps = Taps(
+        detection=("layer_15/expansion@16", "layer_19@32"),
+        segmentation="layer_18",
+        auxiliary="layer_14",
+        stride_8="layer_7",
+        stride_4="layer_4",
+        classification=_LAST_LAYER,
+    )
+    pointwise_layer = _LAST_LAYER
 
     def __init__(
         self,
@@ -124,122 +144,62 @@ class MobileNetV2(nn.Module):
         output_stride: int = 32,
         num_classes: int | None = None,
         *,
-        out_features: Sequence[str] = ("layer_19",),
+        out_features: Sequence[str] = (_LAST_LAYER,),
         padding: Padding = "symmetric",
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.1,
         dropout: float = 0.2,
         scale_last_layer: bool = False,
+        bottleneck: Bottleneck = "linear",
+        shortcut: Shortcut = "bottleneck",
     ) -> None:
-        super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride: expected 8, 16 or 32, got {output_stride}")
         layers: dict[str, nn.Module] = {}
         specs: dict[str, FeatureSpec] = {}
         channels = make_divisible(_STEM_CHANNELS * width_mult)
         conv = partial(ConvBNAct, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
-        layers["layer_1"] = conv(3, channels, 3, stride=2)
-        specs["layer_1"] = FeatureSpec(channels, 2)
-        total_stride, dilation = 2, 1
+        dilation = Dilation(output_stride)
+        stride, _ = dilation.step(2)
+        layers["layer_1"] = conv(3, channels, 3, stride=stride)
+        specs["layer_1"] = FeatureSpec(channels, dilation.stride)
         for expand_ratio, base_channels, repeats, first_stride in _INVERTED_RESIDUALS:
             for repeat in range(repeats):
                 name = f"layer_{len(layers) + 1}"
-                stride = first_stride if repeat == 0 else 1
-                # A layer that gives up its stride keeps the dilation so far; those after it,
-                # which now see a finer grid, are dilated more.
-                next_dilation = dilation
-                if total_stride * stride > output_stride:
-                    stride, next_dilation = 1, dilation * stride
-                out_channels = make_divisible(base_channels * width_mult)
+                expansion_stride = dilation.stride
+                stride, rate = dilation.step(first_stride if repeat == 0 else 1)
                 block = InvertedResidual(
                     channels,
-                    out_channels,
+                    make_divisible(base_channels * width_mult),
                     expand_ratio=expand_ratio,
                     stride=stride,
-                    dilation=dilation,
+                    dilation=rate,
                     conv=conv,
+                    bottleneck=bottleneck,
+                    shortcut=shortcut,
                 )
-                specs[name + _EXPANSION] = FeatureSpec(block.expanded_channels, total_stride)
-                total_stride, dilation, channels = (
-                    total_stride * stride,
-                    next_dilation,
-                    out_channels,
-                )
-                layers[name], specs[name] = block, FeatureSpec(channels, total_stride)
+                channels = make_divisible(base_channels * width_mult)
+                specs[name + _EXPANSION] = FeatureSpec(block.expanded_channels, expansion_stride)
+                layers[name], specs[name] = block, FeatureSpec(channels, dilation.stride)
         last = _LAST_CHANNELS * (width_mult if scale_last_layer else max(1.0, width_mult))
         layers[_LAST_LAYER] = conv(channels, make_divisible(last))
-        specs[_LAST_LAYER] = FeatureSpec(make_divisible(last), total_stride)
-
-        self.padding: Padding = padding
-        self.out_features = tuple(out_features)
-        self.feature_specs = specs | {name: _spec_of(name, specs) for name in out_features}
-        needed = {_feature_of(name).removesuffix(_EXPANSION) for name in out_features}
-        if num_classes is not None:
-            needed.add(_LAST_LAYER)
-        depth = max(list(layers).index(name) for name in needed) + 1
-        self.layers = nn.ModuleDict(dict(list(layers.items())[:depth]))
-        self.classifier = (
-            None
-            if num_classes is None
-            else nn.Sequential(
-                nn.Dropout(dropout), nn.Linear(specs[_LAST_LAYER].channels, num_classes)
-            )
+        specs[_LAST_LAYER] = FeatureSpec(make_divisible(last), dilation.stride)
+        super().__init__(
+            layers,
+            specs,
+            out_features=out_features,
+            num_classes=num_classes,
+            dropout=dropout,
+            padding=padding,
         )
         self._initialise()
 
-    @property
-    def out_channels(self) -> int:
-        """Channels of the last feature that `forward` returns, as torchvision's detectors ask."""
-        return self.feature_specs[self.out_features[-1]].channels
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
-        """Features of normalised images.
-
-        Returns:
-            (B, C, h, w) by name, in the order of `out_features`.
-        """
-        found = self._run(images, self.out_features)
-        return {name: found[name] for name in self.out_features}
-
-    def classify(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
-        """Logits of normalised images.
-
-        Raises:
-            ValueError: If the network was built without a classifier.
-        """
-        if self.classifier is None:
-            raise ValueError("num_classes: this MobileNetV2 was built without a classifier")
-        return self.classifier(self._run(images, (_LAST_LAYER,))[_LAST_LAYER].mean(dim=(2, 3)))
-
-    def _run(self, x: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        features = {_feature_of(name) for name in wanted}
-
-        def keep(feature: str, value: Tensor, halved: int = 0) -> None:
-            for name in wanted:
-                if _feature_of(name) == feature:
-                    found[name] = subsample(value, self._halvings(name) - halved, self.padding)
-
-        for name, layer in self.layers.items():
-            halved = 0
-            if name == _LAST_LAYER and name in features:
-                # Pointwise: subsampling may come first, which spares the cells nobody wants. That
-                # is most of its work, and its batch norm then sees those that are wanted.
-                halved = min(self._halvings(w) for w in wanted if _feature_of(w) == name)
-                x = subsample(x, halved, self.padding)
-            if isinstance(layer, InvertedResidual) and name + _EXPANSION in features:
-                expanded = layer.expand(x)
-                keep(name + _EXPANSION, expanded)
-                x = layer.contract(expanded, x)
-            else:
-                x = layer(x)
-            keep(name, x, halved)
-        return found
-
-    def _halvings(self, name: str) -> int:
-        """How many times the grid of a feature is halved on the way to the stride in its name."""
-        actual = self.feature_specs[_feature_of(name)].stride
-        return (self.feature_specs[name].stride // actual).bit_length() - 1
+    def run_layer(self, name: str, x: Tensor, keep: Keep) -> Tensor:
+        """The output of one layer; a block's expansion is kept as a feature."""
+        layer = self.layers[name]
+        if not isinstance(layer, InvertedResidual):
+            return layer(x)
+        expanded = layer.expand(x)
+        keep(name + _EXPANSION, expanded)
+        return layer.contract(expanded, x)
 
     def _initialise(self) -> None:
         """How training from scratch begins.
@@ -248,41 +208,12 @@ class MobileNetV2(nn.Module):
         |---|---|
         | convolutions | Kaiming normal, fan out (torchvision; slim: truncated normal 0.09) |
         | batch norm | weight 1, bias 0 |
-        | batch norm that ends a residual block | weight 0: the block starts as identity (Goyal et
-        al. 2017, arXiv:1706.02677, section 5.1), which speeds up the first epochs |
+        | batch norm that ends the branch beside a shortcut | weight 0: the block starts as identity
+        (Goyal et al. 2017, arXiv:1706.02677, section 5.1), which speeds up the first epochs |
         | classifier | normal 0.01, bias 0 |
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, InvertedResidual) and module.has_residual:
-                nn.init.zeros_(module.project.norm.weight)
-
-
-def _feature_of(name: str) -> str:
-    """The feature's name without the stride."""
-    return name.partition(_AT_STRIDE)[0]
-
-
-def _spec_of(name: str, specs: Mapping[str, FeatureSpec]) -> FeatureSpec:
-    """What a feature is, whose name may carry a stride.
-
-    Raises:
-        ValueError: If there is no such feature or it cannot be brought to that stride.
-    """
-    feature, at, stride = name.partition(_AT_STRIDE)
-    if feature not in specs:
-        raise ValueError(f"out_features: expected names among {list(specs)}, got {name!r}")
-    spec = specs[feature]
-    possible = [s for s in _STRIDES if s >= spec.stride]
-    if not at:
-        return spec
-    if stride not in map(str, possible):
-        raise ValueError(
-            f"out_features: {feature} has stride {spec.stride} here and can be brought to "
-            f"{possible}, got {name!r}"
-        )
-    return replace(spec, stride=int(stride))
+            elif isinstance(module, InvertedResidual):
+                module.start_as_identity()

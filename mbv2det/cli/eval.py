@@ -33,9 +33,9 @@ from mbv2det.weights.files import WeightsInfo, load_weights
 _DESCRIPTION = """
 Measures weights on the validation split of a configuration.
 
-The weights bring their own architecture, preprocessing, classes and thresholds; CONFIG names the
-data and the tasks. eval.*, data.image_size, data.resize and backbone.output_stride on the command
-line override what the weights say.
+--weights FILE names the .safetensors or .ckpt file. It brings its own architecture, preprocessing,
+classes and thresholds; CONFIG names the data and the tasks. eval.*, data.image_size, data.resize
+and backbone.output_stride on the command line override what the weights say.
 """
 
 
@@ -43,9 +43,11 @@ line override what the weights say.
 def main() -> None:
     """Entry point."""
     parser = ConfigParser(_DESCRIPTION)
-    parser.add_option("--weights", required=True, help=".safetensors or .ckpt file to measure")
     parser.add_option("--out", help="write the metrics to this JSON file")
-    evaluate(parser.parse(sys.argv[1:]))
+    settings = parser.parse(sys.argv[1:])
+    if "weights" not in settings.given:
+        raise ConfigError("--weights: expected the .safetensors or .ckpt file to measure, got none")
+    evaluate(settings)
 
 
 def evaluate(settings: Settings) -> dict[str, Any]:
@@ -54,9 +56,10 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     Returns:
         The content of metrics.json.
     """
-    state, stored = load_weights(Path(settings.options.weights))
+    path = str(settings.config.weights)
+    state, stored = load_weights(Path(path))
     info = overridden(stored, settings)
-    model = assemble(state, info, settings.options.weights)
+    model = assemble(state, info, path)
     wanted = measured_tasks(info, settings)
     data = with_classes(settings.config.data, info.labels)
     split = read_split(data, data.val, "data.val", wanted)
@@ -92,7 +95,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     document = metrics_document(module.results)
     document |= {
-        "weights": str(settings.options.weights),
+        "weights": path,
         "seconds": round(seconds, 2),
         "images_per_second": round(document["images"] / seconds, 2),
     }
@@ -111,7 +114,7 @@ def measured_tasks(info: WeightsInfo, settings: Settings) -> tuple[str, ...]:
     wanted = tuple(name for name in asked if name in there)
     if not wanted:
         raise ConfigError(
-            f"heads: {settings.options.weights} is for {' and '.join(there)}, "
+            f"heads: {settings.config.weights} is for {' and '.join(there)}, "
             f"but {settings.name} asks for {' and '.join(asked)}"
         )
     for name in asked:
@@ -144,38 +147,28 @@ def overridden(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
     config = settings.config
     _say_architecture(stored, settings)
     thresholds = {
-        field.name: _winner(
+        field.name: settings.winner(
             f"eval.{field.name}",
             getattr(stored.eval, field.name),
             getattr(config.eval, field.name),
-            settings,
         )
         for field in fields(stored.eval)
     }
     spec = stored.preprocess
     preprocess = replace(
         spec,
-        size=_winner("data.image_size", spec.size, config.data.size, settings),
-        resize=_winner("data.resize", spec.resize, config.data.resize, settings),
+        size=settings.winner("data.image_size", spec.size, config.data.size),
+        resize=settings.winner("data.resize", spec.resize, config.data.resize),
     )
     backbone = stored.model.backbone
     key = "backbone.output_stride"
-    stride = _winner(key, backbone.output_stride, config.backbone.output_stride, settings)
+    stride = settings.winner(key, backbone.output_stride, config.backbone.output_stride)
     return replace(
         stored,
         model=replace(stored.model, backbone=replace(backbone, output_stride=stride)),
         eval=EvalConfig(**thresholds),
         preprocess=preprocess,
     )
-
-
-def _winner(key: str, stored: Any, asked: Any, settings: Settings) -> Any:
-    """The command line's value if it gave one, else the weights'; a difference is said."""
-    given = any(key == g or key.startswith(f"{g}.") for g in settings.given)
-    if stored != asked:
-        winner = "command line wins" if given else "weights win"
-        say(f"{key}: {stored} in the weights, {asked} asked for; the {winner}")
-    return asked if given else stored
 
 
 def _say_architecture(stored: WeightsInfo, settings: Settings) -> None:

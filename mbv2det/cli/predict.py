@@ -1,4 +1,4 @@
-"""`predict --weights FILE INPUT... --out DIR`: pictures, COCO results and masks of images."""
+"""`predict --weights FILE INPUT... --out DIR`: pictures and files of what images show."""
 
 import argparse
 import sys
@@ -16,16 +16,18 @@ from mbv2det.deploy.predictor import Predictor, load
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.files import write_json
 from mbv2det.labels import LabelMap
-from mbv2det.structures import Detections
-from mbv2det.tasks import DetectionTask, SegmentationTask
+from mbv2det.structures import Classification, Detections
+from mbv2det.tasks import ClassificationTask, DetectionTask, SegmentationTask
 
 _DESCRIPTION = """
-Finds objects in images, labels their pixels, or both, as the weights can. Writes to --out:
+Finds objects in images, labels their pixels or names the whole image, as the weights can. Writes to
+--out:
 
   pictures/      each image with boxes, names and scores, tinted by label above a legend
   results.json   boxes in COCO's results format: [x, y, width, height] in pixels of the original
                  image, with the class ids of the data set that the weights were trained on
   masks/         an index PNG for each image, with that data set's values and VOC's palette
+  classes.json   the likeliest classes of each image as a whole, with their probabilities
 
 No configuration is needed: the weights file carries all it takes.
 """
@@ -84,6 +86,7 @@ def predict(predictor: Predictor, files: Sequence[Path], out: Path, min_score: f
     """
     tasks, labels = [task.name for task in predictor.tasks], predictor.info.labels
     boxes, masks = DetectionTask.name in tasks, SegmentationTask.name in tasks
+    classes: dict[str, list[dict[str, Any]]] = {}
     for folder in ("pictures", *(["masks"] if masks else [])):
         (out / folder).mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
@@ -106,8 +109,13 @@ def predict(predictor: Predictor, files: Sequence[Path], out: Path, min_score: f
             name = SegmentationTask.name
             mask = index_image(found[name].labels.cpu().numpy(), labels[name])
             mask.save(out / "masks" / f"{picture.stem}.png")
+        if ClassificationTask.name in tasks:
+            name = ClassificationTask.name
+            classes[picture.stem] = likeliest(found[name], labels[name])
     if boxes:
         write_json(out / "results.json", results)
+    if classes:
+        write_json(out / "classes.json", classes)
     for line in unreadable:
         say(f"left out: {line}")
     if len(unreadable) == len(files):
@@ -121,6 +129,10 @@ def predict(predictor: Predictor, files: Sequence[Path], out: Path, min_score: f
         )
     if masks:
         say(f"index PNGs: {out / 'masks'}")
+    for stem, best in classes.items():
+        say(f"{stem}: " + ", ".join(f"{row['class']} {row['score']:.2f}" for row in best))
+    if classes:
+        say(f"likeliest classes: {out / 'classes.json'}")
 
 
 def coco_results(stem: str, found: Detections, labels: LabelMap) -> list[dict[str, Any]]:
@@ -136,3 +148,9 @@ def coco_results(stem: str, found: Detections, labels: LabelMap) -> list[dict[st
         }
         for (x0, y0, x1, y1), score, label in rows
     ]
+
+
+def likeliest(found: Classification, labels: LabelMap) -> list[dict[str, Any]]:
+    """Names and probabilities of one image's classes."""
+    rows = zip(found.labels.tolist(), found.scores.tolist(), strict=True)
+    return [{"class": labels.names[label], "score": round(score, 5)} for label, score in rows]

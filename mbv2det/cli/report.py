@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from mbv2det.data.annotations import Annotations, spread
 from mbv2det.data.dataset import read_sample
 from mbv2det.deploy.draw import (
+    add_caption,
     add_legend,
     colour,
     draw_detections,
@@ -25,7 +26,7 @@ from mbv2det.deploy.draw import (
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.labels import LabelMap
 from mbv2det.structures import Detections, Sample, SampleKey, SegmentationMap
-from mbv2det.tasks import DetectionTask, SegmentationTask
+from mbv2det.tasks import ClassificationTask, DetectionTask, SegmentationTask
 
 # Detections drawn in pictures; tables and files use the threshold of the weights.
 PICTURE_SCORE = 0.3
@@ -112,7 +113,7 @@ def draw_found(
     min_score: float = PICTURE_SCORE,
     show_scores: bool = True,
 ) -> Image.Image:
-    """The image with what every task found: tints and a legend, boxes with names."""
+    """The image with what every task found: tints and a legend, boxes with names, a caption."""
     picture = Image.fromarray(image)
     segmentation = found.get(SegmentationTask.name)
     if segmentation is not None:
@@ -123,7 +124,14 @@ def draw_found(
         picture = draw_detections(
             picture, found[DetectionTask.name], names, min_score, show_scores, colours
         )
-    return picture if segmentation is None else add_legend(picture, mask, mask_labels)
+    if segmentation is not None:
+        picture = add_legend(picture, mask, mask_labels)
+    classes = found.get(ClassificationTask.name)
+    if classes is not None:
+        names = labels[ClassificationTask.name].names
+        rows = zip(classes.labels.tolist(), classes.scores.tolist(), strict=True)
+        picture = add_caption(picture, [f"{names[label]} {score:.2f}" for label, score in rows])
+    return picture
 
 
 def _box_colours(labels: Mapping[str, LabelMap]) -> list[tuple[int, int, int]]:

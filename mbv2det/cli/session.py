@@ -86,6 +86,20 @@ class Settings:
     parser: OneLineParser
     namespace: Namespace
 
+    def winner(self, key: str, stored: Any, asked: Any) -> Any:
+        """A weights file's value, or the command line's if it gave one; a difference is said.
+
+        Args:
+            key: Of the setting.
+            stored: Value in the weights.
+            asked: Value in the configuration, command line included.
+        """
+        given = any(key == g or key.startswith(f"{g}.") for g in self.given)
+        if stored != asked:
+            winner = "command line wins" if given else "weights win"
+            say(f"{key}: {stored} in the weights, {asked} asked for; the {winner}")
+        return asked if given else stored
+
     def yaml(self, **trainer: Any) -> str:
         """Everything as a configuration file.
 

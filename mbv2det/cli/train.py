@@ -1,7 +1,8 @@
 """`train CONFIG`: trains, keeps the best weights, shows what they find."""
 
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,8 @@ from torch import nn
 
 from mbv2det.build import (
     build_model,
-    build_preprocess,
     build_tasks,
     labels_of,
-    load_backbone_weights,
     read_split,
     seen_by,
     with_labels,
@@ -36,7 +35,8 @@ from mbv2det.cli.session import (
     say,
     say_split,
 )
-from mbv2det.config import Config, ModelConfig
+from mbv2det.cli.start import starting_point
+from mbv2det.config import Config
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
@@ -79,15 +79,18 @@ def train(settings: Settings) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     training, validation = read_splits(config)
     labels = labels_of(training)
+    resumed = resumed_run_of(settings)
+    checkpoint = resumed[1] if resumed else None
+    start = starting_point(settings)
     info = WeightsInfo(
-        # A share file tells nobody where its maker kept things.
-        model=ModelConfig(replace(config.backbone, weights=None), config.heads),
-        preprocess=build_preprocess(config),
-        labels=labels,
-        eval=config.eval,
+        start.model, start.preprocess, labels, config.eval, command=command_line(sys.argv)
     )
     model = build_model(info.model, info.preprocess, info.labels)
-    load_backbone_weights(model, config.backbone)
+    filled = start.fill(model, labels)
+    if checkpoint is not None:
+        check_resumed(checkpoint, info)
+    for line in filled.lines if checkpoint is None else ():
+        say(line)
     tasks = build_tasks(info.model, info.eval, info.labels)
     module = DenseModule(
         model,
@@ -98,6 +101,7 @@ def train(settings: Settings) -> Path:
         seen_by=partial(seen_by, thresholds=info.eval, tasks=config.heads.tasks),
         header=encode_info(info),
         seed=config.seed,
+        kept=filled.kept,
     )
     preprocessor = Preprocessor(info.preprocess)
     data = DenseData(
@@ -111,7 +115,7 @@ def train(settings: Settings) -> Path:
     )
     for line in previews(module, training, preprocessor):
         say(line)
-    folder, checkpoint = run_folder(settings, info)
+    folder = resumed[0] if resumed else new_run(runs_root(settings), settings.name)
     say(f"model: {parameter_count(model):,} parameters; run folder: {folder}")
     precision = default_precision(settings.trainer["accelerator"])
     trainer = make_trainer(
@@ -129,6 +133,18 @@ def train(settings: Settings) -> Path:
     if trainer.is_global_zero:
         conclude(folder, validation)
     return folder
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command that is running, for whoever gets its weights.
+
+    Of absolute paths the last name alone: a share file tells nobody where its maker kept things.
+    """
+    shown = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=") if "=" in argument else ("", "", argument)
+        shown.append(key + equals + (Path(value).name if Path(value).is_absolute() else value))
+    return shlex.join(shown)
 
 
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
@@ -163,21 +179,28 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def run_folder(settings: Settings, info: WeightsInfo) -> tuple[Path, Path | None]:
-    """Folder of the run, and the checkpoint it continues from, if any.
+def runs_root(settings: Settings) -> Path:
+    """Folder of all runs."""
+    return Path(settings.trainer["default_root_dir"] or "runs")
+
+
+def resumed_run_of(settings: Settings) -> tuple[Path, Path] | None:
+    """Folder and checkpoint of the run that is continued, if one is."""
+    if not settings.options.resume:
+        return None
+    return resumed_run(runs_root(settings), settings.name, settings.options.resume)
+
+
+def check_resumed(checkpoint: Path, info: WeightsInfo) -> None:
+    """Refuses to continue a run of another network.
 
     Raises:
         ConfigError: If the checkpoint is no whole file of such a model.
     """
-    root = Path(settings.trainer["default_root_dir"] or "runs")
-    if not settings.options.resume:
-        return new_run(root, settings.name), None
-    folder, checkpoint = resumed_run(root, settings.name, settings.options.resume)
     _, stored = load_weights(checkpoint)
     for part in ("model", "preprocess", "labels"):
         if getattr(stored, part) != getattr(info, part):
             raise ConfigError(f"--resume: {checkpoint} was trained with another {part}")
-    return folder, checkpoint
 
 
 def training_callbacks(

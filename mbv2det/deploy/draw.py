@@ -99,6 +99,19 @@ def add_legend(
     return strip
 
 
+def add_caption(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """The picture above a strip of text, wide enough for the longest line."""
+    font = ImageFont.load_default(size=_LEGEND_TEXT)
+    line = _LEGEND_TEXT + 8
+    width = max([picture.width, *(8 + round(font.getlength(text)) for text in lines)])
+    strip = Image.new("RGB", (width, picture.height + line * len(lines)), "white")
+    strip.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(strip)
+    for row, text in enumerate(lines):
+        pen.text((4, picture.height + row * line + 2), text, fill="black", font=font)
+    return strip
+
+
 def draw_detections(
     image: Image.Image,
     found: Detections,

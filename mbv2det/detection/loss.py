@@ -1,8 +1,9 @@
-"""The SSD loss (Liu et al. 2016, section 2.2, eq. 1) with two ways of weighing background.
+"""The SSD loss (Liu et al. 2016, section 2.2, eq. 1) with three ways of weighing classes.
 
 - Boxes: smooth L1 over the matched anchors.
-- Classes: softmax with hard negative mining, as the paper, or sigmoid focal loss
-  (Lin et al. 2017, arXiv:1708.02002), which needs no mining.
+- Classes: softmax with hard negative mining, as the paper; the same with sigmoids, as TensorFlow's
+  MobileNetV2 detectors; or sigmoid focal loss (Lin et al. 2017, arXiv:1708.02002), which needs no
+  mining.
 - Both are summed and divided by the batch's number of matched anchors.
 - All of it in float32, over the whole batch at once.
 """
@@ -30,8 +31,8 @@ class SSDLoss:
     """Loss of a batch from the head's raw outputs.
 
     Attributes:
-        class_loss: (logits, labels, matches) to the summed class loss; `softmax_loss` or
-            `focal_loss`.
+        class_loss: (logits, labels, matches) to the summed class loss; `softmax_loss`,
+            `sigmoid_loss` or `focal_loss`.
         matcher: Gives anchors their role.
         box_coder: Encodes the boxes that the deltas are compared with.
         box_weight: Multiplies the box term.
@@ -62,11 +63,7 @@ class SSDLoss:
 
 
 def softmax_loss(
-    logits: Float[Tensor, "B A slots"],
-    labels: Int64[Tensor, "B A"],
-    matches: Matches,
-    negatives_per_positive: int = 3,
-    min_negatives: int = 3,
+    logits: Float[Tensor, "B A slots"], labels: Int64[Tensor, "B A"], matches: Matches
 ) -> Float[Tensor, ""]:
     """Cross entropy over the positives and each image's hardest negatives; slot 0 is background.
 
@@ -74,12 +71,40 @@ def softmax_loss(
         logits: With a background slot.
         labels: 0..K-1 of the matched object, read where positive.
         matches: Roles of the anchors.
-        negatives_per_positive: The paper's 3:1.
-        min_negatives: For images without objects, which must teach something too.
     """
     target = torch.where(matches.positive, labels + 1, 0)
     loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
-    loss = loss.view_as(target)
+    return mined(loss.view_as(target), matches)
+
+
+def sigmoid_loss(
+    logits: Float[Tensor, "B A slots"], labels: Int64[Tensor, "B A"], matches: Matches
+) -> Float[Tensor, ""]:
+    """As `softmax_loss`, each slot by itself: binary cross entropy, background's among them.
+
+    Source: TensorFlow object_detection `ssdlite_mobilenet_v2_coco.config`, `core/losses.py`.
+    Differs: negatives are mined without the suppression of near duplicates in front of it.
+    """
+    target = torch.where(matches.positive, labels + 1, 0)
+    wanted = F.one_hot(target, logits.shape[-1]).to(logits)
+    loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)
+    return mined(loss, matches)
+
+
+def mined(
+    loss: Float[Tensor, "B A"],
+    matches: Matches,
+    negatives_per_positive: int = 3,
+    min_negatives: int = 3,
+) -> Float[Tensor, ""]:
+    """The summed loss of the positives and of each image's hardest negatives.
+
+    Args:
+        loss: Of every anchor.
+        matches: Roles of the anchors.
+        negatives_per_positive: The paper's 3:1.
+        min_negatives: For images without objects, which must teach something too.
+    """
     quota = (negatives_per_positive * matches.positive.sum(dim=1)).clamp(min=min_negatives)
     hard = hardest(loss.detach(), matches.negative, quota)
     return loss[matches.positive | hard].sum()

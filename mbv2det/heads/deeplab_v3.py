@@ -1,6 +1,7 @@
 """DeepLabv3 (Chen et al. 2017, arXiv:1706.05587), as the MobileNetV2 paper's section 6.3 cuts it.
 
-- Reads `layer_18`: the 1280 channels of `layer_19` cost more than they give (that section).
+- Reads MobileNetV2's `layer_18`: the 1280 channels of `layer_19` cost more than they give (that
+  section).
 - ASPP is image pooling and a 1x1 convolution only; `full` adds the three atrous convolutions of
   DeepLabv3, `separable` the same made depthwise separable, as TensorFlow's released code has them.
 - `decoder` makes it DeepLabv3+ (Chen et al. 2018, arXiv:1802.02611): logits at stride 4.
@@ -18,24 +19,22 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mbv2det.backbones.features import FeatureSpec
+from mbv2det.backbones.features import FeatureSpec, Taps
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d, grid_centres
+from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
 Branches = Literal["pool", "full", "separable"]
 
-_SOURCE = "layer_18"
-_LOW_LEVEL_SOURCE = "layer_4"  # of the decoder, stride 4
-_AUXILIARY_SOURCE = "layer_14"  # the last of stride 16
 _LOW_LEVEL_CHANNELS = 48
 _RATES_AT_16 = (6, 12, 18)
 
 
-def sources(decoder: bool = False, auxiliary: bool = False) -> tuple[str, ...]:
+def sources(taps: Taps, decoder: bool = False, auxiliary: bool = False) -> tuple[str, ...]:
     """Features that a head of these settings reads: what its backbone must be built with."""
-    low_level, extra = (_LOW_LEVEL_SOURCE,) * decoder, (_AUXILIARY_SOURCE,) * auxiliary
-    return (_SOURCE, *low_level, *extra)
+    low_level, extra = (taps.stride_4,) * decoder, (taps.auxiliary,) * auxiliary
+    return (taps.segmentation, *low_level, *extra)
 
 
 def atrous_rates(stride: int) -> tuple[int, ...]:
@@ -145,16 +144,18 @@ class Decoder(nn.Module):
 class DeepLabV3(nn.Module):
     """The segmentation head: logits of every label on the grid of a feature.
 
-    The grid is `layer_18`'s, or with the decoder `layer_4`'s; outputs say where its cells lie.
+    The grid is that of the last feature, or with the decoder that of stride 4; outputs say where
+    its cells lie.
 
     Args:
-        feature_specs: What the backbone declares; read for `sources(decoder, auxiliary)`.
+        feature_specs: What the backbone declares.
         num_labels: Background included.
+        taps: Names of the features read: the backbone's.
         aspp: Branches beside the 1x1: image pooling alone ("pool", the paper's mobile head), or
             also atrous convolutions, "full" or "separable".
         decoder: Refines the output at stride 4 (DeepLabv3+).
-        auxiliary: Adds a second classifier on `layer_14` (a 3x3 convolution to a quarter of the
-            channels, then 1x1, as torchvision's `FCNHead`), whose logits help training.
+        auxiliary: Adds a second classifier on `taps.auxiliary` (a 3x3 convolution to a quarter of
+            the channels, then 1x1, as torchvision's `FCNHead`), whose logits help training.
         channels: Of the branches and of everything behind them.
         dropout: Behind ASPP, and in front of the auxiliary classifier.
         padding: The backbone's border rule, which also says where the cells lie.
@@ -167,6 +168,7 @@ class DeepLabV3(nn.Module):
         feature_specs: Mapping[str, FeatureSpec],
         num_labels: int,
         *,
+        taps: Taps = MobileNetV2.taps,
         aspp: Branches = "pool",
         decoder: bool = False,
         auxiliary: bool = False,
@@ -185,8 +187,10 @@ class DeepLabV3(nn.Module):
             activation=nn.ReLU,
         )
         self.padding: Padding = padding
-        self.strides = {name: feature_specs[name].stride for name in sources(decoder, auxiliary)}
-        spec = feature_specs[_SOURCE]
+        self.taps = taps
+        names = sources(taps, decoder, auxiliary)
+        self.strides = {name: feature_specs[name].stride for name in names}
+        spec = feature_specs[taps.segmentation]
         self.aspp = ASPP(
             spec.channels,
             channels,
@@ -196,13 +200,11 @@ class DeepLabV3(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.decoder = (
-            Decoder(feature_specs[_LOW_LEVEL_SOURCE].channels, channels, conv=conv)
-            if decoder
-            else None
+            Decoder(feature_specs[taps.stride_4].channels, channels, conv=conv) if decoder else None
         )
         self.classifier = conv2d(channels, num_labels, bias=True)
         self.auxiliary = (
-            _fcn(feature_specs[_AUXILIARY_SOURCE].channels, num_labels, dropout, conv)
+            _fcn(feature_specs[taps.auxiliary].channels, num_labels, dropout, conv)
             if auxiliary
             else None
         )
@@ -217,21 +219,26 @@ class DeepLabV3(nn.Module):
             features: By name, `sources` among them.
             image_size: (H, W) of the network input.
         """
-        x = self.dropout(self.aspp(features[_SOURCE]))
+        taps = self.taps
+        x = self.dropout(self.aspp(features[taps.segmentation]))
         grids = {
             name: grid_centres(image_size, stride, self.padding, x.device)
             for name, stride in self.strides.items()
         }
-        grid = _SOURCE
+        grid = taps.segmentation
         if self.decoder is not None:
-            grid = _LOW_LEVEL_SOURCE
-            x = self.decoder(resample(x, grids[_SOURCE], grids[grid]), features[grid])
+            grid = taps.stride_4
+            x = self.decoder(resample(x, grids[taps.segmentation], grids[grid]), features[grid])
         auxiliary = None
         if self.auxiliary is not None:
-            auxiliary = self.auxiliary(features[_AUXILIARY_SOURCE])
-            if self.strides[_AUXILIARY_SOURCE] != self.strides[grid]:
-                auxiliary = resample(auxiliary, grids[_AUXILIARY_SOURCE], grids[grid])
+            auxiliary = self.auxiliary(features[taps.auxiliary])
+            if self.strides[taps.auxiliary] != self.strides[grid]:
+                auxiliary = resample(auxiliary, grids[taps.auxiliary], grids[grid])
         return SegmentationOutputs(self.classifier(x), *grids[grid], auxiliary)
+
+    def class_layers(self) -> list[nn.Module]:
+        """Layers whose outputs are logits."""
+        return [self.classifier, *([self.auxiliary[-1]] if self.auxiliary is not None else [])]
 
 
 def _separable(

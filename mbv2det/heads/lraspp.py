@@ -1,30 +1,36 @@
 """LR-ASPP (Howard et al. 2019, arXiv:1905.02244, section 6.4): MobileNetV3's segmentation head.
 
-`layer_18`, each channel weighted by a gate that has seen the whole image, is classified; so is
-`layer_7`, at stride 8; the two are added there. A fifth of the cost of DeepLabv3's mobile head:
-0.05 against 0.24 billion multiply-adds at 513 pixels and output stride 16.
+The last feature, each channel weighted by a gate that has seen the whole image, is classified; so
+is the last of stride 8; the two are added there (`layer_18` and `layer_7` of MobileNetV2). A fifth
+of the cost of DeepLabv3's mobile head: 0.05 against 0.24 billion multiply-adds at 513 pixels and
+output stride 16.
 """
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from mbv2det.backbones.features import FeatureSpec
+from mbv2det.backbones.features import FeatureSpec, Taps
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d, grid_centres
+from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.heads.deeplab_v3 import initialise
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
-SOURCES = ("layer_18", "layer_7")
+
+def sources(taps: Taps) -> tuple[str, str]:
+    """Features that the head reads: what its backbone must be built with."""
+    return taps.segmentation, taps.stride_8
 
 
 class LRASPP(nn.Module):
-    """The segmentation head: logits of every label on the grid of `layer_7`.
+    """The segmentation head: logits of every label on the grid of stride 8.
 
     Args:
-        feature_specs: What the backbone declares; read for `SOURCES`.
+        feature_specs: What the backbone declares.
         num_labels: Background included.
-        channels: Of the branch on `layer_18`.
+        taps: Names of the features read: the backbone's.
+        channels: Of the branch on the last feature.
         padding: The backbone's border rule, which says where the cells lie.
         norm_eps: Of batch norm.
         norm_momentum: Of batch norm.
@@ -38,13 +44,15 @@ class LRASPP(nn.Module):
         feature_specs: Mapping[str, FeatureSpec],
         num_labels: int,
         *,
+        taps: Taps = MobileNetV2.taps,
         channels: int = 128,
         padding: Padding = "symmetric",
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.01,
     ) -> None:
         super().__init__()
-        high, low = (feature_specs[name] for name in SOURCES)
+        self.sources = sources(taps)
+        high, low = (feature_specs[name] for name in self.sources)
         self.padding: Padding = padding
         self.strides = (high.stride, low.stride)
         self.project = ConvBNAct(
@@ -65,10 +73,10 @@ class LRASPP(nn.Module):
         """Raw outputs.
 
         Args:
-            features: By name, `SOURCES` among them.
+            features: By name, `sources` among them.
             image_size: (H, W) of the network input.
         """
-        high, low = (features[name] for name in SOURCES)
+        high, low = (features[name] for name in self.sources)
         coarse, fine = (
             grid_centres(image_size, stride, self.padding, high.device) for stride in self.strides
         )
@@ -78,3 +86,7 @@ class LRASPP(nn.Module):
         logits = self.high_classifier(self.project(high) * gate)
         logits = resample(logits, coarse, fine) + self.low_classifier(low)
         return SegmentationOutputs(logits, *fine)
+
+    def class_layers(self) -> list[nn.Module]:
+        """Layers whose outputs are logits."""
+        return [self.high_classifier, self.low_classifier]

@@ -1,8 +1,9 @@
 """SSDLite (MobileNetV2 paper section 6.2): SSD's extra layers and predictors, depthwise separable.
 
-- Level 0 reads the expansion inside `layer_15` (stride 16), level 1 `layer_19` (stride 32); four
-  extra blocks each halve the grid again. A backbone of a smaller output stride is read at the
-  positions of those strides, so that it gives the same grids, anchors and meaning of the weights.
+- Level 0 reads the backbone at stride 16 (of MobileNetV2 the expansion inside `layer_15`), level 1
+  at stride 32 (`layer_19`); four extra blocks each halve the grid again. A backbone of a smaller
+  output stride is read at the positions of those strides, so that it gives the same grids, anchors
+  and meaning of the weights.
 - Every level has predictors of its own: depthwise 3x3, batch norm, ReLU6, then 1x1 with bias.
 - `lite=False` gives full SSD: one plain 3x3 convolution wherever SSDLite separates.
 
@@ -18,13 +19,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mbv2det.backbones.features import FeatureSpec
+from mbv2det.backbones.features import FeatureSpec, Taps
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
+from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.detection.anchors import AnchorSpec, make_anchors
 from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.detection.outputs import SSDOutputs
 
-SOURCES = ("layer_15/expansion@16", "layer_19@32")
 _EXTRA_CHANNELS = (512, 256, 256, 128)
 _MIN_EXTRA_CHANNELS = 16
 
@@ -33,8 +34,9 @@ class SSDLite(nn.Module):
     """The detection head: extra feature levels, and a class and a box predictor on each.
 
     Args:
-        feature_specs: What the backbone declares; read for `SOURCES`.
+        feature_specs: What the backbone declares.
         slots: Layout of the class logits.
+        taps: Names of the features read: the backbone's.
         anchors: Shapes of the anchors.
         lite: False for full SSD.
         width_mult: Multiplies the channels of the extra levels.
@@ -50,6 +52,7 @@ class SSDLite(nn.Module):
         feature_specs: Mapping[str, FeatureSpec],
         slots: ClassSlots,
         *,
+        taps: Taps = MobileNetV2.taps,
         anchors: AnchorSpec = AnchorSpec(),
         lite: bool = True,
         width_mult: float = 1.0,
@@ -60,6 +63,7 @@ class SSDLite(nn.Module):
     ) -> None:
         super().__init__()
         self.slots = slots
+        self.sources = taps.detection
         self.anchors = anchors
         conv = partial(ConvBNAct, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
 
@@ -75,7 +79,7 @@ class SSDLite(nn.Module):
                 conv(inputs, inputs, 3, groups=inputs), conv2d(inputs, outputs, bias=True)
             )
 
-        channels = [feature_specs[name].channels for name in SOURCES]
+        channels = [feature_specs[name].channels for name in self.sources]
         self.extras = nn.ModuleList()
         for base in _EXTRA_CHANNELS:
             extra = max(int(base * width_mult), _MIN_EXTRA_CHANNELS)
@@ -95,10 +99,10 @@ class SSDLite(nn.Module):
         """Raw outputs of every anchor.
 
         Args:
-            features: By name, `SOURCES` among them.
+            features: By name, `sources` among them.
             image_size: (H, W) of the network input.
         """
-        levels = [features[name] for name in SOURCES]
+        levels = [features[name] for name in self.sources]
         for extra in self.extras:
             levels.append(extra(levels[-1]))
         grids = tuple((level.shape[-2], level.shape[-1]) for level in levels)
@@ -108,6 +112,13 @@ class SSDLite(nn.Module):
             anchors=make_anchors(self.anchors, grids, image_size).to(levels[0].device),
         )
 
+    def class_layers(self) -> list[nn.Conv2d]:
+        """Layers whose outputs are the class logits of each anchor."""
+        return [
+            [module for module in predictor.modules() if isinstance(module, nn.Conv2d)][-1]
+            for predictor in self.class_predictors
+        ]
+
     def _initialise(self, prior: float | None) -> None:
         """Truncated normal 0.03 convolutions, zero biases; class biases at the prior's logit."""
         for module in self.modules():
@@ -116,10 +127,10 @@ class SSDLite(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if prior is not None:
-            for predictor in self.class_predictors:
-                last = [m for m in predictor.modules() if isinstance(m, nn.Conv2d)][-1]
-                assert last.bias is not None
-                nn.init.constant_(last.bias, math.log(prior / (1 - prior)))
+            for layer in self.class_layers():
+                assert layer.bias is not None
+                by_anchor = layer.bias.data.view(-1, self.slots.num_slots)
+                by_anchor[:, int(self.slots.background) :] = math.log(prior / (1 - prior))
 
 
 def _by_anchor(

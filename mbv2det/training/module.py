@@ -1,6 +1,6 @@
 """The Lightning module: wiring between the model, its tasks and the trainer, and nothing more."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -35,6 +35,7 @@ class DenseModule(pl.LightningModule):
         seen_by: Wraps the model for evaluation, as `mbv2det.build.seen_by`.
         header: Of the weights files; stored in checkpoints.
         seed: Of dropout.
+        kept: Names of the model's tensors that come from the weights of a whole model.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class DenseModule(pl.LightningModule):
         seen_by: Callable[[DensePredictor], nn.Module],
         header: str = "",
         seed: int = 0,
+        kept: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.model = model
@@ -61,6 +63,7 @@ class DenseModule(pl.LightningModule):
         self.seen_by = seen_by
         self.header = header
         self.seed = seed
+        self.kept = frozenset(kept)
         self.results: dict[str, dict[str, Any]] = {}
         for norm in frozen_norms(model, optim):
             norm.requires_grad_(False)
@@ -164,7 +167,7 @@ class DenseModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The configured optimiser, with a schedule that steps with it."""
-        optimizer = make_optimizer(self.model, self.optim)
+        optimizer = make_optimizer(self.model, self.optim, self.kept)
         steps = self.trainer.estimated_stepping_batches
         schedule = make_schedule(optimizer, self.optim, steps)
         return {

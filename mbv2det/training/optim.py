@@ -1,7 +1,7 @@
 """Optimisers and the learning rate schedule."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -74,9 +74,9 @@ class RMSpropTF(Optimizer):
         param.sub_(state["momentum"])
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+def make_optimizer(model: nn.Module, config: OptimConfig, kept: Collection[str] = ()) -> Optimizer:
     """The configured optimiser over the model's trainable parameters."""
-    groups = list(parameter_groups(model, config))
+    groups = list(parameter_groups(model, config, kept))
     if config.name == "sgd":
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     if config.name == "rmsprop":
@@ -90,23 +90,28 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     return AdamW(groups, lr=config.lr)
 
 
-def parameter_groups(model: nn.Module, config: OptimConfig) -> Iterator[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, config: OptimConfig, kept: Collection[str] = ()
+) -> Iterator[dict[str, Any]]:
     """Parameters by learning rate and weight decay.
 
     Only full convolution kernels decay: TensorFlow regularises neither depthwise weights, which
     have too few inputs for it, nor batch norm, nor biases.
+
+    Args:
+        model: Whose parameters.
+        config: Rates and decay.
+        kept: Names of the parameters that come from the weights of a whole model.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, param in model.named_parameters():
         if param.requires_grad:
+            lr = config.lr * (config.backbone_lr_mult if name.startswith("backbone.") else 1.0)
+            lr *= config.kept_lr_mult if name in kept else 1.0
             decays = param.ndim == 4 and param.shape[1] > 1
-            groups.setdefault((name.startswith("backbone."), decays), []).append(param)
-    for (in_backbone, decays), params in groups.items():
-        yield {
-            "params": params,
-            "lr": config.lr * (config.backbone_lr_mult if in_backbone else 1.0),
-            "weight_decay": config.weight_decay if decays else 0.0,
-        }
+            groups.setdefault((lr, config.weight_decay if decays else 0.0), []).append(param)
+    for (lr, weight_decay), params in groups.items():
+        yield {"params": params, "lr": lr, "weight_decay": weight_decay}
 
 
 def frozen_norms(model: nn.Module, config: OptimConfig) -> list[nn.Module]:

@@ -36,6 +36,7 @@ class WeightsInfo:
         labels: Of each task.
         eval: Postprocessing that the metrics were measured with.
         metrics: As metrics.json; empty if never measured.
+        command: That trained them; empty if imported.
     """
 
     model: ModelConfig
@@ -43,6 +44,7 @@ class WeightsInfo:
     labels: Mapping[str, LabelMap]
     eval: EvalConfig = EvalConfig()
     metrics: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
 
 
 def save_weights(path: Path, state: dict[str, Tensor], info: WeightsInfo) -> None:
@@ -71,6 +73,21 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
     return state, _decode_info(path, json.loads(header))
 
 
+def has_header(path: Path) -> bool:
+    """Whether a file is one of this toolkit's, as far as its name and header tell.
+
+    Raises:
+        ConfigError: If it is a damaged safetensors file.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return path.suffix == ".ckpt"
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return _KEY in (opened.metadata() or {})
+    except SafetensorError as error:
+        raise ConfigError(f"weights: {path}: not a whole safetensors file ({error})") from None
+
+
 def _read_share_file(path: Path) -> tuple[dict[str, Tensor], str | None]:
     try:
         with safe_open(path, framework="pt") as opened:
@@ -81,32 +98,28 @@ def _read_share_file(path: Path) -> tuple[dict[str, Tensor], str | None]:
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    content = load_tensors(path, "weights")
+    content = load_tensors(path)
     state = content.get("state_dict", {})
     prefix = "model."
     ours = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return ours, content.get(_KEY)
 
 
-def load_tensors(path: Path, key: str) -> dict[str, Any]:
+def load_tensors(path: Path) -> dict[str, Any]:
     """A dictionary saved by `torch.save`; nothing but tensors and plain values is unpickled.
-
-    Args:
-        path: Of the file.
-        key: Setting that named it, for messages.
 
     Raises:
         ConfigError: If the file is missing, damaged, or holds anything that could run.
     """
     if not path.is_file():
-        raise ConfigError(f"{key}: {path}: expected a file, found none")
+        raise ConfigError(f"{path}: expected a file, found none")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from KeyError to UnpicklingError here
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ConfigError(f"{key}: {path}: not a file of tensors ({reason})") from None
+        raise ConfigError(f"{path}: not a file of tensors ({reason})") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{key}: {path}: expected a state dict, got another object")
+        raise ConfigError(f"{path}: expected a state dict, got another object")
     return content
 
 
@@ -122,4 +135,5 @@ def _decode_info(path: Path, header: dict[str, Any]) -> WeightsInfo:
         labels={task: parse_dataclass(LabelMap, map_) for task, map_ in header["labels"].items()},
         eval=parse_dataclass(EvalConfig, header["eval"]),
         metrics=header["metrics"],
+        command=header.get("command", ""),
     )

@@ -1,63 +1,96 @@
-"""torchvision's MobileNetV2 state dict, renamed to ours."""
+"""torchvision's MobileNetV2: state dicts, and its weights by the name of their enum."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from urllib.error import URLError
 
 from torch import Tensor
+from torchvision.models import get_weight, mobilenet_v2
 
-from mbv2det.backbones.mobilenet_v2 import MobileNetV2
+from mbv2det.config import BackboneConfig, ClassificationHeadConfig, HeadsConfig, ModelConfig
 from mbv2det.errors import ConfigError
-from mbv2det.weights.files import load_tensors
+from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
+from mbv2det.weights.files import WeightsInfo
+from mbv2det.weights.foreign import (
+    Foreign,
+    Place,
+    imagenet_labels,
+    mobilenet_v2_width,
+    read_state_dict,
+)
 
-_LAYERS = 19
-
-
-def torchvision_names(backbone: MobileNetV2) -> dict[str, str]:
-    """Torchvision's name of every tensor of a backbone, by ours."""
-    modules = {}
-    for name in backbone.layers:
-        index = int(name.removeprefix("layer_")) - 1
-        theirs = f"features.{index}"
-        if index in (0, _LAYERS - 1):
-            modules[f"layers.{name}.conv"], modules[f"layers.{name}.norm"] = (
-                f"{theirs}.0",
-                f"{theirs}.1",
-            )
-            continue
-        parts = ["expand", "depthwise"] if index > 1 else ["depthwise"]
-        for position, part in enumerate(parts):
-            modules[f"layers.{name}.{part}.conv"] = f"{theirs}.conv.{position}.0"
-            modules[f"layers.{name}.{part}.norm"] = f"{theirs}.conv.{position}.1"
-        modules[f"layers.{name}.project.conv"] = f"{theirs}.conv.{len(parts)}"
-        modules[f"layers.{name}.project.norm"] = f"{theirs}.conv.{len(parts) + 1}"
-    names = {}
-    for ours in backbone.state_dict():
-        module, _, tensor = ours.rpartition(".")
-        if module in modules:
-            names[ours] = f"{modules[module]}.{tensor}"
-        else:  # classifier.1, where the backbone was built with one
-            names[ours] = ours
-    return names
+_SIZE = (224, 224)
+_FILES = (".pth", ".pt", ".bin", ".safetensors")
 
 
-def load_torchvision_backbone(backbone: MobileNetV2, path: Path) -> None:
-    """Fills a backbone from a torchvision state dict, and its classifier if it has one.
+def read_torchvision(source: str) -> Foreign:
+    """Torchvision's weights, from a file of a state dict or by name.
+
+    Args:
+        source: A file, or a name such as `MobileNet_V2_Weights.IMAGENET1K_V2`, which is downloaded.
 
     Raises:
-        ConfigError: If the file is none of torchvision's MobileNetV2, or of another width.
+        ConfigError: If there is no such file or name, or it is not MobileNetV2.
     """
-    source = load_tensors(path, "backbone.weights")
-    target = backbone.state_dict()
-    filled: dict[str, Tensor] = {}
-    for ours, theirs in torchvision_names(backbone).items():
-        if theirs not in source:
-            raise ConfigError(
-                f"backbone.weights: {path}: expected a torchvision MobileNetV2 state dict, "
-                f"got none of its {theirs!r} (first name: {next(iter(source), 'none')!r})"
-            )
-        if source[theirs].shape != target[ours].shape:
-            raise ConfigError(
-                f"backbone.weights: {path}: {theirs} has shape {tuple(source[theirs].shape)}, "
-                f"expected {tuple(target[ours].shape)}: is backbone.width_mult right?"
-            )
-        filled[ours] = source[theirs]
-    backbone.load_state_dict(filled)
+    is_file = Path(source).suffix in _FILES or Path(source).exists()
+    tensors = read_state_dict(Path(source)) if is_file else _download(source)
+    width_mult = mobilenet_v2_width(tensors, torchvision_name, source)
+    classifier = tensors.get("classifier.1.bias")
+    heads, labels = HeadsConfig(), {}
+    if classifier is not None:
+        heads = HeadsConfig(classification=ClassificationHeadConfig())
+        labels = {"classification": imagenet_labels(len(classifier))}
+    info = WeightsInfo(
+        model=ModelConfig(BackboneConfig(width_mult=width_mult), heads),
+        preprocess=PreprocessSpec(_SIZE, "stretch", IMAGENET_MEAN, IMAGENET_STD),
+        labels=labels,
+    )
+    return Foreign(
+        source, tensors, info, torchvision_name, reference=partial(_run, tensors, width_mult)
+    )
+
+
+def _run(state: Mapping[str, Tensor], width_mult: float, images: Tensor) -> Tensor:
+    """Torchvision's own network on normalised images."""
+    classes = len(state["classifier.1.bias"]) if "classifier.1.bias" in state else 1
+    network = mobilenet_v2(width_mult=width_mult, num_classes=classes).eval()
+    network.load_state_dict(state, strict=False)  # the renaming has accounted for every tensor
+    return network(images) if "classifier.1.bias" in state else network.features(images)
+
+
+def torchvision_name(ours: str) -> str:
+    """Its name of a tensor of ours."""
+    place = Place.of(ours)
+    if place is None:
+        return ours.replace("heads.classification.classifier.linear", "classifier.1")
+    block = f"features.{place.layer - 1}"
+    if not place.part:
+        return f"{block}.{0 if place.kind == 'conv' else 1}.{place.tensor}"
+    parts = ["expand", "depthwise", "project"] if place.layer > 2 else ["depthwise", "project"]
+    position = parts.index(place.part)
+    if place.part == "project":
+        return f"{block}.conv.{position + (place.kind == 'norm')}.{place.tensor}"
+    return f"{block}.conv.{position}.{0 if place.kind == 'conv' else 1}.{place.tensor}"
+
+
+def _download(name: str) -> dict[str, Tensor]:
+    """The state dict behind a name, from the library's cache or the network.
+
+    Raises:
+        ConfigError: If there is no such name or no network.
+    """
+    try:
+        weights = get_weight(name)
+    except (ValueError, AttributeError):
+        raise ConfigError(
+            f"SOURCE: expected a file ({', '.join(_FILES)}) or a name such as "
+            f"MobileNet_V2_Weights.IMAGENET1K_V2, got {name}"
+        ) from None
+    try:
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except (URLError, RuntimeError, OSError) as error:
+        raise ConfigError(
+            f"SOURCE: {name}: cannot be downloaded from {weights.url} ({error}); download it "
+            "elsewhere and give the file"
+        ) from None

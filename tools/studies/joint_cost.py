@@ -56,7 +56,7 @@ def main() -> None:
     config = settings.config
     torch.manual_seed(config.seed)
     models = {
-        name: build_model(one, build_preprocess(one), _LABELS).eval()
+        name: build_model(one, build_preprocess(one.data), _LABELS).eval()
         for name, one in variants(config).items()
     }
     images = torch.randint(0, 256, (1, 3, *config.data.size), dtype=torch.uint8)

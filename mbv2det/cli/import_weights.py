@@ -1,0 +1,182 @@
+"""`import_weights FORMAT SOURCE --out FILE`: weights of other libraries as a file of ours."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from mbv2det.build import build_model
+from mbv2det.cli.session import console, one_line_errors, say
+from mbv2det.data.files import read_list
+from mbv2det.errors import ConfigError
+from mbv2det.labels import LabelMap
+from mbv2det.model import DensePredictor
+from mbv2det.weights.files import WeightsInfo, save_weights
+from mbv2det.weights.foreign import Foreign, MismatchError
+from mbv2det.weights.huggingface import read_hf
+from mbv2det.weights.sources import read_model
+from mbv2det.weights.tensorflow import read_tensorflow
+from mbv2det.weights.timm import read_timm
+from mbv2det.weights.torchvision import read_torchvision
+
+_READERS: dict[str, Callable[[str], Foreign]] = {
+    "torchvision": read_torchvision,
+    "timm": read_timm,
+    "hf": read_hf,
+    "tf": read_tensorflow,
+    "ckpt": lambda source: read_model(Path(source)),
+}
+_TOLERANCE = 1e-3  # of the check; float32 sums in another order differ by 1e-5 or so
+
+_DESCRIPTION = """
+Turns weights of other libraries into one file of ours, which carries architecture, preprocessing
+and labels: evaluate, predict or fine-tune with it and set nothing by hand.
+
+FORMAT       SOURCE
+torchvision  a state dict of mobilenet_v2, or a name: MobileNet_V2_Weights.IMAGENET1K_V2
+timm         a state dict of mobilenetv2_035 ... mobilenetv2_140, or such a name
+hf           a folder (or a safetensors file) of MobileNetV2ForImageClassification or
+             MobileNetV2ForSemanticSegmentation
+tf           an .npz of TensorFlow's variables, or a checkpoint's prefix where tensorflow is
+             installed: slim's classifier, the Object Detection API's SSDLite, DeepLab
+ckpt         a checkpoint of a training run of this toolkit: its averaged weights
+
+Every tensor must find its place; what does not is listed and nothing is written. Nothing in SOURCE
+is executed. Then:
+
+  python tools/predict.py --weights FILE photo.jpg --out predictions
+  python tools/train.py CONFIG --weights=FILE            a whole model, for the same or new classes
+  python tools/train.py CONFIG --backbone.weights=FILE   its backbone alone
+"""
+
+
+@one_line_errors
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("format", metavar="FORMAT", help=", ".join(_READERS))
+    parser.add_argument("source", metavar="SOURCE", help="file, folder or name")
+    parser.add_argument("--out", required=True, metavar="FILE.safetensors", help="file to write")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="names of the classes, one a line, where the source has none: boxes' without "
+        "background, masks' from value 0 on",
+    )
+    options = parser.parse_args(sys.argv[1:])
+    try:
+        import_weights(
+            options.format,
+            options.source,
+            Path(options.out),
+            Path(options.labels) if options.labels else None,
+        )
+    except MismatchError as error:
+        print_mismatches(error)
+        raise
+
+
+def import_weights(format: str, source: str, out: Path, labels: Path | None = None) -> None:
+    """Reads, checks and writes.
+
+    Args:
+        format: Library that the weights come from.
+        source: File, folder or name.
+        out: File to write.
+        labels: File of names, one a line.
+
+    Raises:
+        ConfigError: For anything that is not what `format` promises; nothing is written then.
+    """
+    if format not in _READERS:
+        near = difflib.get_close_matches(format, _READERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"FORMAT: expected one of {', '.join(_READERS)}, got {format!r}{hint}")
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out: expected a name that ends in .safetensors, got {out}")
+    foreign = _READERS[format](source)
+    if labels is not None:
+        foreign = replace(foreign, info=named(foreign.info, labels))
+    info = foreign.info
+    model = build_model(info.model, info.preprocess, info.labels).eval()
+    state = foreign.renamed({name: tensor.shape for name, tensor in model.state_dict().items()})
+    model.load_state_dict(state)
+    for note in foreign.notes:
+        say(note)
+    say(check(foreign, model))
+    save_weights(out, model.state_dict(), info)
+    describe(info, model, len(foreign.tensors))
+    say(f"weights: {out}")
+
+
+def named(info: WeightsInfo, names_file: Path) -> WeightsInfo:
+    """The header with the names of a file in place of those of the source.
+
+    Raises:
+        ConfigError: If it has another number of names.
+    """
+    names = tuple(read_list(names_file))
+    if len(info.labels) != 1:
+        raise ConfigError(f"--labels: expected weights of one head, got {len(info.labels)}")
+    ((task, labels),) = info.labels.items()
+    if len(names) != len(labels):
+        raise ConfigError(
+            f"--labels: {names_file}: expected {len(labels)} names, one a line, got {len(names)}"
+        )
+    return replace(info, labels={task: LabelMap(names, labels.ids)})
+
+
+@torch.inference_mode()
+def check(foreign: Foreign, model: DensePredictor) -> str:
+    """Compares the outputs with those of the source's own network, where it can be run here.
+
+    Raises:
+        ConfigError: If they differ.
+    """
+    if foreign.reference is None:
+        return "check: every tensor has its place; the source's own network cannot be run here"
+    size = foreign.info.preprocess.size
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    features = model.backbone(images)
+    found = list(features.values())[-1]
+    for head in model.heads.values():
+        outputs = head(features, size)
+        found = getattr(outputs, "logits", outputs)
+    difference = (found - foreign.reference(images)).abs().max().item()
+    line = f"outputs for a random image differ by at most {difference:.1e} from the source's own"
+    if difference > _TOLERANCE:
+        raise ConfigError(f"{foreign.source}: {line}: expected at most {_TOLERANCE}")
+    return f"check: {line}"
+
+
+def print_mismatches(error: MismatchError) -> None:
+    """Every tensor without its counterpart, in one table."""
+    table = Table("tensor", "problem", "expected", "got")
+    for row in error.rows:
+        table.add_row(row.name, row.problem, row.expected, row.got)
+    console.print(table)
+
+
+def describe(info: WeightsInfo, model: DensePredictor, tensors: int) -> None:
+    """What was imported, as a table on standard output."""
+    backbone, spec = info.model.backbone, info.preprocess
+    table = Table(show_header=False)
+    table.add_row("backbone", f"{backbone.name}, width {backbone.width_mult}")
+    for task in info.model.heads.tasks:
+        names = info.labels[task].names
+        shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        table.add_row(task, f"{len(names)} classes: {shown}")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    table.add_row("parameters", f"{parameters:,} in {tensors} tensors of the source")
+    table.add_row("padding", f"{backbone.padding}; batch norm's epsilon {backbone.norm_eps}")
+    table.add_row("input", f"{spec.size[0]} x {spec.size[1]}, {spec.resize}")
+    table.add_row("mean, std", f"{spec.mean}, {spec.std}")
+    Console().print(table)

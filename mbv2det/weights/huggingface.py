@@ -1,0 +1,386 @@
+"""transformers' MobileNetV2: bare, with its classifier, or with its DeepLab head.
+
+From a folder that `save_pretrained` wrote, or from its file of weights alone.
+
+| there | here |
+|---|---|
+| depth_multiplier; finegrained_output false | `width_mult`; `scale_last_layer` |
+| tf_padding | `padding` same, else symmetric |
+| layer_norm_eps (the head's is 1e-5 always) | `norm_eps` |
+| conv_1x1 of the segmentation model, which nothing reads | left out |
+| images in [-1, 1] unless preprocessor_config.json has another mean | mean and standard deviation |
+
+Source: transformers `models/mobilenet_v2/modeling_mobilenet_v2.py`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from mbv2det.config import (
+    BackboneConfig,
+    ClassificationHeadConfig,
+    HeadsConfig,
+    ModelConfig,
+    SegmentationHeadConfig,
+)
+from mbv2det.errors import ConfigError
+from mbv2det.labels import VOC_NAMES, LabelMap, with_background
+from mbv2det.preprocess import PreprocessSpec
+from mbv2det.weights.files import WeightsInfo
+from mbv2det.weights.foreign import (
+    Foreign,
+    Place,
+    imagenet_labels,
+    layer_channels,
+    mobilenet_v2_width,
+    numbered,
+    read_state_dict,
+)
+
+_CONFIG = "config.json"
+_PREPROCESSOR = "preprocessor_config.json"
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_PREFIX = "mobilenet_v2."
+_LAST = "conv_1x1."
+_LAST_CHANNELS = 1280
+_HEAD_EPS = 1e-5
+_TF_DROPOUT = 0.2
+
+_MODULES = {
+    "heads.classification.classifier.linear": "classifier",
+    "heads.segmentation.aspp.pool": "segmentation_head.conv_pool",
+    "heads.segmentation.aspp.pointwise": "segmentation_head.conv_aspp",
+    "heads.segmentation.aspp.project": "segmentation_head.conv_projection",
+    "heads.segmentation.classifier": "segmentation_head.classifier.convolution",
+}
+_CLASSIFIERS = {
+    "classification": "classifier.",
+    "segmentation": "segmentation_head.classifier.convolution.",
+}
+_PARTS = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}
+_KINDS = {"conv": "convolution", "norm": "normalization"}
+
+Task = Literal["classification", "segmentation"]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What config.json says of the network; transformers' own defaults where it does not."""
+
+    depth_multiplier: float = 1.0
+    finegrained_output: bool = True
+    tf_padding: bool = True
+    layer_norm_eps: float = 1e-3
+    output_stride: Literal[8, 16, 32] = 32
+    classifier_dropout_prob: float = 0.8
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# What each setting may be, in words and as a test.
+_ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "depth_multiplier": ("a number above 0", lambda v: _is_number(v) and v > 0),
+    "finegrained_output": ("true or false", lambda v: isinstance(v, bool)),
+    "tf_padding": ("true or false", lambda v: isinstance(v, bool)),
+    "layer_norm_eps": ("a number above 0", lambda v: _is_number(v) and v > 0),
+    "output_stride": ("8, 16 or 32", lambda v: isinstance(v, int) and v in (8, 16, 32)),
+    "classifier_dropout_prob": ("from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1),
+    "id2label": ("a name for each number", lambda v: isinstance(v, dict)),
+}
+# What our network cannot be but so. The channels' settings besides show in the tensors.
+_FIXED = {
+    "model_type": "mobilenet_v2",
+    "num_channels": 3,
+    "depth_divisible_by": 8,
+    "expand_ratio": 6,
+    "first_layer_is_expansion": True,
+    "hidden_act": "relu6",
+}
+_FIXED_PREPROCESSING = {
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_flip_channel_order": False,
+}
+
+
+def read_hf(source: str) -> Foreign:
+    """Weights that transformers wrote.
+
+    Args:
+        source: A folder of config.json and model.safetensors or pytorch_model.bin, or one such file
+            of weights, for which transformers' default settings are assumed.
+
+    Raises:
+        ConfigError: If there is no such file or folder, it is not MobileNetV2, or its settings are
+            none that our network has.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise ConfigError(
+            f"SOURCE: expected a folder with {_CONFIG}, or a file of weights, got {source}; "
+            "download a model of the Hub first and give its folder"
+        )
+    folder = path if path.is_dir() else None
+    tensors = read_state_dict(_weights_file(folder) if folder else path)
+    name_of = partial(hf_name, prefix=_prefix(tensors))
+    width_mult = mobilenet_v2_width(tensors, name_of, source)
+    config = _read_config(folder) if folder else _guess_config(tensors, width_mult)
+    settings = _settings(config, width_mult, source)
+    task = _task(tensors)
+    labels: dict[str, LabelMap] = {}
+    if task is not None:
+        labels[task] = _labels(task, tensors, config, source)
+    info = WeightsInfo(
+        model=ModelConfig(_backbone(settings), _heads(task, settings)),
+        preprocess=_preprocess(folder, task),
+        labels=labels,
+    )
+    used, notes = _used(tensors, task)
+    if not folder:
+        notes.insert(0, f"no {_CONFIG}: assumed {json.dumps(config)}; else give the folder")
+    if task is not None:
+        notes += _dropout_notes(settings)
+    count = len(labels[task]) if task else None
+    runs = find_spec("transformers") is not None
+    reference = partial(_run, used, config, task, count) if runs else None
+    return Foreign(source, used, info, name_of, notes, reference)
+
+
+def hf_name(ours: str, prefix: str = _PREFIX) -> str:
+    """Its name of a tensor of ours.
+
+    Args:
+        ours: Tensor of the network.
+        prefix: Of the backbone's tensors; empty in a bare model.
+    """
+    place = Place.of(ours)
+    if place is not None:
+        return f"{prefix}{_module(place)}.{_KINDS[place.kind]}.{place.tensor}"
+    for module, theirs in _MODULES.items():
+        if ours.startswith(f"{module}."):
+            rest = ours.removeprefix(module)
+            for kind, other in _KINDS.items():
+                rest = rest.replace(f".{kind}.", f".{other}.")
+            return theirs + rest
+    return ours
+
+
+def _module(place: Place) -> str:
+    """Counted from our third layer; the first two make up the stem."""
+    if place.layer == 19:
+        return _LAST.removesuffix(".")
+    if place.layer == 1:
+        return "conv_stem.first_conv"
+    block = "conv_stem" if place.layer == 2 else f"layer.{place.layer - 3}"
+    return f"{block}.{_PARTS[place.part]}"
+
+
+def _prefix(tensors: Mapping[str, Tensor]) -> str:
+    return _PREFIX if any(name.startswith(_PREFIX) for name in tensors) else ""
+
+
+def _task(tensors: Mapping[str, Tensor]) -> Task | None:
+    """What the head is for; None for a bare model."""
+    if any(name.startswith("segmentation_head.") for name in tensors):
+        return "segmentation"
+    return "classification" if any(name.startswith("classifier.") for name in tensors) else None
+
+
+# Files
+
+
+def _weights_file(folder: Path) -> Path:
+    found = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+    if not found:
+        raise ConfigError(f"{folder}: expected {' or '.join(_WEIGHTS)}, found neither")
+    return found[0]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """config.json, if our network can be what it says."""
+    path = folder / _CONFIG
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder}: expected {_CONFIG} beside the weights, found none; give the file of "
+            "weights itself to assume transformers' defaults"
+        )
+    config = _read_json(path)
+    _expect_fixed(path, config, _FIXED)
+    for key, (expected, is_fine) in _ALLOWED.items():
+        if key in config and not is_fine(config[key]):
+            raise ConfigError(f"{path}: {key}: expected {expected}, got {json.dumps(config[key])}")
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON, or of the encoding
+        raise ConfigError(f"{path}: expected JSON, got another text ({error})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected settings by name, got {type(content).__name__}")
+    return content
+
+
+def _expect_fixed(path: Path, config: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    for key, expected in fixed.items():
+        got = config.get(key, expected)
+        if got != expected:
+            raise ConfigError(
+                f"{path}: {key}: expected {json.dumps(expected)}, got {json.dumps(got)}"
+            )
+
+
+def _guess_config(tensors: Mapping[str, Tensor], width_mult: float) -> dict[str, Any]:
+    """The defaults of transformers, with what the tensors' shapes tell."""
+    last = tensors.get(f"{_prefix(tensors)}{_LAST}convolution.weight")
+    fine = last is None or len(last) >= _LAST_CHANNELS
+    return asdict(_Settings(depth_multiplier=width_mult, finegrained_output=fine))
+
+
+def _settings(config: Mapping[str, Any], width_mult: float, source: str) -> _Settings:
+    """The settings, whose width has to be that of the tensors."""
+    known = [f.name for f in fields(_Settings)]
+    settings = _Settings(**{name: config[name] for name in known if name in config})
+    given = settings.depth_multiplier
+    if layer_channels(given) != layer_channels(width_mult):
+        raise ConfigError(
+            f"{source}: {_CONFIG}: depth_multiplier: expected {width_mult} as the tensors' shapes "
+            f"tell, got {given}"
+        )
+    return settings
+
+
+# The network of ours
+
+
+def _backbone(settings: _Settings) -> BackboneConfig:
+    width_mult = float(settings.depth_multiplier)
+    return BackboneConfig(
+        width_mult=width_mult,
+        output_stride=settings.output_stride,
+        padding="same" if settings.tf_padding else "symmetric",
+        norm_eps=float(settings.layer_norm_eps),
+        scale_last_layer=width_mult < 1 and not settings.finegrained_output,
+    )
+
+
+def _heads(task: Task | None, settings: _Settings) -> HeadsConfig:
+    dropout = float(settings.classifier_dropout_prob)
+    if task == "segmentation":
+        head = SegmentationHeadConfig(
+            name="deeplabv3", aspp="pool", dropout=dropout, norm_eps=_HEAD_EPS
+        )
+        return HeadsConfig(segmentation=head)
+    if task == "classification":
+        return HeadsConfig(classification=ClassificationHeadConfig(dropout))
+    return HeadsConfig()
+
+
+def _labels(
+    task: Task, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str
+) -> LabelMap:
+    """The names that config.json gives, or those of the data set with so many classes."""
+    name = f"{_CLASSIFIERS[task]}weight"
+    if name not in tensors:
+        raise ConfigError(f"{source}: expected a tensor {name!r}, got none")
+    count = len(tensors[name])
+    given = config.get("id2label", {})
+    if given and set(given) != {str(label) for label in range(count)}:
+        raise ConfigError(
+            f"{source}: {_CONFIG}: id2label: expected a name for each of 0 to {count - 1}, got "
+            f"{len(given)} names"
+        )
+    names = [str(given[str(label)]) for label in range(count)] if given else []
+    # transformers writes such names where nobody has given any.
+    if names and names != [f"LABEL_{label}" for label in range(count)]:
+        return numbered(names)
+    if task == "classification":
+        return imagenet_labels(count)
+    voc = with_background(VOC_NAMES)
+    return numbered(voc if count == len(voc) else [f"class {label}" for label in range(count)])
+
+
+def _preprocess(folder: Path | None, task: Task | None) -> PreprocessSpec:
+    """Size and colours as the model's processor has them; whole images, where it cuts the edges."""
+    path = None if folder is None else folder / _PREPROCESSOR
+    config: dict[str, Any] = {}
+    if path is not None and path.is_file():
+        config = _read_json(path)
+        _expect_fixed(path, config, _FIXED_PREPROCESSING)
+    size = _size(config.get("crop_size" if config.get("do_center_crop", True) else "size"))
+    scaled = config.get("do_normalize", True)
+    mean = _colour(path, config, "image_mean", 0.5) if scaled else (0.0, 0.0, 0.0)
+    std = _colour(path, config, "image_std", 0.5) if scaled else (1.0, 1.0, 1.0)
+    if task == "segmentation":
+        return PreprocessSpec(size or (513, 513), "fit", mean, std)
+    return PreprocessSpec(size or (224, 224), "stretch", mean, std)
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    """Height and width, or None where a processor says less than both."""
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, dict) and {"height", "width"} <= set(value):
+        return int(value["height"]), int(value["width"])
+    return None
+
+
+def _colour(
+    path: Path | None, config: Mapping[str, Any], key: str, default: float
+) -> tuple[float, float, float]:
+    values = config.get(key, [default] * 3)
+    if not (isinstance(values, list) and len(values) == 3 and all(map(_is_number, values))):
+        raise ConfigError(f"{path}: {key}: expected three numbers, got {json.dumps(values)}")
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _used(tensors: Mapping[str, Tensor], task: Task | None) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors without those that the segmentation model carries along, and a note."""
+    unused = f"{_prefix(tensors)}{_LAST}"
+    used = {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}
+    if task != "segmentation" or len(used) == len(tensors):
+        return dict(tensors), []
+    count = len(tensors) - len(used)
+    return used, [f"left out {count} tensors of {unused[:-1]}: the segmentation head reads none"]
+
+
+def _dropout_notes(settings: _Settings) -> list[str]:
+    dropout = settings.classifier_dropout_prob
+    if dropout != _Settings.classifier_dropout_prob:
+        return []
+    return [
+        f"dropout {dropout} is transformers' default; what TensorFlow trained with dropped "
+        f"{_TF_DROPOUT}, so mind it when fine-tuning"
+    ]
+
+
+def _run(
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    task: Task | None,
+    count: int | None,
+    images: Tensor,
+) -> Tensor:
+    """The network of transformers on normalised images."""
+    import transformers
+
+    kinds = {
+        "classification": transformers.MobileNetV2ForImageClassification,
+        "segmentation": transformers.MobileNetV2ForSemanticSegmentation,
+        None: transformers.MobileNetV2Model,
+    }
+    settings = config if count is None else {**config, "num_labels": count}
+    network: Any = kinds[task](transformers.MobileNetV2Config(**settings)).eval()
+    network.load_state_dict(state, strict=False)  # the renaming has accounted for every tensor
+    outputs = network(images)
+    return outputs.last_hidden_state if task is None else outputs.logits
