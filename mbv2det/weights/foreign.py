@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -179,16 +180,17 @@ def mobilenet_v2_width(
             )
         found.append(tensors[name].shape[0])
     for width_mult in _WIDTHS:
-        if found == layer_channels(width_mult):
+        if tuple(found) == layer_channels(width_mult):
             return width_mult
     raise ConfigError(f"{source}: expected the channels of a MobileNetV2, got {found}")
 
 
-def layer_channels(width_mult: float) -> list[int]:
+@cache  # building a network takes a while, even one of shapes alone
+def layer_channels(width_mult: float) -> tuple[int, ...]:
     """Channels of MobileNetV2's layers 1 to 18."""
     with torch.device("meta"):
         specs = MobileNetV2(width_mult).feature_specs
-    return [specs[f"layer_{layer}"].channels for layer in range(1, 19)]
+    return tuple(specs[f"layer_{layer}"].channels for layer in range(1, 19))
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

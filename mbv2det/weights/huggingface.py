@@ -67,7 +67,7 @@ _CLASSIFIERS = {
 _PARTS = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}
 _KINDS = {"conv": "convolution", "norm": "normalization"}
 
-Task = Literal["classification", "segmentation"]
+_Task = Literal["classification", "segmentation"]
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _prefix(tensors: Mapping[str, Tensor]) -> str:
     return _PREFIX if any(name.startswith(_PREFIX) for name in tensors) else ""
 
 
-def _task(tensors: Mapping[str, Tensor]) -> Task | None:
+def _task(tensors: Mapping[str, Tensor]) -> _Task | None:
     """What the head is for; None for a bare model."""
     if any(name.startswith("segmentation_head.") for name in tensors):
         return "segmentation"
@@ -274,7 +274,7 @@ def _backbone(settings: _Settings) -> BackboneConfig:
     )
 
 
-def _heads(task: Task | None, settings: _Settings) -> HeadsConfig:
+def _heads(task: _Task | None, settings: _Settings) -> HeadsConfig:
     dropout = float(settings.classifier_dropout_prob)
     if task == "segmentation":
         head = SegmentationHeadConfig(
@@ -287,7 +287,7 @@ def _heads(task: Task | None, settings: _Settings) -> HeadsConfig:
 
 
 def _labels(
-    task: Task, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str
+    task: _Task, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str
 ) -> LabelMap:
     """The names that config.json gives, or those of the data set with so many classes."""
     name = f"{_CLASSIFIERS[task]}weight"
@@ -310,7 +310,7 @@ def _labels(
     return numbered(voc if count == len(voc) else [f"class {label}" for label in range(count)])
 
 
-def _preprocess(folder: Path | None, task: Task | None) -> PreprocessSpec:
+def _preprocess(folder: Path | None, task: _Task | None) -> PreprocessSpec:
     """Size and colours as the model's processor has them; whole images, where it cuts the edges."""
     path = None if folder is None else folder / _PREPROCESSOR
     config: dict[str, Any] = {}
@@ -344,7 +344,7 @@ def _colour(
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def _used(tensors: Mapping[str, Tensor], task: Task | None) -> tuple[dict[str, Tensor], list[str]]:
+def _used(tensors: Mapping[str, Tensor], task: _Task | None) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors without those that the segmentation model carries along, and a note."""
     unused = f"{_prefix(tensors)}{_LAST}"
     used = {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}
@@ -367,7 +367,7 @@ def _dropout_notes(settings: _Settings) -> list[str]:
 def _run(
     state: Mapping[str, Tensor],
     config: Mapping[str, Any],
-    task: Task | None,
+    task: _Task | None,
     count: int | None,
     images: Tensor,
 ) -> Tensor:
@@ -382,5 +382,5 @@ def _run(
     settings = config if count is None else {**config, "num_labels": count}
     network: Any = kinds[task](transformers.MobileNetV2Config(**settings)).eval()
     network.load_state_dict(state, strict=False)  # the renaming has accounted for every tensor
-    outputs = network(images)
+    outputs = network(images, return_dict=True)
     return outputs.last_hidden_state if task is None else outputs.logits

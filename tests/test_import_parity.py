@@ -1,0 +1,612 @@
+"""Weights of other libraries: our network computes what theirs does, and nothing goes astray."""
+
+import json
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from networks import randomise
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import mobilenet_v2
+
+from mbv2det.build import build_backbone, build_model
+from mbv2det.config import (
+    BackboneConfig,
+    ClassificationHeadConfig,
+    HeadsConfig,
+    SegmentationHeadConfig,
+)
+from mbv2det.errors import ConfigError
+from mbv2det.labels import VOC_NAMES
+from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
+from mbv2det.weights.foreign import Mismatch, MismatchError
+from mbv2det.weights.huggingface import hf_name, read_hf
+from mbv2det.weights.timm import read_timm, timm_name
+from mbv2det.weights.torchvision import read_torchvision, torchvision_name
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WIDTHS = [0.35, 0.5, 0.75, 1.0, 1.4]
+# All sides of the first are odd at every stride; those of the second even first, odd later.
+SIZES = [(65, 97), (66, 100)]
+LAYERS = [f"layer_{k}" for k in range(1, 20)]
+# Absolute, of activations of order one, which `differences` makes sure of, in float64: in float32
+# rounding alone grows to 1e-4 over nineteen layers.
+TOLERANCE = 1e-9
+CLASSES = 7
+
+
+# Networks of the libraries, and files of them
+
+
+def lively(network):
+    """Random in every tensor, the classifier's bias among them."""
+    randomise(network, gain=2**0.5)
+    generator = torch.Generator().manual_seed(2)
+    for m in network.modules():
+        if isinstance(m, nn.Linear):
+            m.weight.data.normal_(0, m.in_features**-0.5, generator=generator)
+            m.bias.data.normal_(generator=generator)
+    return network
+
+
+def torchvision_net(width_mult=0.35):
+    return lively(mobilenet_v2(width_mult=width_mult, num_classes=CLASSES))
+
+
+def timm_net(width_mult=0.35, num_classes=CLASSES):
+    timm = pytest.importorskip("timm")
+    name = f"mobilenetv2_{round(100 * width_mult):03d}"
+    return lively(timm.create_model(name, num_classes=num_classes))
+
+
+def hf_net(kind="ForImageClassification", width_mult=0.35, num_labels=CLASSES, **settings):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MobileNetV2Config(
+        depth_multiplier=width_mult, num_labels=num_labels, **settings
+    )
+    return lively(getattr(transformers, f"MobileNetV2{kind}")(config))
+
+
+def saved(content, folder, name="weights.pth"):
+    torch.save(content, folder / name)
+    return str(folder / name)
+
+
+def hf_folder(network, folder, processor=None, **changes):
+    """As the library writes it; keyword arguments replace settings."""
+    network.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    if processor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return str(folder)
+
+
+# Ours, and the comparison
+
+
+def shapes(model):
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def built(info):
+    return build_model(info.model, info.preprocess, info.labels).eval()
+
+
+def imported(foreign):
+    model = built(foreign.info)
+    model.load_state_dict(foreign.renamed(shapes(model)))
+    return model
+
+
+def with_backbone(foreign, **settings):
+    """The same weights for another backbone."""
+    model = foreign.info.model
+    model = replace(model, backbone=replace(model.backbone, **settings))
+    return replace(foreign, info=replace(foreign.info, model=model))
+
+
+def pixels(height, width):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def outputs_of(network, modules, x):
+    """What a network gives in the end, and modules of it on the way."""
+    found = {}
+    hooks = [
+        module.register_forward_hook(lambda _m, _i, out, name=name: found.update({name: out}))
+        for name, module in modules.items()
+    ]
+    with torch.no_grad():
+        end = network(x)
+    for hook in hooks:
+        hook.remove()
+    return end, found
+
+
+def differences(model, theirs, modules, size):
+    """Largest of each layer and of the logits, of our network and theirs on the same images."""
+    model, theirs = model.double(), theirs.double()
+    model.backbone.out_features = tuple(modules)
+    x = model.normalize(pixels(*size))
+    logits, expected = outputs_of(theirs, modules, x)
+    with torch.no_grad():
+        found = model.backbone(x)
+        for task, head in model.heads.items():
+            own = head(found, size)
+            found[task] = getattr(own, "logits", own)
+            expected[task] = getattr(logits, "logits", logits)
+    for name, value in expected.items():
+        assert found[name].shape == value.shape, name
+        assert 0.1 < value.std() < 10, name  # of order one: the signal neither dies nor explodes
+    return {name: (found[name] - value).abs().max().item() for name, value in expected.items()}
+
+
+def assert_same(model, theirs, modules):
+    for size in SIZES:
+        found = differences(model, theirs, modules, size)
+        assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
+
+
+# Parity
+
+
+@pytest.mark.parametrize("width_mult", WIDTHS)
+def test_torchvision(width_mult, tmp_path):
+    theirs = torchvision_net(width_mult)
+    model = imported(read_torchvision(saved(theirs.state_dict(), tmp_path)))
+    assert_same(model, theirs, dict(zip(LAYERS, theirs.features, strict=True)))
+
+
+@pytest.mark.parametrize("width_mult", WIDTHS)
+def test_timm(width_mult, tmp_path):
+    theirs = timm_net(width_mult)
+    blocks = [block for stage in theirs.blocks for block in stage]
+    model = imported(read_timm(saved(theirs.state_dict(), tmp_path)))
+    modules = dict(zip(LAYERS, [theirs.bn1, *blocks, theirs.bn2], strict=True))
+    assert_same(model, theirs, modules)
+
+
+def hf_modules(network):
+    base = network.mobilenet_v2
+    stem = [base.conv_stem.first_conv, base.conv_stem]
+    return dict(zip(LAYERS, [*stem, *base.layer, base.conv_1x1], strict=True))
+
+
+@pytest.mark.parametrize("tf_padding", [True, False])
+@pytest.mark.parametrize("width_mult", WIDTHS)
+def test_hugging_face_classifier(width_mult, tf_padding, tmp_path):
+    theirs = hf_net(width_mult=width_mult, tf_padding=tf_padding)
+    model = imported(read_hf(hf_folder(theirs, tmp_path)))
+    assert_same(model, theirs, hf_modules(theirs))
+
+
+@pytest.mark.parametrize("tf_padding", [True, False])
+@pytest.mark.parametrize(
+    ("width_mult", "output_stride"), [(0.35, 16), (0.5, 8), (0.75, 32), (1.0, 8), (1.4, 16)]
+)
+def test_hugging_face_segmenter(width_mult, output_stride, tf_padding, tmp_path):
+    theirs = hf_net(
+        "ForSemanticSegmentation", width_mult, output_stride=output_stride, tf_padding=tf_padding
+    )
+    model = imported(read_hf(hf_folder(theirs, tmp_path)))
+    modules = hf_modules(theirs)
+    del modules["layer_19"]  # nothing reads it
+    assert_same(model, theirs, modules)
+
+
+@pytest.mark.parametrize("tf_padding", [True, False])
+def test_the_other_padding_differs_by_far_more_than_the_tolerance(tf_padding, tmp_path):
+    theirs = hf_net(tf_padding=tf_padding)
+    foreign = read_hf(hf_folder(theirs, tmp_path))
+    other = {"same": "symmetric", "symmetric": "same"}[foreign.info.model.backbone.padding]
+    model = imported(with_backbone(foreign, padding=other))
+    odd, even = (differences(model, theirs, hf_modules(theirs), size) for size in SIZES)
+    assert max(odd.values()) < TOLERANCE  # both rules pad one pixel on each side there
+    assert min(even.values()) > 0.1
+
+
+def test_another_epsilon_differs_by_far_more_than_the_tolerance(tmp_path):
+    theirs = hf_net()
+    model = imported(with_backbone(read_hf(hf_folder(theirs, tmp_path)), norm_eps=1e-5))
+    assert min(differences(model, theirs, hf_modules(theirs), SIZES[0]).values()) > 1e-3
+
+
+@pytest.mark.parametrize(("finegrained", "channels"), [(True, 1280), (False, 448)])
+def test_hugging_faces_last_layer_may_be_scaled(finegrained, channels, tmp_path):
+    theirs = hf_net(finegrained_output=finegrained)
+    foreign = read_hf(hf_folder(theirs, tmp_path))
+    assert foreign.info.model.backbone.scale_last_layer is not finegrained
+    model = imported(foreign)
+    assert model.backbone.feature_specs["layer_19"].channels == channels
+    assert_same(model, theirs, hf_modules(theirs))
+    alone = read_hf(str(tmp_path / "model.safetensors"))
+    assert alone.info.model == foreign.info.model
+
+
+@pytest.mark.parametrize("kind", ["Model", "ForImageClassification", "ForSemanticSegmentation"])
+def test_the_reference_is_hugging_faces_network(kind, tmp_path):
+    theirs = hf_net(kind, output_stride=16, tf_padding=False)
+    foreign = read_hf(hf_folder(theirs, tmp_path))
+    x = torch.rand(1, 3, 40, 48)
+    with torch.no_grad():
+        found, outputs = foreign.reference(x), theirs(x)
+    assert torch.equal(found, outputs[0])  # the last feature or the logits
+
+
+@pytest.mark.parametrize("num_classes", [0, CLASSES])
+def test_the_reference_is_timms_network(num_classes, tmp_path):
+    theirs = timm_net(num_classes=num_classes)
+    foreign = read_timm(saved(theirs.state_dict(), tmp_path))
+    x = torch.rand(1, 3, 40, 48)
+    with torch.no_grad():
+        found = foreign.reference(x)
+        expected = theirs(x) if num_classes else theirs.forward_features(x)
+    assert torch.equal(found, expected)
+
+
+def headless(library, folder):
+    """Reader's answer for a network without classifier, and its last feature."""
+    x = torch.rand(1, 3, 40, 48)
+    with torch.no_grad():
+        if library == "torchvision":
+            net = torchvision_net()
+            kept = {k: v for k, v in net.state_dict().items() if not k.startswith("classifier")}
+            return read_torchvision(saved(kept, folder)), x, net.features(x)
+        if library == "timm":
+            net = timm_net(num_classes=0)
+            return read_timm(saved(net.state_dict(), folder)), x, net.forward_features(x)
+        net = hf_net("Model")
+        return read_hf(hf_folder(net, folder)), x, net(x).last_hidden_state
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm", "hf"])
+def test_weights_without_a_head_fill_a_backbone(library, tmp_path):
+    foreign, x, expected = headless(library, tmp_path)
+    assert foreign.info.labels == {}
+    backbone = build_backbone(foreign.info.model).eval()
+    backbone.load_state_dict(foreign.backbone(shapes(backbone)))
+    with torch.no_grad():
+        found = backbone(x)["layer_19"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)  # float32, see TOLERANCE
+
+
+# Every tensor has its place
+
+
+LIBRARIES = {
+    "torchvision": (torchvision_net, read_torchvision, torchvision_name),
+    "timm": (timm_net, read_timm, timm_name),
+    "hf": (hf_net, read_hf, hf_name),
+}
+every_library = pytest.mark.parametrize("library", LIBRARIES)
+REMOVED = "backbone.layers.layer_7.expand.norm.bias"
+RENAMED = "backbone.layers.layer_4.project.norm.bias"
+CUT = "backbone.layers.layer_1.norm.bias"
+
+
+@every_library
+def test_tensors_without_a_place_are_all_named(library, tmp_path):
+    network, read, name_of = LIBRARIES[library]
+    tensors = network().state_dict()
+    removed, renamed, cut = map(name_of, (REMOVED, RENAMED, CUT))
+    del tensors[removed]
+    tensors["other"] = tensors.pop(renamed)
+    tensors["more"] = torch.zeros(2, 3)
+    tensors[cut] = tensors[cut][:3]
+    with pytest.raises(MismatchError) as caught:
+        imported(read(saved(tensors, tmp_path)))
+    assert set(caught.value.rows) == {
+        Mismatch("missing", removed, f"(96,) for {REMOVED}", ""),
+        Mismatch("missing", renamed, f"(8,) for {RENAMED}", ""),
+        Mismatch("unexpected", "other", "", "(8,)"),
+        Mismatch("unexpected", "more", "", "(2, 3)"),
+        Mismatch("of another shape", cut, "(16,)", "(3,)"),
+    }
+    for problem in ("2 missing", "2 unexpected", "1 of another shape"):
+        assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_hugging_faces_segmenter_does_not_use_is_left_out_and_said(tmp_path):
+    theirs = hf_net("ForSemanticSegmentation")
+    foreign = read_hf(hf_folder(theirs, tmp_path))
+    left = theirs.state_dict().keys() - foreign.tensors.keys()
+    assert len(left) == 6
+    assert all(name.startswith("mobilenet_v2.conv_1x1.") for name in left)
+    assert "left out 6 tensors of mobilenet_v2.conv_1x1" in foreign.notes[0]
+
+
+def test_hugging_faces_segmenter_with_another_layer_is_refused(tmp_path):
+    theirs = hf_net("ForSemanticSegmentation")
+    theirs.segmentation_head.extra = nn.Conv2d(1, 2, 1, bias=False)
+    with pytest.raises(MismatchError, match=r"1 unexpected; first: segmentation_head\.extra"):
+        imported(read_hf(hf_folder(theirs, tmp_path)))
+
+
+# Files that are none
+
+
+class RunsCode:
+    """Unpickling this writes a file."""
+
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return open, (str(self.witness), "w")
+
+
+def refusal(read, source):
+    with pytest.raises(ConfigError) as caught:
+        read(str(source))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@every_library
+def test_a_pickle_that_would_run_code_is_refused_without_running_it(library, tmp_path):
+    _, read, name_of = LIBRARIES[library]
+    witness = tmp_path / "witness"
+    path = saved({name_of(CUT): RunsCode(witness)}, tmp_path)
+    assert "not a file of tensors" in refusal(read, path)
+    assert not witness.exists()
+
+
+@every_library
+@pytest.mark.parametrize("suffix", ["pth", "bin", "safetensors"])
+def test_truncated_files_are_refused(library, suffix, tmp_path):
+    _, read, name_of = LIBRARIES[library]
+    path = tmp_path / f"weights.{suffix}"
+    save = save_file if suffix == "safetensors" else torch.save
+    save({name_of(CUT): torch.rand(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert str(path) in refusal(read, path)
+
+
+@every_library
+def test_other_networks_are_refused(library, tmp_path):
+    path = saved({"conv1.weight": torch.zeros(1)}, tmp_path)
+    message = refusal(LIBRARIES[library][1], path)
+    assert re.search(
+        r"expected MobileNetV2, got no tensor .* \(first name: 'conv1.weight'\)", message
+    )
+
+
+@every_library
+def test_missing_sources_are_refused(library, tmp_path):
+    assert "none.safetensors" in refusal(LIBRARIES[library][1], tmp_path / "none.safetensors")
+
+
+# timm
+
+
+def test_timms_preprocessing_and_labels(tmp_path):
+    foreign = read_timm(saved(timm_net(num_classes=1000).state_dict(), tmp_path))
+    assert foreign.info.preprocess == PreprocessSpec(
+        (224, 224), "stretch", IMAGENET_MEAN, IMAGENET_STD
+    )
+    assert foreign.info.labels["classification"].names[0] == "tench"
+    assert foreign.info.model.backbone == BackboneConfig(width_mult=0.35)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_110d", "mobilenetv2_120d.ra_in1k"])
+def test_timms_deeper_networks_are_refused_by_name(name):
+    assert "expected the depth of MobileNetV2" in refusal(read_timm, name)
+
+
+def test_timms_deeper_networks_are_refused_by_their_blocks(tmp_path):
+    tensors = timm_net().state_dict() | {"blocks.1.2.conv_pw.weight": torch.zeros(1)}
+    assert "expected the depth of MobileNetV2" in refusal(read_timm, saved(tensors, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet50", "expected a file of a state dict, or mobilenetv2_035, .*, got resnet50"),
+        ("mobilenetv2_100.none", r"weights that timm has \(.*mobilenetv2_100\.ra_in1k.*\), got"),
+        ("mobilenetv2_035", r"weights that timm has \(.*\), got mobilenetv2_035"),  # untrained
+    ],
+)
+def test_names_without_weights_are_refused(name, message):
+    pytest.importorskip("timm")
+    assert re.search(message, refusal(read_timm, name))
+
+
+def test_without_timm_names_are_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert "pip install timm, or give a file" in refusal(read_timm, "mobilenetv2_100")
+
+
+def test_files_of_timms_are_read_without_it(tmp_path, monkeypatch):
+    path = saved(timm_net().state_dict(), tmp_path)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    foreign = read_timm(path)
+    imported(foreign)
+    assert foreign.reference is None
+
+
+def test_weights_that_cannot_be_downloaded_are_refused(monkeypatch):
+    def offline(*_arguments, **_settings):
+        raise OSError("no route to the host\nsecond line")
+
+    monkeypatch.setattr(pytest.importorskip("timm"), "create_model", offline)
+    expected = r"cannot be downloaded \(no route to the host\); download it elsewhere"
+    assert re.search(expected, refusal(read_timm, "mobilenetv2_100.ra_in1k"))
+
+
+def test_weights_are_downloaded_by_name(monkeypatch):
+    theirs = timm_net(1.0)
+    asked = []
+
+    def create_model(name, pretrained):
+        asked.append((name, pretrained))
+        return theirs
+
+    monkeypatch.setattr(pytest.importorskip("timm"), "create_model", create_model)
+    foreign = read_timm("mobilenetv2_100.ra_in1k")
+    assert asked == [("mobilenetv2_100.ra_in1k", True)]
+    assert foreign.info.model.backbone.width_mult == 1
+    assert torch.equal(foreign.tensors["bn2.weight"], theirs.bn2.weight)
+
+
+# Hugging Face
+
+
+@pytest.fixture(scope="module")
+def plain_hf():
+    """One network for all tests that only read settings."""
+    return hf_net()
+
+
+def test_a_folder_tells_all_settings(tmp_path):
+    theirs = hf_net(
+        "ForSemanticSegmentation", layer_norm_eps=0.01, output_stride=8, tf_padding=False,
+        classifier_dropout_prob=0.25, finegrained_output=False,
+    )  # fmt: skip
+    info = read_hf(hf_folder(theirs, tmp_path)).info
+    assert info.model.backbone == BackboneConfig(
+        width_mult=0.35, output_stride=8, norm_eps=0.01, scale_last_layer=True
+    )
+    assert info.model.heads == HeadsConfig(
+        segmentation=SegmentationHeadConfig(dropout=0.25, norm_eps=1e-5)
+    )
+    assert info.preprocess == PreprocessSpec((513, 513), "fit")
+
+
+def test_a_file_alone_is_read_with_the_defaults_of_transformers(tmp_path):
+    theirs = hf_net()
+    foreign = read_hf(saved(theirs.state_dict(), tmp_path, "pytorch_model.bin"))
+    assert foreign.info == read_hf(hf_folder(theirs, tmp_path)).info
+    assert foreign.info.model.backbone == BackboneConfig(
+        width_mult=0.35, padding="same", norm_eps=1e-3
+    )
+    assert foreign.info.model.heads == HeadsConfig(classification=ClassificationHeadConfig(0.8))
+    assert foreign.info.preprocess == PreprocessSpec((224, 224), "stretch")
+    for part in ("no config.json", '"tf_padding": true', '"layer_norm_eps": 0.001'):
+        assert part in foreign.notes[0]
+    assert "dropout 0.8" in foreign.notes[1]
+
+
+def test_a_folder_may_hold_a_pickle_of_tensors(tmp_path):
+    theirs = hf_net()
+    expected = read_hf(hf_folder(theirs, tmp_path))
+    (tmp_path / "model.safetensors").unlink()
+    saved(theirs.state_dict(), tmp_path, "pytorch_model.bin")
+    found = read_hf(str(tmp_path))
+    assert found.info == expected.info
+    assert found.tensors.keys() == expected.tensors.keys()
+
+
+def test_a_folder_without_config_is_refused(tmp_path, plain_hf):
+    hf_folder(plain_hf, tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert "expected config.json beside the weights, found none" in refusal(read_hf, tmp_path)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    expected = "expected model.safetensors or pytorch_model.bin, found neither"
+    assert expected in refusal(read_hf, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{,", "expected JSON, got another text"), ("[]", "expected settings by name, got list")],
+)
+def test_a_config_of_something_else_is_refused(text, message, tmp_path, plain_hf):
+    hf_folder(plain_hf, tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    assert message in refusal(read_hf, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model_type", "mobilenet_v1", 'expected "mobilenet_v2", got "mobilenet_v1"'),
+        ("num_channels", 1, "expected 3, got 1"),
+        ("expand_ratio", 4, "expected 6, got 4"),
+        ("depth_divisible_by", 16, "expected 8, got 16"),
+        ("first_layer_is_expansion", False, "expected true, got false"),
+        ("hidden_act", "relu", 'expected "relu6", got "relu"'),
+        ("output_stride", 4, "expected 8, 16 or 32, got 4"),
+        ("tf_padding", "yes", 'expected true or false, got "yes"'),
+        ("layer_norm_eps", 0, "expected a number above 0, got 0"),
+        ("classifier_dropout_prob", 1, "expected from 0 to below 1, got 1"),
+        ("depth_multiplier", 1.0, "expected 0.35 as the tensors' shapes tell, got 1.0"),
+        ("depth_multiplier", True, "expected a number above 0, got true"),
+        ("id2label", {"0": "a", "2": "b"}, "expected a name for each of 0 to 6, got 2 names"),
+    ],
+)
+def test_settings_that_our_network_has_not_are_refused(key, value, message, tmp_path, plain_hf):
+    folder = hf_folder(plain_hf, tmp_path, **{key: value})
+    assert f"{key}: {message}" in refusal(read_hf, folder)
+
+
+def test_a_width_that_rounds_to_the_same_channels_is_the_configs(tmp_path):
+    theirs = hf_net(width_mult=0.51, finegrained_output=False)
+    foreign = read_hf(hf_folder(theirs, tmp_path))
+    assert foreign.info.model.backbone.width_mult == 0.51
+    imported(foreign)
+
+
+def test_names_of_the_config_are_kept_and_made_unique(tmp_path, plain_hf):
+    names = ["crane", "dog", "crane", "cat", "a", "b", "c"]
+    folder = hf_folder(plain_hf, tmp_path, id2label=dict(enumerate(names)))
+    labels = read_hf(folder).info.labels["classification"]
+    assert labels.names == ("crane (0)", "dog", "crane (2)", "cat", "a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "first", "last"),
+    [
+        ("ForImageClassification", 1001, "background", "toilet tissue"),
+        ("ForImageClassification", 7, "class 0", "class 6"),
+        ("ForSemanticSegmentation", 21, "background", VOC_NAMES[-1]),
+        ("ForSemanticSegmentation", 7, "class 0", "class 6"),
+    ],
+)
+def test_labels_that_nobody_named(kind, count, first, last, tmp_path):
+    foreign = read_hf(hf_folder(hf_net(kind, num_labels=count), tmp_path))
+    (labels,) = foreign.info.labels.values()
+    assert (labels.names[0], labels.names[-1]) == (first, last)
+    assert labels.ids == tuple(range(count))
+
+
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        (
+            {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]},
+            PreprocessSpec((224, 224), "stretch", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
+        ),
+        (
+            {"do_normalize": False, "crop_size": {"height": 96, "width": 128}},
+            PreprocessSpec((96, 128), "stretch", (0, 0, 0), (1, 1, 1)),
+        ),
+        ({"crop_size": 96, "size": {"shortest_edge": 128}}, PreprocessSpec((96, 96))),
+        (
+            {"do_center_crop": False, "crop_size": 96, "size": {"height": 64, "width": 80}},
+            PreprocessSpec((64, 80)),
+        ),
+        ({"do_center_crop": False, "size": {"shortest_edge": 128}}, PreprocessSpec((224, 224))),
+    ],
+)
+def test_preprocessing_is_the_processors(processor, expected, tmp_path, plain_hf):
+    assert read_hf(hf_folder(plain_hf, tmp_path, processor)).info.preprocess == expected
+
+
+@pytest.mark.parametrize(
+    ("processor", "message"),
+    [
+        ({"do_rescale": False}, "do_rescale: expected true, got false"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order: expected false, got true"),
+        ({"image_mean": 0.5}, "image_mean: expected three numbers, got 0.5"),
+    ],
+)
+def test_preprocessing_that_we_have_not_is_refused(processor, message, tmp_path, plain_hf):
+    assert message in refusal(read_hf, hf_folder(plain_hf, tmp_path, processor))
