@@ -1,0 +1,160 @@
+"""What every backbone promises: any head, any output stride, one configuration."""
+
+from functools import partial
+
+import pytest
+import torch
+from networks import random_images, randomise
+from runs import ROOT
+from torchvision.models.resnet import Bottleneck
+from torchvision.models.resnet import ResNet as TorchvisionResNet
+
+from mbv2det.backbones import MobileNetV1
+from mbv2det.backbones.resnet import ResNet
+from mbv2det.build import build_model
+from mbv2det.cli.session import ConfigParser
+from mbv2det.config import (
+    BackboneConfig,
+    DetectionHeadConfig,
+    HeadsConfig,
+    ModelConfig,
+    SegmentationHeadConfig,
+)
+from mbv2det.counting import count_parameters
+from mbv2det.detection.class_slots import ClassSlots
+from mbv2det.errors import ConfigError
+from mbv2det.heads.ssdlite import SSDLite
+from mbv2det.labels import VOC_NAMES, LabelMap
+from mbv2det.preprocess import PreprocessSpec
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BACKBONES = [
+    BackboneConfig(width_mult=0.35),
+    BackboneConfig(name="mobilenet_v1", width_mult=0.25),
+    BackboneConfig(name="resnet50"),
+]
+DEEPLAB = partial(SegmentationHeadConfig, channels=32)
+HEADS = {
+    "ssdlite": HeadsConfig(detection=DetectionHeadConfig()),
+    "ssd": HeadsConfig(detection=DetectionHeadConfig(name="ssd")),
+    "pool": HeadsConfig(segmentation=DEEPLAB()),
+    "full": HeadsConfig(segmentation=DEEPLAB(aspp="full")),
+    "decoder": HeadsConfig(segmentation=DEEPLAB(decoder=True)),
+    "auxiliary": HeadsConfig(segmentation=DEEPLAB(auxiliary_weight=0.4)),
+    "lraspp": HeadsConfig(segmentation=SegmentationHeadConfig(name="lraspp")),
+}
+LABELS = {
+    "detection": LabelMap.of_masks([str(i) for i in range(80)]),
+    "segmentation": LabelMap.of_masks(("background", *VOC_NAMES)),
+}
+FEW_LABELS = dict.fromkeys(
+    (*LABELS, "classification"), LabelMap.of_masks(("background", "car", "dog"))
+)
+SIZE = (65, 96)
+
+
+class ShallowResNet(ResNet):
+    """Two blocks in the stages that are dilated: strides and rates ask for no more."""
+
+    network = staticmethod(partial(TorchvisionResNet, Bottleneck, [1, 1, 2, 2], width_per_group=16))
+
+
+KINDS = [
+    pytest.param(partial(MobileNetV1, 0.25), "symmetric", id="v1-symmetric"),
+    pytest.param(partial(MobileNetV1, 0.25, padding="same"), "same", id="v1-same"),
+    pytest.param(ShallowResNet, "symmetric", id="resnet"),
+]
+
+
+def built(backbone, heads, labels):
+    return build_model(ModelConfig(backbone, heads), PreprocessSpec(SIZE, "stretch"), labels)
+
+
+# Heads
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("backbone", BACKBONES, ids=lambda b: b.name)
+def test_every_head_runs_on_every_backbone(backbone, head):
+    torch.manual_seed(0)
+    model = built(backbone, HEADS[head], FEW_LABELS).eval()
+    with torch.no_grad():
+        (outputs,) = model(torch.randint(0, 256, (2, 3, *SIZE))).values()
+    for tensor in vars(outputs).values():
+        assert tensor is None or tensor.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "expected"),
+    [
+        ("mobilenet_v1", DetectionHeadConfig(), 5_100_661),
+        ("mobilenet_v1", SegmentationHeadConfig(aspp="full"), 11_145_301),
+        ("resnet101", SegmentationHeadConfig(aspp="full"), 58_040_661),
+    ],
+)
+def test_parameters_of_what_the_paper_compares_with(name, head, expected):
+    task = "detection" if isinstance(head, DetectionHeadConfig) else "segmentation"
+    with torch.device("meta"):
+        model = built(BackboneConfig(name=name), HeadsConfig(**{task: head}), LABELS)
+    assert count_parameters(model) == expected
+
+
+# Dilation
+
+
+@pytest.mark.parametrize(("kind", "padding"), KINDS)
+@pytest.mark.parametrize("size", [(96, 128), (97, 129), (90, 131)])
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_ssdlite_says_the_same_on_a_dilated_backbone(output_stride, size, kind, padding):
+    slots = ClassSlots(3, "softmax", background=True)
+    outputs = []
+    for stride in (output_stride, 32):
+        net = randomise(kind(output_stride=stride, out_features=kind_taps(kind)), gain=1.2)
+        settings = {"taps": net.taps, "width_mult": 0.25, "padding": padding}
+        head = randomise(SSDLite(net.feature_specs, slots, **settings), seed=2)
+        with torch.no_grad():
+            features = net(random_images(*size, count=2))
+            outputs.append((features, head(features, size)))
+    (found_features, found), (expected_features, expected) = outputs
+    for name, feature in expected_features.items():
+        assert feature.std() > 0.1  # the signal has not died out
+        # The same float32 products, added in another order, over up to fourteen layers.
+        torch.testing.assert_close(found_features[name], feature, rtol=1e-5, atol=2e-5)
+    # As for the features, through seven more layers.
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(found.deltas, expected.deltas, rtol=1e-5, atol=5e-5)
+    assert torch.equal(found.anchors, expected.anchors)
+
+
+def kind_taps(kind):
+    return getattr(kind, "func", kind).taps.detection
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "resnet50", "width_mult": 0.5}, "width_mult: expected 1.0 of resnet50, got 0.5"),
+        ({"name": "resnet101", "padding": "same"}, "padding: expected symmetric of resnet101"),
+        (
+            {"name": "mobilenet_v1", "scale_last_layer": True},
+            "scale_last_layer: expected False of mobilenet_v1, got True",
+        ),
+        (
+            {"name": "mobilenet_v1", "bottleneck": "relu6"},
+            "bottleneck: expected linear of mobilenet_v1, got relu6",
+        ),
+    ],
+)
+def test_a_setting_that_a_backbone_does_not_have_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=rf"^backbone\.{message}"):
+        BackboneConfig(**settings)
+
+
+def test_it_is_refused_on_the_command_line_too():
+    config = str(ROOT / "configs/ssdlite_coco.yaml")
+    with pytest.raises(ConfigError, match=r"width_mult: expected 1\.0 of resnet50, got 0\.5"):
+        ConfigParser("").parse([config, "--backbone.name=resnet50", "--backbone.width_mult=0.5"])
