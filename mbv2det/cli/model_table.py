@@ -1,0 +1,113 @@
+"""`model_table [--table NAME]`: the paper's models counted, beside what was published of them."""
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+from mbv2det.cli.published import TABLES, PublishedTable, Row, Trained
+from mbv2det.cli.session import one_line_errors
+from mbv2det.counting import Counts
+
+_DESCRIPTION = """
+Builds the models of the MobileNetV2 paper (arXiv:1801.04381) that this toolkit has, counts them and
+shows the published figures beside:
+
+  4       ImageNet classifiers
+  5       SSD's and SSDLite's heads alone
+  6       detectors: SSDLite on COCO
+  7       segmenters: DeepLabv3 on Pascal VOC
+  widths  MobileNetV2 by width and resolution, from the README of TensorFlow's slim
+
+Columns: parameters, ours; no norms, those without batch norm's; MAdds, multiply-adds of one image,
+each one use of one weight of a convolution or linear layer; padded, those that TensorFlow computes
+for atrous convolutions; ratio, ours to the published figure.
+
+Below each table stand what differs and why, and the commands that train the models. They name this
+project's configurations: run it from the project's folder.
+"""
+
+_UNITS = {"M": 1e6, "B": 1e9}
+
+
+@one_line_errors
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", choices=TABLES, help="one of them (default: all)")
+    chosen = parser.parse_args(sys.argv[1:]).table
+    console = Console()
+    for name in [chosen] if chosen else TABLES:
+        show(TABLES[name], console)
+
+
+def show(published: PublishedTable, console: Console) -> None:
+    """Prints a table, its notes and its commands."""
+    notes = list(dict.fromkeys(row.note for row in published.rows if row.note))
+    console.print(published.title, style="bold", highlight=False)
+    console.print(_table(published, notes))
+    if published.remark:
+        _print_hanging(published.remark, console)
+    for number, note in enumerate(notes, start=1):
+        _print_hanging(f"({number}) {note}", console)
+    console.print()
+    for row in published.rows:
+        if isinstance(row.model, Trained):
+            _print_command(row.name, row.model.command, console)
+
+
+def _table(published: PublishedTable, notes: Sequence[str]) -> Table:
+    headings = [
+        *("parameters", *["no norms"] * published.without_norms, published.source, "ratio"),
+        *("MAdds", *["padded"] * published.padded, published.source, "ratio"),
+    ]
+    columns = [Column(heading, justify="right", no_wrap=True) for heading in headings]
+    table = Table(Column("model", no_wrap=True), *columns, "", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in published.rows:
+        note = f"({notes.index(row.note) + 1})" if row.note else ""
+        table.add_row(row.name, *cells(row, row.model.count(), published), note)
+    return table
+
+
+def cells(row: Row, counts: Counts, published: PublishedTable) -> list[str]:
+    """Numbers of a row; the ratios are of what was counted as it was published."""
+    sizes = [counts.parameters, counts.parameters_without_norms][: 1 + published.without_norms]
+    costs = [counts.multiply_adds, counts.padded_multiply_adds][: 1 + published.padded]
+    return [
+        *(f"{size:,}" for size in sizes),
+        row.parameters,
+        f"{sizes[-1] / value(row.parameters):.2f}",
+        *(in_unit_of(row.multiply_adds, cost) for cost in costs),
+        row.multiply_adds,
+        f"{costs[-1] / value(row.multiply_adds):.2f}",
+    ]
+
+
+def value(figure: str) -> float:
+    """The number that a figure with a unit stands for."""
+    return float(figure[:-1]) * _UNITS[figure[-1]]
+
+
+def in_unit_of(figure: str, number: float) -> str:
+    """A number as a figure was written, with one more decimal."""
+    decimals = len(figure[:-1].partition(".")[2]) + 1
+    return f"{number / _UNITS[figure[-1]]:.{decimals}f}{figure[-1]}"
+
+
+def _print_hanging(text: str, console: Console) -> None:
+    lines = textwrap.wrap(text, console.width, subsequent_indent="    ")
+    console.print("\n".join(lines), highlight=False, markup=False)
+
+
+def _print_command(name: str, command: str, console: Console) -> None:
+    """A command on lines that a shell joins."""
+    width = console.width - len("    ") - len(" \\")
+    lines = textwrap.wrap(command, width, break_long_words=False, break_on_hyphens=False)
+    text = " \\\n    ".join(lines)
+    console.print(f"{name}\n    {text}\n", highlight=False, markup=False, soft_wrap=True)
