@@ -19,7 +19,14 @@ def _expect(key: str, value: object, fine: bool, expected: str) -> None:
 
 
 _BACKBONE_SETTINGS = {
-    "mobilenet_v2": ("width_mult", "padding", "scale_last_layer", "bottleneck", "shortcut"),
+    "mobilenet_v2": (
+        "width_mult",
+        "padding",
+        "scale_last_layer",
+        "bottleneck",
+        "shortcut",
+        "zero_init_residual",
+    ),
     "mobilenet_v1": ("width_mult", "padding"),
     "resnet50": (),
     "resnet101": (),
@@ -42,6 +49,8 @@ class BackboneConfig:
         bottleneck: Of mobilenet_v2: linear, or relu6 to see what the linear bottleneck is for.
         shortcut: Of mobilenet_v2: between bottlenecks, or between expansions, or none, to see what
             it is for.
+        zero_init_residual: Of mobilenet_v2: blocks with a shortcut start as identity, which speeds
+            up the first epochs.
         weights: File of backbone weights to start from: a weights file of this toolkit, which
             brings its padding, norm_eps, mean and standard deviation along, or torchvision's state
             dict, which brings ImageNet's mean and standard deviation.
@@ -56,6 +65,7 @@ class BackboneConfig:
     scale_last_layer: bool = False
     bottleneck: Bottleneck = "linear"
     shortcut: Shortcut = "bottleneck"
+    zero_init_residual: bool = True
     weights: str | None = None
 
     def __post_init__(self) -> None:

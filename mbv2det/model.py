@@ -58,8 +58,8 @@ class DensePredictor(nn.Module):
 
     def forward(
         self, images: Shaped[Tensor, "B 3 H W"]
-    ) -> dict[str, SSDOutputs | SegmentationOutputs]:
-        """Raw outputs by task name.
+    ) -> dict[str, SSDOutputs | SegmentationOutputs | Tensor]:
+        """Raw outputs by task name; of classification, logits.
 
         Args:
             images: 0..255, as the `Preprocessor` leaves them.

@@ -15,6 +15,7 @@ from mbv2det.build import build_model
 from mbv2det.cli.session import ConfigParser
 from mbv2det.config import (
     BackboneConfig,
+    ClassificationHeadConfig,
     DetectionHeadConfig,
     HeadsConfig,
     ModelConfig,
@@ -43,6 +44,7 @@ HEADS = {
     "decoder": HeadsConfig(segmentation=DEEPLAB(decoder=True)),
     "auxiliary": HeadsConfig(segmentation=DEEPLAB(auxiliary_weight=0.4)),
     "lraspp": HeadsConfig(segmentation=SegmentationHeadConfig(name="lraspp")),
+    "classifier": HeadsConfig(classification=ClassificationHeadConfig()),
 }
 LABELS = {
     "detection": LabelMap.of_masks([str(i) for i in range(80)]),
@@ -81,7 +83,8 @@ def test_every_head_runs_on_every_backbone(backbone, head):
     model = built(backbone, HEADS[head], FEW_LABELS).eval()
     with torch.no_grad():
         (outputs,) = model(torch.randint(0, 256, (2, 3, *SIZE))).values()
-    for tensor in vars(outputs).values():
+    tensors = [outputs] if isinstance(outputs, torch.Tensor) else vars(outputs).values()
+    for tensor in tensors:
         assert tensor is None or tensor.isfinite().all()
 
 

@@ -137,18 +137,7 @@ def test_without_shortcuts_nothing_starts_at_zero(bottleneck):
     assert all((n.weight == 1).all() for n in norms)
 
 
-def starts_stuck(bottleneck, shortcut):
-    """Branches that end in ReLU6 start at zero, where it has no gradient."""
-    return shortcut == "expansion" or (shortcut == "bottleneck" and bottleneck == "relu6")
-
-
-@pytest.mark.parametrize(
-    ("bottleneck", "shortcut"),
-    [
-        pytest.param(*switches, marks=[pytest.mark.xfail(strict=True)] * starts_stuck(*switches))
-        for switches in SWITCHES
-    ],
-)
+@pytest.mark.parametrize(("bottleneck", "shortcut"), SWITCHES)
 def test_every_parameter_learns_from_the_start(bottleneck, shortcut):
     torch.manual_seed(0)
     net = MobileNetV2(0.35, num_classes=5, bottleneck=bottleneck, shortcut=shortcut)

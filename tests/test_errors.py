@@ -22,8 +22,11 @@ def config(tmp_path_factory):
         (["--data.train.images=trane"], "did you mean"),
         (["--data.train.annotations=a.json"], "expected a COCO annotation file, found none"),
         (["--data.classes=[ellipse,squid]"], "the data set has no class 'squid'"),
-        (["--backbone.weights=missing.pth"], "backbone.weights: missing.pth: expected a file"),
-        (["--optim.freeze_norm=all"], "optim.freeze_norm: expected none without backbone.weights"),
+        (["--backbone.weights=missing.pth"], "missing.pth: expected a file"),
+        (
+            ["--optim.freeze_norm=all"],
+            "optim.freeze_norm: expected none without weights or backbone.weights",
+        ),
         (["--heads.detection=null"], "heads: expected detection, segmentation or both, got none"),
         (["--data.batch_size=64"], "data.batch_size: expected at most the 8 training images"),
         (["--resume=last"], "--resume last: no run"),

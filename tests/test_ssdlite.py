@@ -255,8 +255,16 @@ def test_focal_prior_is_the_first_score():
 
 
 def test_focal_prior_of_full_ssd_lies_in_its_only_convolution():
-    head = small_head(lite=False, prior=0.01)
-    assert {round(p.bias[0].item(), 4) for p in head.class_predictors} == {-4.5951}  # ln(1 / 99)
+    head = small_head(ClassSlots(3, "sigmoid", background=False), lite=False, prior=0.01)
+    biases = torch.cat([predictor.bias for predictor in head.class_predictors])
+    assert {round(bias, 4) for bias in biases.tolist()} == {-4.5951}  # ln(1 / 99)
+
+
+def test_the_prior_leaves_the_slot_of_background_alone():
+    head = small_head(ClassSlots(3, "sigmoid", background=True), prior=0.01)
+    by_anchor = class_biases(head).view(-1, 4)
+    assert (by_anchor[:, 0] == 0).all()
+    assert (by_anchor[:, 1:] < -4.5).all()
 
 
 def test_without_prior_biases_are_zero():

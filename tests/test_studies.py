@@ -248,7 +248,8 @@ def test_the_ablation_trains_every_variant_once(tmp_path, monkeypatch, capsys):
 
     def train(settings):
         network = settings.config.backbone
-        trained.append((network.bottleneck, network.shortcut, settings.config.seed))
+        switches = network.bottleneck, network.shortcut, network.zero_init_residual
+        trained.append((*switches, settings.config.seed))
         rows = tmp_path / "metrics.csv"
         rows.write_text(
             "epoch,step,train/loss,val/AP,val/AP50,val/loss\n"
@@ -258,8 +259,7 @@ def test_the_ablation_trains_every_variant_once(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(bottlenecks, "train", train)
     run_main(bottlenecks, monkeypatch, *arguments)
-    pairs = list(bottlenecks.VARIANTS.values())
-    assert trained == [(*pair, 3) for pair in pairs]
+    assert trained == [(*switches, 3) for switches in bottlenecks.VARIANTS.values()]
     document = json.loads((tmp_path / "out/bottlenecks.json").read_text())
     assert (document["relu6"]["AP"], document["relu6"]["train_loss"]) == ([0.25], [1.5])
     assert document["none"]["curves"]["3"] == [
@@ -270,14 +270,14 @@ def test_the_ablation_trains_every_variant_once(tmp_path, monkeypatch, capsys):
     assert "0.250" in capsys.readouterr().out
     # Again: nothing is left to train.
     run_main(bottlenecks, monkeypatch, *arguments)
-    assert len(trained) == 4
+    assert len(trained) == len(bottlenecks.VARIANTS)
 
 
 def test_runs_of_other_settings_are_not_mixed(tmp_path, monkeypatch, capsys):
     arguments = tiny(tmp_path)
     (tmp_path / "metrics.csv").write_text("epoch,val/AP,val/loss\n0,0.5,1.0\n")
     monkeypatch.setattr(bottlenecks, "train", lambda settings: tmp_path)
-    monkeypatch.setattr(bottlenecks, "VARIANTS", {"paper": ("linear", "bottleneck")})
+    monkeypatch.setattr(bottlenecks, "VARIANTS", {"paper": ("linear", "bottleneck", False)})
     run_main(bottlenecks, monkeypatch, *arguments)
     with pytest.raises(SystemExit):
         run_main(bottlenecks, monkeypatch, *arguments, "--optim.lr=0.5")
@@ -315,4 +315,4 @@ def test_the_ablation_end_to_end(tmp_path, monkeypatch):
         assert 0 <= curve[0]["AP"] <= curve[0]["AP50"] <= 1
         assert curve[0]["train_loss"] > 0
     losses = [variant["train_loss"] for variant in document.values()]
-    assert all(losses.count(loss) == 1 for loss in losses)  # four networks
+    assert all(losses.count(loss) == 1 for loss in losses)  # different networks

@@ -97,10 +97,12 @@ class InvertedResidual(nn.Module):
         return x + y if self.shortcut == "bottleneck" else y
 
     def start_as_identity(self) -> None:
-        """Lets the branch beside the shortcut, where there is one, give zero."""
-        if self.shortcut != "none":
-            branch = self.project if self.shortcut == "bottleneck" else self.depthwise
-            nn.init.zeros_(branch.norm.weight)
+        """Lets a linear branch beside a shortcut give zero.
+
+        One that ends in ReLU6 would stay there: at zero ReLU6 has no gradient.
+        """
+        if self.shortcut == "bottleneck" and not hasattr(self.project, "act"):
+            nn.init.zeros_(self.project.norm.weight)
 
 
 class MobileNetV2(Backbone):
@@ -120,6 +122,7 @@ class MobileNetV2(Backbone):
             detection models do and ImageNet's do not.
         bottleneck: As in `InvertedResidual`; the network of the paper is `linear`.
         shortcut: As in `InvertedResidual`; the network of the paper has `bottleneck`.
+        zero_init_residual: Starts blocks with a shortcut as identity.
 
     Raises:
         ValueError: For an output stride or a feature that does not exist, or a feature at a stride
@@ -152,6 +155,7 @@ class MobileNetV2(Backbone):
         scale_last_layer: bool = False,
         bottleneck: Bottleneck = "linear",
         shortcut: Shortcut = "bottleneck",
+        zero_init_residual: bool = True,
     ) -> None:
         layers: dict[str, nn.Module] = {}
         specs: dict[str, FeatureSpec] = {}
@@ -190,7 +194,7 @@ class MobileNetV2(Backbone):
             dropout=dropout,
             padding=padding,
         )
-        self._initialise()
+        self._initialise(zero_init_residual)
 
     def run_layer(self, name: str, x: Tensor, keep: Keep) -> Tensor:
         """The output of one layer; a block's expansion is kept as a feature."""
@@ -201,19 +205,20 @@ class MobileNetV2(Backbone):
         keep(name + _EXPANSION, expanded)
         return layer.contract(expanded, x)
 
-    def _initialise(self) -> None:
+    def _initialise(self, zero_init_residual: bool) -> None:
         """How training from scratch begins.
 
         | layer | start |
         |---|---|
         | convolutions | Kaiming normal, fan out (torchvision; slim: truncated normal 0.09) |
         | batch norm | weight 1, bias 0 |
-        | batch norm that ends the branch beside a shortcut | weight 0: the block starts as identity
-        (Goyal et al. 2017, arXiv:1706.02677, section 5.1), which speeds up the first epochs |
+        | batch norm that ends the linear branch beside a shortcut, if `zero_init_residual` | weight
+        0: the block starts as identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1), which
+        speeds up the first epochs |
         | classifier | normal 0.01, bias 0 |
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            elif isinstance(module, InvertedResidual):
+            elif isinstance(module, InvertedResidual) and zero_init_residual:
                 module.start_as_identity()

@@ -181,6 +181,9 @@ def make_trainer(settings: Settings, callbacks: Sequence[Callback], **ours: Any)
     if arguments["enable_progress_bar"] is not False:
         bars = [RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(_PLAIN_REFRESH)]
     arguments["callbacks"] = [*(arguments["callbacks"] or []), *callbacks, *bars]
+    every, epochs = arguments["check_val_every_n_epoch"], arguments["max_epochs"]
+    if every and epochs and 0 < epochs < every:  # a short run is validated at its end, not never
+        arguments["check_val_every_n_epoch"] = epochs
     # Lightning would wrap our samplers in one that pads the epoch with repeats.
     arguments["use_distributed_sampler"] = False
     try:

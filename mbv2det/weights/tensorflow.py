@@ -47,6 +47,9 @@ from mbv2det.weights.foreign import Foreign, Place, imagenet_labels, mobilenet_v
 _BACKBONE_EPS = 1e-3
 _HEAD_EPS = 1e-5  # DeepLab's
 _LEVELS = 6
+_NUMBERS = "biuf"  # kinds of numpy's types
+# What reading a damaged archive raises, or a file that is none.
+_DAMAGE = (ValueError, OSError, EOFError, AttributeError, RuntimeError, BadZipFile, zlib.error)
 _YXHW_AS_XYWH = (1, 0, 3, 2)
 _AVERAGE = "/ExponentialMovingAverage"
 # What a checkpoint of a training holds besides: optimisers' slots and counters.
@@ -74,9 +77,13 @@ def read_tensorflow(source: str) -> Foreign:
     """
     path = Path(source)
     arrays = _read_npz(path) if path.suffix == ".npz" else _read_checkpoint(source)
+    for name, array in arrays.items():
+        kind = np.asarray(array).dtype
+        if kind.kind not in _NUMBERS:
+            raise ConfigError(f"{source}: expected arrays of numbers, got {kind} under {name!r}")
     variables, notes = _for_inference(arrays)
     tensors = {name: _tensor(name, array) for name, array in variables.items()}
-    if "BoxPredictor_0/BoxEncodingPredictor/weights" in tensors:
+    if any(name.startswith("BoxPredictor_") for name in tensors):
         found = _ssdlite(source, tensors)
     elif "logits/semantic/weights" in tensors:
         found = _deeplab(source, tensors)
@@ -85,17 +92,18 @@ def read_tensorflow(source: str) -> Foreign:
     return replace(found, notes=(*notes, *found.notes))
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: expected a file, found none")
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
             return {name: content[name] for name in content.files}
-    except (ValueError, OSError, EOFError, BadZipFile, AttributeError, zlib.error) as error:
+    except _DAMAGE as error:
         raise ConfigError(f"{path}: not a whole .npz file of arrays ({error})") from None
 
 
-def _read_checkpoint(source: str) -> dict[str, np.ndarray]:
+def _read_checkpoint(source: str) -> dict[str, Any]:
     prefix = source.removesuffix(".index")
     if not (Path(prefix).is_dir() or Path(f"{prefix}.index").is_file()):
         raise ConfigError(
@@ -117,7 +125,7 @@ def _read_checkpoint(source: str) -> dict[str, np.ndarray]:
         raise ConfigError(f"{source}: not a whole checkpoint ({error})") from None
 
 
-def _for_inference(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+def _for_inference(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The variables that a network predicts with, and notes about the others."""
     kept = {name: array for name, array in arrays.items() if not _TRAINING.search(name)}
     averages = [name for name in kept if name.endswith(_AVERAGE)]
@@ -131,7 +139,7 @@ def _for_inference(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarr
     return kept | averaged, notes
 
 
-def _tensor(name: str, array: np.ndarray) -> Tensor:
+def _tensor(name: str, array: Any) -> Tensor:
     """A variable in PyTorch's layout, in float32."""
     tensor = torch.from_numpy(np.array(array, np.float32))
     if tensor.ndim == 4:
@@ -161,9 +169,10 @@ def _ssdlite(source: str, tensors: dict[str, Tensor]) -> Foreign:
     prefix = "FeatureExtractor/MobilenetV2/"
     name_of = partial(_name, prefix=prefix, scopes=_ssdlite_scopes(prefix, tensors))
     width_mult = mobilenet_v2_width(tensors, name_of, source)
-    slots = (
-        len(tensors["BoxPredictor_0/ClassPredictor/biases"]) // AnchorSpec().per_cell(_LEVELS)[0]
-    )
+    biases = "BoxPredictor_0/ClassPredictor/biases"
+    if biases not in tensors:
+        raise ConfigError(f"{source}: expected a tensor {biases!r}, got none")
+    slots = len(tensors[biases]) // AnchorSpec().per_cell(_LEVELS)[0]
     labels, kept, notes = _detection_labels(slots)
     for name, tensor in tensors.items():
         if re.fullmatch(r"BoxPredictor_\d/BoxEncodingPredictor/\w+", name):
@@ -221,7 +230,12 @@ def _detection_labels(slots: int) -> tuple[LabelMap, tuple[int, ...], list[str]]
 
 
 def _rows(tensor: Tensor, per_anchor: int, kept: Sequence[int]) -> Tensor:
-    """Some of each anchor's outputs of a predictor, in the order given."""
+    """Some of each anchor's outputs of a predictor, in the order given.
+
+    A tensor of another shape is left as it is, to be named with all that do not fit.
+    """
+    if len(tensor) % per_anchor:
+        return tensor
     by_anchor = tensor.unflatten(0, (-1, per_anchor))
     return by_anchor[:, list(kept)].flatten(0, 1)
 

@@ -3,19 +3,21 @@ r"""Trains MobileNetV2 with and without its linear bottlenecks and shortcuts, to
     python tools/studies/bottlenecks.py configs/ssdlite_shapes.yaml --trainer.max_epochs=6 \
         --data.image_size=160 --seeds=3
 
-The ablation of the MobileNetV2 paper (section 6.4, figure 6), on detection. Four networks of equal
+The ablation of the MobileNetV2 paper (section 6.4, figure 6), on detection. Five networks of equal
 size are trained alike, with the same seeds:
 
 - paper: linear bottlenecks, shortcuts between them;
 - relu6: ReLU6 behind every bottleneck, which destroys part of what so few channels carry;
 - expansions: shortcuts between the wide insides of the blocks instead of their thin ends;
-- none: no shortcuts.
+- none: no shortcuts;
+- identity: the paper's with blocks that start as identity, the default of this toolkit, which only
+  this block can. All others start alike: every batch norm at weight one.
 
-CONFIG needs a detection head; the study sets backbone.bottleneck, backbone.shortcut and seed, and
-validates after every epoch unless told otherwise. Prints AP, AP50 and the training loss of the last
-epoch (mean and standard deviation over the seeds), and writes bottlenecks.json and bottlenecks.png
-(thin lines are seeds, thick ones their means) into --out, after every run. Runs that are finished
-there are not trained again.
+CONFIG needs a detection head; the study sets backbone.bottleneck, backbone.shortcut,
+backbone.zero_init_residual and seed, and validates after every epoch unless told otherwise. Prints
+AP, AP50 and the training loss of the last epoch (mean and standard deviation over the seeds), and
+writes bottlenecks.json and bottlenecks.png (thin lines are seeds, thick ones their means) into
+--out, after every run. Runs that are finished there are not trained again.
 """
 
 import csv
@@ -43,18 +45,20 @@ from mbv2det.files import whole_file, write_json
 from mbv2det.parsing import first_argument_as_config
 
 VARIANTS = {
-    "paper": ("linear", "bottleneck"),
-    "relu6": ("relu6", "bottleneck"),
-    "expansions": ("linear", "expansion"),
-    "none": ("linear", "none"),
+    "paper": ("linear", "bottleneck", False),
+    "relu6": ("relu6", "bottleneck", False),
+    "expansions": ("linear", "expansion", False),
+    "none": ("linear", "none", False),
+    "identity": ("linear", "bottleneck", True),
 }
 _LABELS = {
     "paper": "paper: linear, shortcut between bottlenecks",
     "relu6": "ReLU6 behind bottlenecks",
     "expansions": "shortcut between expansions",
     "none": "no shortcut",
+    "identity": "paper, blocks starting as identity",
 }
-_LINES = {"paper": "-", "relu6": "--", "expansions": "-.", "none": ":"}
+_LINES = {"paper": "-", "relu6": "--", "expansions": "-.", "none": ":", "identity": "-"}
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,13 @@ def variant_settings(
     parser: ConfigParser, arguments: Sequence[str], variant: str, seed: int
 ) -> Settings:
     """The user's settings, with a variant's network and a seed."""
-    bottleneck, shortcut = VARIANTS[variant]
+    bottleneck, shortcut, zero_init = VARIANTS[variant]
     return parser.parse(
         [
             *arguments,
             f"--backbone.bottleneck={bottleneck}",
             f"--backbone.shortcut={shortcut}",
+            f"--backbone.zero_init_residual={str(zero_init).lower()}",
             f"--seed={seed}",
         ]
     )
