@@ -1,0 +1,662 @@
+"""TensorFlow's variables, written here by its own rules, arrive at their places and mean the same.
+
+Source of names and layouts: TensorFlow research slim/nets/mobilenet, object_detection, deeplab.
+"""
+
+import math
+import sys
+import zipfile
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from networks import randomise
+
+from mbv2det.build import build_model
+from mbv2det.config import BackboneConfig, DetectionHeadConfig, EvalConfig, SegmentationHeadConfig
+from mbv2det.detection.box_coder import BoxCoder
+from mbv2det.errors import ConfigError
+from mbv2det.geometry import xyxy_to_cxcywh
+from mbv2det.labels import VOC_NAMES
+from mbv2det.preprocess import PreprocessSpec
+from mbv2det.weights.foreign import Mismatch, MismatchError
+from mbv2det.weights.tensorflow import read_tensorflow
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WIDTH = 0.35
+BLOCKS = (16, 24, 24, 32, 32, 32, 64, 64, 64, 64, 96, 96, 96, 160, 160, 160, 320)
+EXTRAS = (512, 256, 256, 128)
+ANCHORS = (3, 6, 6, 6, 6, 6)
+COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
+
+# The writer
+
+
+def rounded(channels):
+    """To a multiple of 8, and not down by more than a tenth."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
+
+
+class Variables(dict):
+    """Arrays by name, in the order that TensorFlow makes them; every number in them is another."""
+
+    def add(self, name, *shape):
+        start = sum(array.size for array in self.values())
+        values = np.arange(start, start + np.prod(shape), dtype=np.float32)
+        self[name] = values.reshape(shape)
+
+    def norm(self, scope, channels):
+        for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+            self.add(f"{scope}/BatchNorm/{name}", channels)
+
+    def conv(self, scope, inputs, outputs, size=1):
+        self.add(f"{scope}/weights", size, size, inputs, outputs)
+        self.norm(scope, outputs)
+        return outputs
+
+    def depthwise(self, scope, channels):
+        self.add(f"{scope}/depthwise_weights", 3, 3, channels, 1)
+        self.norm(scope, channels)
+
+    def logits(self, scope, inputs, outputs):
+        self.add(f"{scope}/weights", 1, 1, inputs, outputs)
+        self.add(f"{scope}/biases", outputs)
+
+    def layers(self, prefix, last=1280):
+        """The backbone; its channels at layer 15's expansion and at the end."""
+        channels = self.conv(f"{prefix}/Conv", 3, rounded(32 * WIDTH), 3)
+        taps = []
+        for number, outputs in enumerate(BLOCKS):
+            scope = f"{prefix}/expanded_conv" + (f"_{number}" if number else "")
+            inside = channels
+            if number:
+                inside = self.conv(f"{scope}/expand", channels, 6 * channels)
+            self.depthwise(f"{scope}/depthwise", inside)
+            channels = self.conv(f"{scope}/project", inside, rounded(outputs * WIDTH))
+            if number == 13:
+                taps.append(inside)
+        if last:
+            channels = self.conv(f"{prefix}/Conv_1", channels, last)
+        return [*taps, channels]
+
+
+def classifier(classes=5):
+    found = Variables()
+    _, channels = found.layers("MobilenetV2")
+    if classes:
+        found.logits("MobilenetV2/Logits/Conv2d_1c_1x1", channels, classes)
+    return found
+
+
+def deeplab(aspp="pool", labels=21):
+    found = Variables()
+    _, channels = found.layers("MobilenetV2", last=None)
+    found.conv("image_pooling", channels, 256)
+    found.conv("aspp0", channels, 256)
+    for number in (1, 2, 3) if aspp != "pool" else ():
+        if aspp == "full":
+            found.conv(f"aspp{number}", channels, 256, 3)
+        else:
+            found.depthwise(f"aspp{number}_depthwise", channels)
+            found.conv(f"aspp{number}_pointwise", channels, 256)
+    found.conv("concat_projection", 256 * (2 if aspp == "pool" else 5), 256)
+    found.logits("logits/semantic", 256, labels)
+    return found
+
+
+def ssdlite(slots=21, last=448):
+    found = Variables()
+    prefix = "FeatureExtractor/MobilenetV2"
+    levels = found.layers(prefix, last)
+    for number, outputs in enumerate(EXTRAS):
+        depth = int(outputs * WIDTH)
+        inside = depth // 2
+        found.conv(f"{prefix}/layer_19_1_Conv2d_{number + 2}_1x1_{inside}", levels[-1], inside)
+        scope = f"{prefix}/layer_19_2_Conv2d_{number + 2}_3x3_s2_{depth}"
+        found.depthwise(f"{scope}_depthwise", inside)
+        levels.append(found.conv(scope, inside, depth))
+    for kind, outputs in (("ClassPredictor", slots), ("BoxEncodingPredictor", 4)):
+        for number, (channels, anchors) in enumerate(zip(levels, ANCHORS, strict=True)):
+            scope = f"BoxPredictor_{number}/{kind}"
+            found.depthwise(f"{scope}_depthwise", channels)
+            found.logits(scope, channels, anchors * outputs)
+    return found
+
+
+NETWORKS = {
+    "classifier": classifier,
+    "deeplab": deeplab,
+    "deeplab full": lambda: deeplab("full"),
+    "deeplab separable": lambda: deeplab("separable"),
+    "ssdlite 21": ssdlite,
+    "ssdlite 7": lambda: ssdlite(7),
+    "ssdlite 91": lambda: ssdlite(91, last=1280),
+}
+
+
+# Reading
+
+
+def written(variables, folder, name="weights.npz"):
+    np.savez(folder / name, **variables)
+    return str(folder / name)
+
+
+def imported(foreign):
+    model = build_model(foreign.info.model, foreign.info.preprocess, foreign.info.labels).eval()
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    model.load_state_dict(foreign.renamed(expected))
+    return model
+
+
+def read(variables, folder):
+    return read_tensorflow(written(variables, folder))
+
+
+def by_hand(name, array):
+    """The array as PyTorch lays it out."""
+    if array.ndim < 4:
+        return array
+    kernel = np.einsum("yxcm->cmyx" if name.endswith("depthwise_weights") else "yxio->oiyx", array)
+    return kernel[:, :, 0, 0] if "Logits/" in name else kernel
+
+
+def rows_by_hand(name, array, slots):
+    """A predictor's rows in our order: of boxes dx before dy, of 91 classes COCO's alone."""
+    if "/BoxEncodingPredictor/" in name:
+        y, x, height, width = (array[k::4] for k in range(4))
+        return np.stack([x, y, width, height], axis=1).reshape(array.shape)
+    if "/ClassPredictor/" in name and slots == 91:
+        kept = np.isin(np.arange(len(array)) % 91, COCO_GAPS, invert=True)
+        return array[kept]
+    return array
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_variable_lands_in_the_tensor_that_is_made_at_its_turn(network, tmp_path):
+    variables = NETWORKS[network]()
+    assert sum(array.size for array in variables.values()) < 2**24  # exact in float32
+    state = imported(read(variables, tmp_path)).state_dict()
+    ours = {name: tensor for name, tensor in state.items() if not name.endswith("batches_tracked")}
+    slots = int(network.split()[1]) if "ssdlite" in network else 0
+    for (name, tensor), (theirs, array) in zip(ours.items(), variables.items(), strict=True):
+        expected = rows_by_hand(theirs, by_hand(theirs, array), slots)
+        np.testing.assert_array_equal(tensor.numpy(), expected, err_msg=f"{name} of {theirs}")
+    counters = [tensor for name, tensor in state.items() if name not in ours]
+    assert all(int(counter) == 0 for counter in counters)
+
+
+PLACES = {
+    "Conv/weights": "layer_1.conv.weight",
+    "expanded_conv/depthwise/depthwise_weights": "layer_2.depthwise.conv.weight",
+    "expanded_conv/project/BatchNorm/gamma": "layer_2.project.norm.weight",
+    "expanded_conv_1/expand/BatchNorm/beta": "layer_3.expand.norm.bias",
+    "expanded_conv_13/expand/BatchNorm/moving_mean": "layer_15.expand.norm.running_mean",
+    "expanded_conv_16/project/BatchNorm/moving_variance": "layer_18.project.norm.running_var",
+    "Conv_1/BatchNorm/gamma": "layer_19.norm.weight",
+}
+
+
+def test_layers_are_counted_as_tensorflow_counts_them(tmp_path):
+    variables = classifier()
+    state = imported(read(variables, tmp_path)).state_dict()
+    for theirs, ours in PLACES.items():
+        expected = by_hand(theirs, variables[f"MobilenetV2/{theirs}"])
+        np.testing.assert_array_equal(state[f"backbone.layers.{ours}"].numpy(), expected)
+
+
+# What the numbers mean
+
+
+@pytest.mark.parametrize(
+    ("row", "change"),
+    [
+        (0, lambda boxes: boxes + boxes[:, [3]] * torch.tensor([0.0, 0.1, 0.0, 0.0])),
+        (1, lambda boxes: boxes + boxes[:, [2]] * torch.tensor([0.1, 0.0, 0.0, 0.0])),
+        (2, lambda boxes: boxes * torch.tensor([1.0, 1.0, 1.0, math.exp(0.2)])),
+        (3, lambda boxes: boxes * torch.tensor([1.0, 1.0, math.exp(0.2), 1.0])),
+    ],
+    ids=["ty", "tx", "th", "tw"],
+)
+def test_each_box_row_moves_what_tensorflow_calls_so(row, change, tmp_path):
+    variables = ssdlite()
+    for name in variables:
+        if "/BoxEncodingPredictor/" in name:
+            variables[name] = np.zeros_like(variables[name])
+            if name.endswith("biases"):
+                variables[name][row::4] = 1
+    model = imported(read(variables, tmp_path))
+    with torch.no_grad():
+        outputs = model(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))["detection"]
+    found = BoxCoder().decode(outputs.deltas[0], outputs.anchors)
+    anchors = xyxy_to_cxcywh(outputs.anchors)
+    # 1/10 of a side along, or e^(1/5) of it: TensorFlow's scale factors 10, 10, 5, 5.
+    torch.testing.assert_close(xyxy_to_cxcywh(found), change(anchors), rtol=1e-5, atol=1e-4)
+
+
+def test_the_91_slots_of_coco_keep_background_and_its_80_ids(tmp_path):
+    variables = ssdlite(91)
+    biases = "BoxPredictor_1/ClassPredictor/biases"
+    anchor, slot = np.divmod(np.arange(6 * 91), 91)
+    variables[biases] = (1000 * anchor + slot).astype(np.float32)
+    foreign = read(variables, tmp_path)
+    labels = foreign.info.labels["detection"]
+    ids = [i for i in range(1, 91) if i not in COCO_GAPS]
+    assert labels.ids == tuple(ids)
+    named = dict(zip(labels.ids, labels.names, strict=True))
+    assert [named[i] for i in (1, 13, 90)] == ["person", "stop sign", "toothbrush"]
+    bias = imported(foreign).heads["detection"].class_predictors[1][1].bias.detach()
+    expected = 1000 * torch.arange(6)[:, None] + torch.tensor([0, *ids])
+    assert torch.equal(bias.view(6, 81), expected.float())
+    assert list(foreign.notes) == ["left out the slots of 10 unused COCO ids"]
+
+
+@pytest.mark.parametrize(
+    ("slots", "names"), [(21, VOC_NAMES), (7, tuple(f"class {k}" for k in range(1, 7)))]
+)
+def test_other_detectors_have_vocs_names_or_numbers(slots, names, tmp_path):
+    labels = read(ssdlite(slots), tmp_path).info.labels["detection"]
+    assert labels.names == names
+    assert labels.ids == tuple(range(1, slots))
+
+
+@pytest.mark.parametrize(
+    ("labels", "first", "last"), [(21, "background", "tvmonitor"), (7, "class 0", "class 6")]
+)
+def test_segmenters_have_vocs_names_or_numbers(labels, first, last, tmp_path):
+    found = read(deeplab(labels=labels), tmp_path).info.labels["segmentation"]
+    assert (len(found), found.names[0], found.names[-1]) == (labels, first, last)
+    assert found.ids == tuple(range(labels))
+
+
+@pytest.mark.parametrize(
+    ("classes", "first", "last"),
+    [(1001, "background", "toilet tissue"), (1000, "tench", "toilet tissue"), (2, "class 0", None)],
+)
+def test_classifiers_have_imagenets_names_or_numbers(classes, first, last, tmp_path):
+    found = read(classifier(classes), tmp_path).info.labels["classification"]
+    assert (len(found), found.names[0]) == (classes, first)
+    assert found.names[-1] == last or last is None
+
+
+def test_a_classifier_brings_its_settings(tmp_path):
+    info = read(classifier(), tmp_path).info
+    assert info.model.backbone == BackboneConfig(width_mult=WIDTH, padding="same", norm_eps=1e-3)
+    assert info.model.heads.tasks == ("classification",)
+    assert info.preprocess == PreprocessSpec((224, 224), "stretch", (0.5,) * 3, (0.5,) * 3)
+
+
+def test_a_backbone_alone_has_no_head(tmp_path):
+    info = read(classifier(classes=0), tmp_path).info
+    assert info.model.heads.tasks == ()
+    assert info.labels == {}
+
+
+@pytest.mark.parametrize("aspp", ["pool", "full", "separable"])
+def test_a_segmenter_brings_its_settings(aspp, tmp_path):
+    info = read(deeplab(aspp), tmp_path).info
+    assert info.model.backbone == BackboneConfig(
+        width_mult=WIDTH, padding="same", norm_eps=1e-3, output_stride=16
+    )
+    assert info.model.heads.tasks == ("segmentation",)
+    assert info.model.heads.segmentation == SegmentationHeadConfig(aspp=aspp, norm_eps=1e-5)
+    assert info.preprocess == PreprocessSpec((513, 513), "fit", (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize(("last", "scaled"), [(448, True), (1280, False)])
+def test_a_detector_brings_its_settings(last, scaled, tmp_path):
+    foreign = read(ssdlite(last=last), tmp_path)
+    info = foreign.info
+    assert info.model.backbone == BackboneConfig(
+        width_mult=WIDTH, padding="same", norm_eps=1e-3, scale_last_layer=scaled
+    )
+    assert info.model.heads.tasks == ("detection",)
+    assert info.model.heads.detection == DetectionHeadConfig(class_loss="sigmoid", norm_eps=1e-3)
+    assert info.preprocess == PreprocessSpec((300, 300), "stretch", (0.5,) * 3, (0.5,) * 3)
+    assert info.eval == EvalConfig(score_threshold=0.01, nms_iou=0.6, max_detections=100)
+    assert imported(foreign).heads["detection"].slots.background
+
+
+def of_module(variables, scope, module):
+    """A convolution with its norm or its bias; layouts as TensorFlow's documentation has them."""
+    conv, norm = getattr(module, "convolution", module), getattr(module, "normalization", None)
+    kernel = conv.weight.detach().numpy()
+    if kernel.ndim == 2:
+        kernel = kernel[:, :, None, None]
+    grouped = kernel.shape[1] == 1
+    name = "depthwise_weights" if grouped else "weights"
+    variables[f"{scope}/{name}"] = np.einsum("cmyx->yxcm" if grouped else "oiyx->yxio", kernel)
+    if conv.bias is not None:
+        variables[f"{scope}/biases"] = conv.bias.detach().numpy()
+    if norm is not None:
+        for theirs, tensor in (
+            ("gamma", norm.weight), ("beta", norm.bias),
+            ("moving_mean", norm.running_mean), ("moving_variance", norm.running_var),
+        ):  # fmt: skip
+            variables[f"{scope}/BatchNorm/{theirs}"] = tensor.detach().numpy()
+
+
+def of_transformers(network, scopes, last=True):
+    """A network of transformers as TensorFlow's variables, its head's modules under `scopes`."""
+    found = {}
+    base = network.mobilenet_v2
+    stem = base.conv_stem
+    of_module(found, "MobilenetV2/Conv", stem.first_conv)
+    of_module(found, "MobilenetV2/expanded_conv/depthwise", stem.conv_3x3)
+    of_module(found, "MobilenetV2/expanded_conv/project", stem.reduce_1x1)
+    for number, block in enumerate(base.layer, start=1):
+        scope = f"MobilenetV2/expanded_conv_{number}"
+        of_module(found, f"{scope}/expand", block.expand_1x1)
+        of_module(found, f"{scope}/depthwise", block.conv_3x3)
+        of_module(found, f"{scope}/project", block.reduce_1x1)
+    if last:
+        of_module(found, "MobilenetV2/Conv_1", base.conv_1x1)
+    for scope, module in scopes.items():
+        of_module(found, scope, module)
+    return found
+
+
+def theirs_and_ours(kind, folder, **settings):
+    """A random network of transformers, and ours with its weights by way of TensorFlow's names."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MobileNetV2Config(
+        depth_multiplier=WIDTH, num_labels=7, tf_padding=True, **settings
+    )
+    network = randomise(getattr(transformers, f"MobileNetV2{kind}")(config), gain=2**0.5)
+    if kind == "ForImageClassification":
+        head = {"MobilenetV2/Logits/Conv2d_1c_1x1": network.classifier}
+        torch.nn.init.normal_(network.classifier.weight, std=0.1)
+        torch.nn.init.normal_(network.classifier.bias)
+    else:
+        head = {
+            "image_pooling": network.segmentation_head.conv_pool,
+            "aspp0": network.segmentation_head.conv_aspp,
+            "concat_projection": network.segmentation_head.conv_projection,
+            "logits/semantic": network.segmentation_head.classifier.convolution,
+        }
+    variables = of_transformers(network, head, last=kind == "ForImageClassification")
+    return network, imported(read(variables, folder))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 97)])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("ForImageClassification", {}), ("ForSemanticSegmentation", {"output_stride": 16})],
+)
+def test_outputs_are_those_of_transformers(kind, settings, size, tmp_path):
+    network, model = theirs_and_ours(kind, tmp_path, **settings)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=generator)
+    with torch.no_grad():
+        expected = network(images / 127.5 - 1.0).logits
+        (found,) = model(images).values()
+    found = getattr(found, "logits", found)
+    assert 0.1 < expected.std() < 10
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)  # float32, of order one
+
+
+# What training leaves behind
+
+
+def test_moving_averages_stand_in_for_their_variables(tmp_path):
+    variables = classifier()
+    expected = imported(read(variables, tmp_path)).state_dict()
+    averaged = [name for name in variables if not name.rpartition("/")[2].startswith("moving_")]
+    for name in averaged:
+        variables[f"{name}/ExponentialMovingAverage"] = variables[name]
+        variables[name] = np.zeros_like(variables[name])
+    foreign = read(variables, tmp_path)
+    found = imported(foreign).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    notes = [f"took {len(averaged)} moving averages in place of their variables"]
+    assert list(foreign.notes) == notes
+
+
+@pytest.mark.parametrize("slot", ["RMSProp_1", "Momentum", "Adam"])
+def test_what_only_training_needs_is_left_out_and_said(slot, tmp_path):
+    variables = ssdlite(91)
+    names = list(variables)
+    for name in names[:10]:
+        variables[f"{name}/{slot}"] = np.ones_like(variables[name])
+    variables["global_step"] = np.array(200_000, np.int64)
+    variables["beta1_power"] = np.array(0.5, np.float32)
+    foreign = read(variables, tmp_path)
+    assert foreign.tensors.keys() == set(names)
+    assert list(foreign.notes) == [
+        "left out 12 variables of the training: optimiser, counters",
+        "left out the slots of 10 unused COCO ids",
+    ]
+    imported(foreign)
+
+
+def test_weights_alone_come_without_notes(tmp_path):
+    assert list(read(deeplab(), tmp_path).notes) == []
+
+
+# Variables without a place
+
+
+BACKBONE_OF = {
+    "classifier": "MobilenetV2", "deeplab full": "MobilenetV2",
+    "ssdlite 21": "FeatureExtractor/MobilenetV2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("network", BACKBONE_OF)
+def test_all_variables_without_a_place_are_listed(network, tmp_path):
+    variables, prefix = NETWORKS[network](), BACKBONE_OF[network]
+    removed = f"{prefix}/expanded_conv_5/expand/BatchNorm/beta"
+    renamed = f"{prefix}/expanded_conv_2/project/BatchNorm/beta"
+    cut = f"{prefix}/Conv/BatchNorm/beta"
+    del variables[removed]
+    variables["other"] = variables.pop(renamed)
+    variables["more"] = np.zeros((2, 3))
+    variables[cut] = variables[cut][:3]
+    with pytest.raises(MismatchError) as caught:
+        imported(read(variables, tmp_path))
+    ours = "backbone.layers.layer_{}.norm.bias"
+    assert set(caught.value.rows) == {
+        Mismatch("missing", removed, f"(96,) for {ours.format('7.expand')}", ""),
+        Mismatch("missing", renamed, f"(8,) for {ours.format('4.project')}", ""),
+        Mismatch("unexpected", "other", "", "(8,)"),
+        Mismatch("unexpected", "more", "", "(2, 3)"),
+        Mismatch("of another shape", cut, "(16,)", "(3,)"),
+    }
+    assert "2 missing, " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        ("classifier", "MobilenetV2/Logits/Conv2d_1c_1x1/biases"),
+        ("deeplab full", "aspp2/weights"),
+        ("deeplab separable", "aspp3_depthwise/depthwise_weights"),
+        ("deeplab", "logits/semantic/biases"),
+        ("ssdlite 21", "BoxPredictor_3/ClassPredictor/weights"),
+        ("ssdlite 21", "BoxPredictor_0/ClassPredictor/biases"),
+        ("ssdlite 21", "BoxPredictor_0/BoxEncodingPredictor/weights"),
+        ("ssdlite 7", "BoxPredictor_5/BoxEncodingPredictor_depthwise/depthwise_weights"),
+        ("ssdlite 21", "FeatureExtractor/MobilenetV2/layer_19_2_Conv2d_3_3x3_s2_89/weights"),
+    ],
+)
+def test_a_heads_missing_variable_is_named(network, name, tmp_path):
+    variables = NETWORKS[network]()
+    del variables[name]
+    message = refusal(written(variables, tmp_path))
+    assert name in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BoxPredictor_1/ClassPredictor/weights",
+        "BoxPredictor_1/ClassPredictor/biases",
+        "BoxPredictor_2/BoxEncodingPredictor/weights",
+        "BoxPredictor_0/BoxEncodingPredictor/biases",
+    ],
+)
+def test_a_predictor_with_rows_left_over_is_named(name, tmp_path):
+    variables = ssdlite()
+    variables[name] = variables[name][..., :-1]
+    with pytest.raises(MismatchError, match=f"1 of another shape; first: {name}"):
+        imported(read(variables, tmp_path))
+
+
+def test_another_network_is_refused(tmp_path):
+    message = refusal(written({"resnet_v1_50/conv1/weights": np.zeros(1)}, tmp_path))
+    assert "expected MobileNetV2, got no tensor 'MobilenetV2/Conv/weights'" in message
+    assert "first name: 'resnet_v1_50/conv1/weights'" in message
+
+
+# Files that are none
+
+
+def refusal(source):
+    with pytest.raises(ConfigError) as caught:
+        imported(read_tensorflow(str(source)))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class RunsCode:
+    """Unpickling this writes a file."""
+
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return open, (str(self.witness), "w")
+
+
+def test_pickled_objects_are_refused_without_running_them(tmp_path):
+    witness = tmp_path / "witness"
+    trap = np.array([RunsCode(witness)], dtype=object)
+    path = written({"MobilenetV2/Conv/weights": trap}, tmp_path)
+    message = refusal(path)
+    assert path in message
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, -1, -1000])
+def test_a_truncated_file_is_refused(kept, tmp_path):
+    path = tmp_path / "w.npz"
+    np.savez(path, **{"MobilenetV2/Conv/weights": np.zeros((3, 3, 3, 16), np.float32)})
+    path.write_bytes(path.read_bytes()[:kept])
+    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+
+
+def test_an_encrypted_file_is_refused(tmp_path):
+    path = tmp_path / "w.npz"
+    np.savez(path, **{"MobilenetV2/Conv/weights": np.zeros(3)})
+    content = path.read_bytes()
+    # Bit 0 of the flags, which stand behind the signature and the versions that wrote and read it.
+    flags = content.index(b"PK\x01\x02") + 8
+    path.write_bytes(content[:flags] + b"\x01" + content[flags + 1 :])
+    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+
+
+def test_a_damaged_compressed_file_is_refused(tmp_path):
+    path = tmp_path / "w.npz"
+    rng = np.random.default_rng(0)
+    np.savez_compressed(path, **{"MobilenetV2/Conv/weights": rng.random((3, 3, 3, 16))})
+    content = bytearray(path.read_bytes())
+    content[200:1200] = bytes(1000)
+    path.write_bytes(content)
+    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+
+
+def test_one_array_alone_is_refused(tmp_path):
+    np.save(tmp_path / "w.npy", np.zeros(3))
+    assert "expected an .npz file of TensorFlow's variables" in refusal(tmp_path / "w.npy")
+    (tmp_path / "w.npy").rename(tmp_path / "w.npz")
+    assert "w.npz: not a whole .npz file of arrays" in refusal(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("text", ["", "weights\n", "PK"])
+def test_a_text_is_refused(text, tmp_path):
+    path = tmp_path / "w.npz"
+    path.write_text(text)
+    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+
+
+def test_a_zip_of_something_else_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+        archive.writestr("readme.txt", "no array")
+    assert "expected arrays of numbers, got |S8 under 'readme.txt'" in refusal(tmp_path / "w.npz")
+
+
+def test_arrays_of_text_are_refused(tmp_path):
+    path = written({"_CHECKPOINTABLE_OBJECT_GRAPH": np.array(b"graph")}, tmp_path)
+    expected = "expected arrays of numbers, got |S5 under '_CHECKPOINTABLE_OBJECT_GRAPH'"
+    assert expected in refusal(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    path = tmp_path / "none.npz"
+    assert refusal(path) == f"{path}: expected a file, found none"
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(tmp_path):
+    message = refusal(tmp_path / "model.ckpt")
+    assert "expected an .npz file of TensorFlow's variables, or a checkpoint" in message
+    assert "(the PREFIX of PREFIX.index), found none" in message
+
+
+def test_without_tensorflow_a_checkpoint_is_refused_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    (tmp_path / "model.ckpt.index").write_bytes(b"")
+    message = refusal(tmp_path / "model.ckpt")
+    assert "needs tensorflow (pip install tensorflow); or save its variables" in message
+    assert "np.savez('weights.npz'" in message
+
+
+class OpError(Exception):
+    pass
+
+
+def fake_tensorflow(monkeypatch, load_checkpoint):
+    """A module with the little of tensorflow that reads checkpoints."""
+    module = ModuleType("tensorflow")
+    module.train = SimpleNamespace(load_checkpoint=load_checkpoint)
+    module.errors = SimpleNamespace(OpError=OpError)
+    monkeypatch.setitem(sys.modules, "tensorflow", module)
+
+
+@pytest.mark.parametrize("given", ["model.ckpt", "model.ckpt.index", ""])
+def test_a_checkpoint_is_read_where_tensorflow_is(given, tmp_path, monkeypatch):
+    variables = deeplab()
+    asked = []
+
+    def load_checkpoint(prefix):
+        asked.append(prefix)
+        return SimpleNamespace(
+            get_variable_to_shape_map=lambda: {n: list(a.shape) for n, a in variables.items()},
+            get_tensor=variables.__getitem__,
+        )
+
+    fake_tensorflow(monkeypatch, load_checkpoint)
+    (tmp_path / "model.ckpt.index").write_bytes(b"")
+    foreign = read_tensorflow(str(tmp_path / given))
+    assert asked == [str(tmp_path / "model.ckpt") if given else str(tmp_path)]
+    expected = read(variables, tmp_path)
+    assert foreign.info == expected.info
+    assert all(torch.equal(foreign.tensors[n], t) for n, t in expected.tensors.items())
+
+
+@pytest.mark.parametrize("kind", [OpError, ValueError, RuntimeError])
+def test_a_damaged_checkpoint_is_refused(kind, tmp_path, monkeypatch):
+    def load_checkpoint(prefix):
+        raise kind("checksum does not match")
+
+    fake_tensorflow(monkeypatch, load_checkpoint)
+    (tmp_path / "model.ckpt.index").write_bytes(b"")
+    expected = "not a whole checkpoint (checksum does not match)"
+    assert expected in refusal(tmp_path / "model.ckpt")
