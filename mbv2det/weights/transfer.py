@@ -52,7 +52,7 @@ def transfer(
         if task in stored.labels:
             new = _slots(config.heads, task, labels[task])
             old = _slots(stored.model.heads, task, stored.labels[task])
-            layers = _class_tensors(model.heads[task])
+            layers = _class_layers(model.heads[task])
             of_head, found = _copy_head(source.tensors, state, task, layers, Slots(new, old))
             lines, kept = lines + of_head, kept + found
         else:
@@ -122,11 +122,10 @@ def _slots(heads: HeadsConfig, task: str, labels: LabelMap) -> tuple[str, ...]:
     return (BACKGROUND, *labels.names) if background else labels.names
 
 
-def _class_tensors(head: nn.Module) -> set[str]:
-    """Names, within a head, of the tensors that have a row for every class."""
+def _class_layers(head: nn.Module) -> set[str]:
+    """Names, within a head, of the layers whose weight and bias have a row for every class."""
     layers = cast(ClassLayers, head).class_layers()
-    modules = [name for name, module in head.named_modules() if any(module is x for x in layers)]
-    return {f"{name}.{tensor}" for name in modules for tensor in ("weight", "bias")}
+    return {name for name, module in head.named_modules() if any(module is x for x in layers)}
 
 
 def _copy_backbone(source: Foreign, state: dict[str, Tensor]) -> tuple[list[str], list[str]]:
@@ -155,7 +154,7 @@ def _copy_head(
     source: Mapping[str, Tensor],
     state: dict[str, Tensor],
     task: str,
-    class_tensors: Collection[str],
+    class_layers: Collection[str],
     slots: Slots,
 ) -> tuple[list[str], list[str]]:
     """Fills one head's tensors.
@@ -167,22 +166,29 @@ def _copy_head(
     kept, by_class, fresh = [], [], []
     for name in [n for n in state if n.startswith(prefix)]:
         short, old, new = name.removeprefix(prefix), source.get(name), state[name]
-        if old is not None and short in class_tensors and _by_class(old, new, slots):
+        layer = short.rpartition(".")[0]
+        weight = f"{prefix}{layer}.weight"
+        if old is None:
+            fresh.append(short)
+        elif layer in class_layers and _by_class(source.get(weight), state[weight], slots):
             state[name] = slots.copied(new, old)
             by_class.append(name)
-        elif old is not None and old.shape == new.shape and short not in class_tensors:
+        elif layer not in class_layers and old.shape == new.shape:
             state[name] = old
             kept.append(name)
         else:
             fresh.append(short)
-    lines = [f"{len(kept)} tensors kept, {len(by_class)} by class", *slots.lines()]
+    lines = [f"{len(kept)} tensors kept, {len(by_class)} by class"]
+    lines += slots.lines() if by_class else [f"all {len(slots.new)} classes start anew"]
     lines += [f"{len(fresh)} tensors start anew{_list(fresh)}"] if fresh else []
     whole = kept if None in slots.places else kept + by_class
     return [f"heads.{task}: {line}" for line in lines], whole
 
 
-def _by_class(old: Tensor, new: Tensor, slots: Slots) -> bool:
-    """Whether two class layers differ in their classes alone."""
+def _by_class(old: Tensor | None, new: Tensor, slots: Slots) -> bool:
+    """Whether the weights of two class layers differ in their classes alone."""
+    if old is None:
+        return False
     anchors = len(old) // len(slots.old), len(new) // len(slots.new)
     return anchors[0] == anchors[1] and old.shape[1:] == new.shape[1:]
 

@@ -1,0 +1,300 @@
+"""A network that starts from another's weights: what both have by name is kept, the rest is new."""
+
+import numpy as np
+import pytest
+import torch
+from networks import random_images, randomise
+
+from mbv2det.build import build_model
+from mbv2det.config import (
+    BackboneConfig,
+    DetectionHeadConfig,
+    EvalConfig,
+    HeadsConfig,
+    ModelConfig,
+    SegmentationHeadConfig,
+)
+from mbv2det.deploy.predictor import Predictor
+from mbv2det.labels import LabelMap
+from mbv2det.preprocess import PreprocessSpec
+from mbv2det.weights.files import WeightsInfo
+from mbv2det.weights.foreign import Foreign, MismatchError
+from mbv2det.weights.transfer import transfer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BACKBONE = BackboneConfig(width_mult=0.1, scale_last_layer=True)
+SIZE = (64, 96)
+
+SSDLITE = {"detection": DetectionHeadConfig()}
+SSD = {"detection": DetectionHeadConfig("ssd")}
+SIGMOID = {"detection": DetectionHeadConfig(class_loss="sigmoid")}
+FOCAL = {"detection": DetectionHeadConfig(class_loss="focal")}
+DEEPLAB = {"segmentation": SegmentationHeadConfig(channels=16)}
+AUXILIARY = {"segmentation": SegmentationHeadConfig(channels=16, auxiliary_weight=0.4)}
+LRASPP = {"segmentation": SegmentationHeadConfig("lraspp", channels=16)}
+BOTH = SSDLITE | DEEPLAB
+
+ANIMALS = ("cat", "dog", "tv", "cow")
+# The dog is gone, the zebra is new, and VOC has another name for the set.
+OTHERS = ("cow", "zebra", "tvmonitor", "cat")
+OLD_OF_NEW = {0: 3, 2: 2, 3: 0}
+ZEBRA = 1
+
+
+def info_of(heads, names, backbone=BACKBONE):
+    maps = {
+        "detection": LabelMap(tuple(names), tuple(range(1, len(names) + 1))),
+        "segmentation": LabelMap.of_masks(("background", *names)),
+    }
+    return WeightsInfo(
+        ModelConfig(backbone, HeadsConfig(**heads)),
+        PreprocessSpec(SIZE),
+        {task: maps[task] for task in heads},
+        EvalConfig(score_threshold=0.0),
+    )
+
+
+def built(info):
+    return build_model(info.model, info.preprocess, info.labels)
+
+
+def weights_of(heads, names=ANIMALS, backbone=BACKBONE):
+    """A network of random weights, and these weights."""
+    info = info_of(heads, names, backbone)
+    model = randomise(built(info))
+    return model, Foreign("w.safetensors", model.state_dict(), info, name_of=lambda name: name)
+
+
+def transferred(source, heads, names, backbone=BACKBONE):
+    """The network that the weights started, its tensors beforehand, and what was done."""
+    info = info_of(heads, names, backbone)
+    model = randomise(built(info), seed=2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return model, before, transfer(source, model, info.model, info.labels)
+
+
+def outputs_of(model, task):
+    with torch.no_grad():
+        features = model.backbone(random_images(*SIZE))
+        return model.heads[task](features, SIZE)
+
+
+ALL = {
+    "ssdlite": SSDLITE, "ssd": SSD, "focal": FOCAL, "deeplabv3": DEEPLAB,
+    "auxiliary": AUXILIARY, "lraspp": LRASPP, "both": BOTH,
+}  # fmt: skip
+every_head = pytest.mark.parametrize("heads", ALL.values(), ids=ALL)
+
+
+@every_head
+def test_for_the_same_classes_every_tensor_is_kept(heads):
+    theirs, source = weights_of(heads)
+    ours, _, done = transferred(source, heads, ANIMALS)
+    state = ours.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in theirs.state_dict().items())
+    assert done.kept == state.keys()
+    assert not [line for line in done.lines if "anew" in line or "left out" in line]
+
+
+# Other classes
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [(SSDLITE, SSDLITE), (SSD, SSD), (FOCAL, FOCAL), (SSDLITE, FOCAL), (FOCAL, SSDLITE),
+     (SSDLITE, SIGMOID)],
+    ids=["ssdlite", "ssd", "focal", "softmax to focal", "focal to softmax", "softmax to sigmoid"],
+)  # fmt: skip
+def test_boxes_of_shared_classes_get_their_logits_at_every_anchor(theirs, ours):
+    old, source = weights_of(theirs)
+    new, _, _ = transferred(source, ours, OTHERS)
+    found, expected = outputs_of(new.eval(), "detection"), outputs_of(old, "detection")
+    first, old_first = (int(net.heads["detection"].slots.background) for net in (new, old))
+    assert found.logits.shape[-1] == first + len(OTHERS)
+    for label, old_label in OLD_OF_NEW.items():
+        logits = expected.logits[..., old_first + old_label]
+        torch.testing.assert_close(found.logits[..., first + label], logits, rtol=1e-5, atol=1e-5)
+        assert logits.std() > 0.1  # they tell one anchor from another
+    if first and old_first:  # the slot of background is kept
+        torch.testing.assert_close(
+            found.logits[..., 0], expected.logits[..., 0], rtol=1e-5, atol=1e-5
+        )
+    torch.testing.assert_close(found.deltas, expected.deltas, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [DEEPLAB, AUXILIARY, LRASPP], ids=["plain", "aux", "lraspp"])
+def test_masks_of_shared_classes_get_their_logits_at_every_cell(heads):
+    old, source = weights_of(heads)
+    new, _, _ = transferred(source, heads, OTHERS)
+    found, expected = outputs_of(new.eval(), "segmentation"), outputs_of(old, "segmentation")
+    pairs = [(found.logits, expected.logits)]
+    pairs += [(found.auxiliary, expected.auxiliary)] if heads is AUXILIARY else []
+    for logits, theirs in pairs:
+        assert logits.shape[1] == 1 + len(OTHERS)
+        for label, old_label in {0: 0, **{n + 1: o + 1 for n, o in OLD_OF_NEW.items()}}.items():
+            # The convolutions add up in an order that the number of rows decides.
+            torch.testing.assert_close(logits[:, label], theirs[:, old_label], rtol=0, atol=1e-5)
+
+
+def class_tensors(model, task):
+    """Weights and biases that have a row of every class, by name."""
+    layers = model.heads[task].class_layers()
+    modules = [name for name, module in model.named_modules() if any(module is m for m in layers)]
+    state = model.state_dict()
+    return {
+        f"{name}.{part}": state[f"{name}.{part}"] for name in modules for part in ("weight", "bias")
+    }
+
+
+@pytest.mark.parametrize(
+    ("heads", "task", "first"),
+    [(SSDLITE, "detection", 1), (SSD, "detection", 1), (FOCAL, "detection", 0),
+     (AUXILIARY, "segmentation", 1), (LRASPP, "segmentation", 1)],
+    ids=["ssdlite", "ssd", "focal", "auxiliary", "lraspp"],
+)  # fmt: skip
+def test_rows_of_new_classes_start_as_they_were_built(heads, task, first):
+    _, source = weights_of(heads)
+    new, before, done = transferred(source, heads, OTHERS)
+    tensors = class_tensors(new, task)
+    assert len(tensors) == {"detection": 12, "segmentation": 4}[task]
+    for name, tensor in tensors.items():
+        by_anchor, fresh, old = (
+            rows.unflatten(0, (-1, first + 4))
+            for rows in (tensor, before[name], source.tensors[name])
+        )
+        assert torch.equal(by_anchor[:, first + ZEBRA], fresh[:, first + ZEBRA])
+        for label, old_label in OLD_OF_NEW.items():
+            assert torch.equal(by_anchor[:, first + label], old[:, first + old_label])
+    state = new.state_dict()
+    rest = state.keys() - tensors.keys()
+    assert all(torch.equal(state[name], source.tensors[name]) for name in rest)
+    assert done.kept == rest
+
+
+def test_without_a_slot_for_background_that_of_softmax_starts_anew():
+    _, source = weights_of(FOCAL)
+    new, before, done = transferred(source, SSDLITE, ANIMALS)
+    for name, tensor in class_tensors(new, "detection").items():
+        rows, fresh = tensor.unflatten(0, (-1, 5)), before[name].unflatten(0, (-1, 5))
+        assert torch.equal(rows[:, 0], fresh[:, 0])
+        assert name not in done.kept
+    assert "  heads.detection: 1 classes start anew: background" in done.lines
+
+
+def test_predictions_do_not_depend_on_the_order_of_the_classes():
+    names = ("dog", "tv", "cat", "cow")
+    old, source = weights_of(BOTH)
+    new, _, _ = transferred(source, BOTH, names)
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    found, expected = (
+        Predictor(net, info_of(BOTH, classes))([image])[0]
+        for net, classes in ((new, names), (old, ANIMALS))
+    )
+    assert len(expected["detection"].boxes) > 10
+    assert by_name(found["detection"], names) == by_name(expected["detection"], ANIMALS)
+    old_labels = torch.tensor([0, *(1 + ANIMALS.index(name) for name in names)])
+    labels = old_labels[found["segmentation"].labels.long()]
+    assert torch.equal(labels, expected["segmentation"].labels.long())
+
+
+def by_name(found, names):
+    """(name, score, box) in the order of their scores, rounded to what float32 keeps."""
+    rows = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+    rounded = [(names[k], round(s, 4), [round(v, 2) for v in box]) for k, s, box in rows]
+    return sorted(rounded, key=lambda row: (-row[1], row))
+
+
+# What is said
+
+
+def test_the_lines_name_kept_new_and_dropped_classes():
+    _, source = weights_of(SSDLITE)
+    new, _, done = transferred(source, SSDLITE, OTHERS)
+    counts = [len([n for n in new.state_dict() if n.startswith(p)]) for p in ("backbone", "heads")]
+    assert done.lines == [
+        "weights: w.safetensors",
+        f"  backbone: {counts[0]} tensors kept",
+        f"  heads.detection: {counts[1] - 12} tensors kept, 12 by class",
+        "  heads.detection: 4 of 5 classes kept by name: background, cow, tvmonitor, cat",
+        "  heads.detection: 1 classes start anew: zebra",
+        "  heads.detection: 1 classes of the weights left out: dog",
+    ]
+
+
+def test_long_lists_of_classes_are_cut():
+    names = [f"class {k}" for k in range(30)]
+    _, source = weights_of(DEEPLAB, names)
+    _, _, done = transferred(source, DEEPLAB, names[:20])
+    assert (
+        "  heads.segmentation: 21 of 21 classes kept by name: background, class 0, class 1, "
+        "class 2, class 3, class 4, class 5, class 6, class 7, class 8, ..."
+    ) in done.lines
+
+
+def test_a_head_that_the_weights_lack_starts_anew():
+    theirs, source = weights_of(SSDLITE)
+    new, before, done = transferred(source, BOTH, ANIMALS)
+    state = new.state_dict()
+    fresh = {name for name in state if name.startswith("heads.segmentation.")}
+    assert "  heads.segmentation: the weights have none; it starts anew" in done.lines
+    assert all(torch.equal(state[name], before[name]) for name in fresh)
+    assert done.kept == state.keys() - fresh
+    assert done.kept == theirs.state_dict().keys()
+
+
+def test_a_head_that_is_not_configured_is_left_out():
+    _, source = weights_of(BOTH)
+    new, _, done = transferred(source, DEEPLAB, ANIMALS)
+    assert "  heads.detection: in the weights, not configured; left out" in done.lines
+    assert list(new.heads) == ["segmentation"]
+    assert done.kept == new.state_dict().keys()
+
+
+def test_layers_behind_the_end_of_the_weights_start_anew():
+    theirs, source = weights_of(DEEPLAB)  # ends with layer 18
+    new, before, done = transferred(source, SSDLITE, ANIMALS)
+    state = new.state_dict()
+    last = {name for name in state if name.startswith("backbone.layers.layer_19.")}
+    kept = [name for name in theirs.state_dict() if name.startswith("backbone.")]
+    assert f"  backbone: {len(kept)} tensors kept; starts anew: layer_19" in done.lines
+    assert len(last) == 6
+    assert all(torch.equal(state[name], before[name]) for name in last)
+    assert done.kept == set(kept)
+
+
+def test_an_auxiliary_head_that_the_weights_lack_starts_anew():
+    _, source = weights_of(DEEPLAB)
+    new, before, done = transferred(source, AUXILIARY, ANIMALS)
+    state = new.state_dict()
+    fresh = {name for name in state if ".auxiliary." in name}
+    assert all(torch.equal(state[name], before[name]) for name in fresh)
+    assert done.kept == state.keys() - fresh
+    (line,) = [line for line in done.lines if "tensors start anew" in line]
+    assert line.startswith(f"  heads.segmentation: {len(fresh)} tensors start anew: auxiliary.0.")
+
+
+def test_class_layers_of_other_channels_start_anew_whole():
+    _, source = weights_of(DEEPLAB)
+    wider = {"segmentation": SegmentationHeadConfig(channels=24)}
+    new, before, done = transferred(source, wider, ANIMALS)
+    for name, tensor in class_tensors(new, "segmentation").items():
+        assert torch.equal(tensor, before[name])
+        assert name not in done.kept
+    assert "  heads.segmentation: all 5 classes start anew" in done.lines
+    assert not [line for line in done.lines if "by name" in line]
+
+
+def test_predictors_of_another_kind_start_anew():
+    _, source = weights_of(SSDLITE)
+    new, before, done = transferred(source, SSD, ANIMALS)
+    assert all(torch.equal(t, before[n]) for n, t in class_tensors(new, "detection").items())
+    assert "  heads.detection: all 5 classes start anew" in done.lines
+
+
+def test_another_backbone_is_refused():
+    _, source = weights_of(SSDLITE, backbone=BackboneConfig(width_mult=0.35))
+    with pytest.raises(MismatchError, match=r"^w\.safetensors: .* of another shape; first: ") as e:
+        transferred(source, SSDLITE, ANIMALS)
+    assert {row.problem for row in e.value.rows} == {"of another shape"}
+    assert all(row.name.startswith("backbone.layers.") for row in e.value.rows)
