@@ -25,7 +25,7 @@ from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from mbv2det.weights.foreign import Mismatch, MismatchError
 from mbv2det.weights.huggingface import hf_name, read_hf
 from mbv2det.weights.timm import read_timm, timm_name
-from mbv2det.weights.torchvision import read_torchvision, torchvision_name
+from mbv2det.weights.torchvision import mobilenet_v2_name, read_torchvision
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -280,7 +280,7 @@ def test_weights_without_a_head_fill_a_backbone(library, tmp_path):
 
 
 LIBRARIES = {
-    "torchvision": (torchvision_net, read_torchvision, torchvision_name),
+    "torchvision": (torchvision_net, read_torchvision, mobilenet_v2_name),
     "timm": (timm_net, read_timm, timm_name),
     "hf": (hf_net, read_hf, hf_name),
 }

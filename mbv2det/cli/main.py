@@ -7,6 +7,8 @@ _COMMANDS = {
     "train": "train a model: mbv2det train CONFIG [--key.sub=value ...]",
     "eval": "measure weights on a data set: mbv2det eval CONFIG --weights FILE",
     "predict": "find objects in images: mbv2det predict --weights FILE INPUT... --out DIR",
+    "import_weights": "weights of other libraries: mbv2det import_weights FORMAT SOURCE --out FILE",
+    "model_table": "parameters and multiply-adds beside the published: mbv2det model_table",
 }
 
 
@@ -17,7 +19,7 @@ def main() -> None:
         sys.argv = [f"{sys.argv[0]} {command}", *sys.argv[2:]]
         import_module(f"mbv2det.cli.{command}").main()
         return
-    lines = [f"  {name:9}{what}" for name, what in _COMMANDS.items()]
+    lines = [f"  {name:16}{what}" for name, what in _COMMANDS.items()]
     text = "\n".join(["usage: mbv2det COMMAND ...", "", *lines, "", "COMMAND --help tells more."])
     if command in ("-h", "--help"):
         print(text)

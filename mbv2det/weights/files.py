@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -67,6 +68,11 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
     """
     if not path.is_file():
         raise ConfigError(f"weights: {path}: expected a file, found none")
+    if path.suffix not in (".safetensors", ".ckpt"):
+        raise ConfigError(
+            f"weights: {path}: expected a .safetensors or .ckpt file of this toolkit; "
+            "import_weights makes one of other libraries' weights"
+        )
     state, header = _read_checkpoint(path) if path.suffix == ".ckpt" else _read_share_file(path)
     if header is None:
         raise ConfigError(f"weights: {path}: tensors, but not of this toolkit: it has no header")
@@ -115,9 +121,15 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: expected a file, found none")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises anything from KeyError to UnpicklingError here
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ConfigError(f"{path}: not a file of tensors ({reason})") from None
+    except UnpicklingError:
+        raise ConfigError(
+            f"{path}: not a file of tensors alone: it holds other objects, or is damaged; nothing "
+            "in it was executed"
+        ) from None
+    except Exception:  # torch raises anything from KeyError to RuntimeError here
+        raise ConfigError(
+            f"{path}: not a file of tensors that torch.save wrote, or cut short"
+        ) from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a state dict, got another object")
     return content

@@ -20,6 +20,14 @@ from mbv2det.weights.files import WeightsInfo, load_tensors
 
 # The published widths first: others may round to the same channels.
 _WIDTHS = (1.0, 1.4, 1.3, 0.75, 0.5, 0.35, *(round(0.05 * k, 2) for k in range(2, 41)))
+# How the tensors of each format begin, for hints.
+_FIRST_NAMES = {
+    "torchvision": "features.",
+    "timm": "conv_stem.",
+    "hf": "mobilenet_v2.",
+    "tf": "Mobilenet",
+    "ckpt": "backbone.layers.",
+}
 _COUNTER = ".num_batches_tracked"
 _PLACE = re.compile(
     r"backbone\.layers\.layer_(\d+)\.(?:(expand|depthwise|project)\.)?(conv|norm)\.(\w+)"
@@ -169,20 +177,44 @@ def mobilenet_v2_width(
     Raises:
         ConfigError: If a layer is not there, or no width gives such channels.
     """
-    found = []
-    for layer in range(1, 19):
-        part = "" if layer == 1 else ".project"
-        name = name_of(f"backbone.layers.layer_{layer}{part}.conv.weight")
+    parts = {layer: "" if layer == 1 else ".project" for layer in range(1, 19)}
+    names = [name_of(f"backbone.layers.layer_{k}{part}.conv.weight") for k, part in parts.items()]
+    return width_of(tensors, names, layer_channels, "MobileNetV2", source)
+
+
+def width_of(
+    tensors: Mapping[str, Tensor],
+    names: Sequence[str],
+    channels: Callable[[float], tuple[int, ...]],
+    network: str,
+    source: str,
+) -> float:
+    """The width multiplier whose network has the channels of some weights.
+
+    Args:
+        tensors: By their names.
+        names: Of the weights that are looked at.
+        channels: Of the network at a width, in the order of the names.
+        network: Its name, for messages.
+        source: Where the tensors come from, for messages.
+
+    Raises:
+        ConfigError: If a weight is not there, or no width gives such channels.
+    """
+    for name in names:
         if name not in tensors:
+            first = next(iter(tensors), "none")
+            near = [format for format, start in _FIRST_NAMES.items() if first.startswith(start)]
+            hint = f": is it of FORMAT {near[0]}?" if near else ""
             raise ConfigError(
-                f"{source}: expected MobileNetV2, got no tensor {name!r} "
-                f"(first name: {next(iter(tensors), 'none')!r})"
+                f"{source}: expected {network}, got no tensor {name!r} "
+                f"(first name: {first!r}){hint}"
             )
-        found.append(tensors[name].shape[0])
+    found = tuple(len(tensors[name]) for name in names)
     for width_mult in _WIDTHS:
-        if tuple(found) == layer_channels(width_mult):
+        if found == channels(width_mult):
             return width_mult
-    raise ConfigError(f"{source}: expected the channels of a MobileNetV2, got {found}")
+    raise ConfigError(f"{source}: expected the channels of a {network}, got {list(found)}")
 
 
 @cache  # building a network takes a while, even one of shapes alone
@@ -206,6 +238,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except SafetensorError as error:
             raise ConfigError(f"{path}: not a whole safetensors file ({error})") from None
+    if path.suffix == ".npz":
+        raise ConfigError(f"{path}: expected a file of torch.save or safetensors, got .npz (tf's)")
     content = load_tensors(path)
     strangers = [name for name, value in content.items() if not isinstance(value, Tensor)]
     if strangers:

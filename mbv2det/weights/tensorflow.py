@@ -18,7 +18,7 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 
+from mbv2det.backbones.mobilenet_v1 import MobileNetV1
 from mbv2det.config import (
     BackboneConfig,
     ClassificationHeadConfig,
@@ -42,7 +43,13 @@ from mbv2det.errors import ConfigError
 from mbv2det.labels import VOC_NAMES, LabelMap, with_background
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.weights.files import WeightsInfo
-from mbv2det.weights.foreign import Foreign, Place, imagenet_labels, mobilenet_v2_width
+from mbv2det.weights.foreign import (
+    Foreign,
+    Place,
+    imagenet_labels,
+    mobilenet_v2_width,
+    width_of,
+)
 
 _BACKBONE_EPS = 1e-3
 _HEAD_EPS = 1e-5  # DeepLab's
@@ -63,6 +70,11 @@ _NORM = {
     "running_var": "moving_variance",
 }
 _KINDS = ("conv", "norm")
+_V1_LAYERS = ("Conv2d_0", *(f"Conv2d_{k}.pointwise" for k in range(1, 14)))
+_V1_SCOPES = {
+    f"backbone.layers.{module}": f"MobilenetV1/{module.replace('.', '_')}"
+    for module in (*_V1_LAYERS, *(f"Conv2d_{k}.depthwise" for k in range(1, 14)))
+}
 _LAST_CHANNELS = 1280
 
 
@@ -149,19 +161,32 @@ def _tensor(name: str, array: Any) -> Tensor:
 
 
 def _classifier(source: str, tensors: dict[str, Tensor]) -> Foreign:
-    """Slim's classifier, or its backbone alone."""
-    prefix = "MobilenetV2/"
+    """Slim's classifiers, or their backbones alone."""
+    is_v1 = any(name.startswith("MobilenetV1/") for name in tensors)
+    prefix = "MobilenetV1/" if is_v1 else "MobilenetV2/"
     head = f"{prefix}Logits/Conv2d_1c_1x1"
-    scopes = {"heads.classification.classifier.linear": head}
+    scopes = {"heads.classification.classifier.linear": head, **_V1_SCOPES}
     name_of = partial(_name, prefix=prefix, scopes=scopes)
-    width_mult = mobilenet_v2_width(tensors, name_of, source)
+    if is_v1:
+        names = [name_of(f"backbone.layers.{layer}.conv.weight") for layer in _V1_LAYERS]
+        width_mult = width_of(tensors, names, _v1_channels, "MobileNetV1", source)
+        backbone = _backbone(width_mult, name="mobilenet_v1")
+    else:
+        backbone = _backbone(mobilenet_v2_width(tensors, name_of, source))
     heads, labels = HeadsConfig(), {}
     if f"{head}/weights" in tensors:
         heads = HeadsConfig(classification=ClassificationHeadConfig())
         tensors[f"{head}/weights"] = tensors[f"{head}/weights"].flatten(1)
         labels = {"classification": imagenet_labels(len(tensors[f"{head}/weights"]))}
-    model = ModelConfig(_backbone(width_mult), heads)
-    return Foreign(source, tensors, WeightsInfo(model, PreprocessSpec((224, 224)), labels), name_of)
+    info = WeightsInfo(ModelConfig(backbone, heads), PreprocessSpec((224, 224)), labels)
+    return Foreign(source, tensors, info, name_of)
+
+
+@cache
+def _v1_channels(width_mult: float) -> tuple[int, ...]:
+    with torch.device("meta"):
+        specs = MobileNetV1(width_mult).feature_specs
+    return tuple(spec.channels for spec in specs.values())
 
 
 def _ssdlite(source: str, tensors: dict[str, Tensor]) -> Foreign:

@@ -1,12 +1,13 @@
-"""torchvision's MobileNetV2: state dicts, and its weights by the name of their enum."""
+"""torchvision's MobileNetV2 and ResNet: state dicts, and weights by the names of their enums."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 
-from torch import Tensor
-from torchvision.models import get_weight, mobilenet_v2
+from torch import Tensor, nn
+from torchvision.models import get_weight, mobilenet_v2, resnet50, resnet101
 
 from mbv2det.config import BackboneConfig, ClassificationHeadConfig, HeadsConfig, ModelConfig
 from mbv2det.errors import ConfigError
@@ -22,6 +23,24 @@ from mbv2det.weights.foreign import (
 
 _SIZE = (224, 224)
 _FILES = (".pth", ".pt", ".bin", ".safetensors")
+_LINEAR = "heads.classification.classifier.linear"
+
+
+@dataclass(frozen=True)
+class _Network:
+    """One of torchvision's networks.
+
+    Attributes:
+        backbone: Ours that it is.
+        name_of: Its name of a tensor of ours.
+        classifier: Name of its last layer.
+        build: The network itself, by `num_classes`.
+    """
+
+    backbone: BackboneConfig
+    name_of: Callable[[str], str]
+    classifier: str
+    build: Callable[..., nn.Module]
 
 
 def read_torchvision(source: str) -> Foreign:
@@ -31,39 +50,65 @@ def read_torchvision(source: str) -> Foreign:
         source: A file, or a name such as `MobileNet_V2_Weights.IMAGENET1K_V2`, which is downloaded.
 
     Raises:
-        ConfigError: If there is no such file or name, or it is not MobileNetV2.
+        ConfigError: If there is no such file or name, or it is another network.
     """
     is_file = Path(source).suffix in _FILES or Path(source).exists()
     tensors = read_state_dict(Path(source)) if is_file else _download(source)
-    width_mult = mobilenet_v2_width(tensors, torchvision_name, source)
-    classifier = tensors.get("classifier.1.bias")
-    heads, labels = HeadsConfig(), {}
-    if classifier is not None:
+    network = _recognised(tensors, source)
+    bias = tensors.get(f"{network.classifier}.bias")
+    heads, labels, reference = HeadsConfig(), {}, None
+    if bias is not None:
         heads = HeadsConfig(classification=ClassificationHeadConfig())
-        labels = {"classification": imagenet_labels(len(classifier))}
+        labels = {"classification": imagenet_labels(len(bias))}
+        reference = partial(_run, tensors, partial(network.build, num_classes=len(bias)))
     info = WeightsInfo(
-        model=ModelConfig(BackboneConfig(width_mult=width_mult), heads),
+        model=ModelConfig(network.backbone, heads),
         preprocess=PreprocessSpec(_SIZE, "stretch", IMAGENET_MEAN, IMAGENET_STD),
         labels=labels,
     )
-    return Foreign(
-        source, tensors, info, torchvision_name, reference=partial(_run, tensors, width_mult)
+    return Foreign(source, tensors, info, network.name_of, reference=reference)
+
+
+def _recognised(tensors: Mapping[str, Tensor], source: str) -> _Network:
+    """Which network the tensors are of.
+
+    Raises:
+        ConfigError: If of none.
+    """
+    if "layer3.0.conv1.weight" not in tensors:
+        width_mult = mobilenet_v2_width(tensors, mobilenet_v2_name, source)
+        build = partial(mobilenet_v2, width_mult=width_mult)
+        backbone = BackboneConfig(width_mult=width_mult)
+        return _Network(backbone, mobilenet_v2_name, "classifier.1", build)
+    blocks = len({name.split(".")[1] for name in tensors if name.startswith("layer3.")})
+    if blocks == 6 and "layer3.0.conv3.weight" in tensors:
+        return _Network(BackboneConfig(name="resnet50"), resnet_name, "fc", resnet50)
+    if blocks == 23:
+        return _Network(BackboneConfig(name="resnet101"), resnet_name, "fc", resnet101)
+    raise ConfigError(
+        f"{source}: expected mobilenet_v2, resnet50 or resnet101, got a ResNet with {blocks} "
+        "blocks in layer3"
     )
 
 
-def _run(state: Mapping[str, Tensor], width_mult: float, images: Tensor) -> Tensor:
+def _run(state: Mapping[str, Tensor], build: Callable[[], nn.Module], images: Tensor) -> Tensor:
     """Torchvision's own network on normalised images."""
-    classes = len(state["classifier.1.bias"]) if "classifier.1.bias" in state else 1
-    network = mobilenet_v2(width_mult=width_mult, num_classes=classes).eval()
-    network.load_state_dict(state, strict=False)  # the renaming has accounted for every tensor
-    return network(images) if "classifier.1.bias" in state else network.features(images)
+    network = build().eval()
+    network.load_state_dict(state)
+    return network(images)
 
 
-def torchvision_name(ours: str) -> str:
-    """Its name of a tensor of ours."""
+def resnet_name(ours: str) -> str:
+    """Its name of a tensor of our ResNet, which wraps it."""
+    inside = ours.removeprefix("backbone.layers.").removeprefix("stem.")
+    return inside.replace(_LINEAR, "fc")
+
+
+def mobilenet_v2_name(ours: str) -> str:
+    """Its name of a tensor of our MobileNetV2."""
     place = Place.of(ours)
     if place is None:
-        return ours.replace("heads.classification.classifier.linear", "classifier.1")
+        return ours.replace(_LINEAR, "classifier.1")
     block = f"features.{place.layer - 1}"
     if not place.part:
         return f"{block}.{0 if place.kind == 'conv' else 1}.{place.tensor}"
@@ -82,7 +127,7 @@ def _download(name: str) -> dict[str, Tensor]:
     """
     try:
         weights = get_weight(name)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, KeyError):
         raise ConfigError(
             f"SOURCE: expected a file ({', '.join(_FILES)}) or a name such as "
             f"MobileNet_V2_Weights.IMAGENET1K_V2, got {name}"
