@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import randomise
+from networks import random_images, randomise
 from safetensors.torch import save_file
 from torch import nn
+from torchvision import models as torchvision_models
 from torchvision.models import mobilenet_v2
 
 from mbv2det.build import build_backbone, build_model
@@ -274,6 +275,31 @@ def test_weights_without_a_head_fill_a_backbone(library, tmp_path):
     with torch.no_grad():
         found = backbone(x)["layer_19"]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)  # float32, see TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet101"])
+def test_resnet_equals_torchvision(name, tmp_path):
+    torch.manual_seed(0)
+    theirs = randomise(getattr(torchvision_models, name)(num_classes=4))
+    foreign = read_torchvision(saved(theirs.state_dict(), tmp_path))
+    assert foreign.info.model.backbone.name == name
+    model = imported(foreign).eval()
+    x = random_images(65, 97)
+    with torch.no_grad():
+        expected = theirs(x)
+        found = model.heads["classification"](model.backbone(x), (65, 97))
+    # The same float32 operations; the pools may add in another order.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(foreign.reference(x), expected)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet152"])
+def test_other_resnets_are_refused(name, tmp_path):
+    with torch.device("meta"):
+        names = getattr(torchvision_models, name)().state_dict()
+    path = saved(dict.fromkeys(names, torch.zeros(1)), tmp_path)
+    with pytest.raises(ConfigError, match=r"got a ResNet with \d+ blocks in layer3"):
+        read_torchvision(path)
 
 
 # Every tensor has its place

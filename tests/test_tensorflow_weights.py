@@ -399,6 +399,35 @@ def test_outputs_are_those_of_transformers(kind, settings, size, tmp_path):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)  # float32, of order one
 
 
+@pytest.mark.parametrize("width_mult", [0.25, 0.5, 1.0])
+def test_mobilenet_v1_gives_the_logits_of_transformers(width_mult, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MobileNetV1Config(
+        depth_multiplier=width_mult, num_labels=1001, tf_padding=True
+    )
+    theirs = randomise(transformers.MobileNetV1ForImageClassification(config), gain=2**0.5)
+    torch.nn.init.normal_(theirs.classifier.weight, std=0.03)
+    variables = {}
+    of_module(variables, "MobilenetV1/Conv2d_0", theirs.mobilenet_v1.conv_stem)
+    for position, layer in enumerate(theirs.mobilenet_v1.layer):
+        part = ("depthwise", "pointwise")[position % 2]
+        of_module(variables, f"MobilenetV1/Conv2d_{position // 2 + 1}_{part}", layer)
+    of_module(variables, "MobilenetV1/Logits/Conv2d_1c_1x1", theirs.classifier)
+    foreign = read(variables, tmp_path)
+    model = imported(foreign)
+    assert foreign.info.model.backbone == BackboneConfig(
+        name="mobilenet_v1", width_mult=width_mult, padding="same", norm_eps=1e-3
+    )
+    assert foreign.info.labels["classification"].names[0] == "background"
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 64, 97), dtype=torch.uint8, generator=generator)
+    with torch.no_grad():
+        expected = theirs(images / 127.5 - 1.0).logits
+        found = model(images)["classification"]
+    assert 0.1 < expected.std() < 10
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)  # float32, of order one
+
+
 # What training leaves behind
 
 
