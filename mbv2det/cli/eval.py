@@ -114,7 +114,7 @@ def measured_tasks(info: WeightsInfo, settings: Settings) -> tuple[str, ...]:
     wanted = tuple(name for name in asked if name in there)
     if not wanted:
         raise ConfigError(
-            f"heads: {settings.config.weights} is for {' and '.join(there)}, "
+            f"heads: {settings.config.weights} is for {' and '.join(there) or 'features alone'}, "
             f"but {settings.name} asks for {' and '.join(asked)}"
         )
     for name in asked:

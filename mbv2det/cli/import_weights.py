@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from mbv2det.build import build_model
 from mbv2det.cli.session import console, one_line_errors, say
 from mbv2det.data.files import read_list
-from mbv2det.errors import ConfigError
+from mbv2det.errors import ConfigError, DataError
 from mbv2det.labels import LabelMap
 from mbv2det.model import DensePredictor
 from mbv2det.weights.files import WeightsInfo, save_weights
@@ -102,6 +102,8 @@ def import_weights(format: str, source: str, out: Path, labels: Path | None = No
         raise ConfigError(f"FORMAT: expected one of {', '.join(_READERS)}, got {format!r}{hint}")
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out: expected a name that ends in .safetensors, got {out}")
+    if out.is_dir() or any(p.exists() and not p.is_dir() for p in out.parents):
+        raise ConfigError(f"--out: expected a file in a folder, got {out}")
     foreign = _READERS[format](source)
     if labels is not None:
         foreign = replace(foreign, info=named(foreign.info, labels))
@@ -121,8 +123,10 @@ def named(info: WeightsInfo, names_file: Path) -> WeightsInfo:
     """The header with the names of a file in place of those of the source.
 
     Raises:
-        ConfigError: If it has another number of names.
+        ConfigError: If there is no such file, or it has another number of names, or one twice.
     """
+    if not names_file.is_file():
+        raise ConfigError(f"--labels: expected a file of names, found none at {names_file}")
     names = tuple(read_list(names_file))
     if len(info.labels) != 1:
         raise ConfigError(f"--labels: expected weights of one head, got {len(info.labels)}")
@@ -131,7 +135,10 @@ def named(info: WeightsInfo, names_file: Path) -> WeightsInfo:
         raise ConfigError(
             f"--labels: {names_file}: expected {len(labels)} names, one a line, got {len(names)}"
         )
-    return replace(info, labels={task: LabelMap(names, labels.ids)})
+    try:
+        return replace(info, labels={task: LabelMap(names, labels.ids)})
+    except DataError as error:
+        raise ConfigError(f"--labels: {names_file}: {error}") from None
 
 
 @torch.inference_mode()
@@ -159,7 +166,9 @@ def check(foreign: Foreign, model: DensePredictor) -> str:
 
 def print_mismatches(error: MismatchError) -> None:
     """Every tensor without its counterpart, in one table."""
-    table = Table("tensor", "problem", "expected", "got")
+    # Names are what it is for: in full, where the terminal is narrow on several lines.
+    columns = [Column(name, overflow="fold") for name in ("tensor", "problem", "expected", "got")]
+    table = Table(*columns)
     for row in error.rows:
         table.add_row(row.name, row.problem, row.expected, row.got)
     console.print(table)

@@ -50,8 +50,11 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default %(default)s)")
     options = parser.parse_args(sys.argv[1:])
+    predictor = load(options.weights, options.device)
+    if not predictor.tasks:
+        raise ConfigError(f"--weights: expected a head, got a backbone alone in {options.weights}")
     predict(
-        load(options.weights, options.device),
+        predictor,
         image_files([Path(p) for p in options.inputs]),
         Path(options.out),
         options.min_score,

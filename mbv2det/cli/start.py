@@ -93,6 +93,11 @@ def _from_backbone(settings: Settings, source: Foreign) -> Start:
 
 def _from_model(settings: Settings, source: Foreign) -> Start:
     config, stored = settings.config, source.info
+    if not any(f"heads.{task}" in _CARRIED for task in stored.model.heads.tasks):
+        raise ConfigError(
+            f"weights: expected a head for detection or segmentation, got none in {source.source}; "
+            "give its backbone as backbone.weights"
+        )
     asked = replace(config.backbone, weights=None)
     carried = (*_SHAPES, *_CARRIED["backbone"])
     backbone: BackboneConfig

@@ -198,9 +198,13 @@ def check_resumed(checkpoint: Path, info: WeightsInfo) -> None:
         ConfigError: If the checkpoint is no whole file of such a model.
     """
     _, stored = load_weights(checkpoint)
-    for part in ("model", "preprocess", "labels"):
+    for part, other in (
+        ("model", "another network"),
+        ("preprocess", "other preprocessing"),
+        ("labels", "other classes"),
+    ):
         if getattr(stored, part) != getattr(info, part):
-            raise ConfigError(f"--resume: {checkpoint} was trained with another {part}")
+            raise ConfigError(f"--resume: {checkpoint} was trained with {other}")
 
 
 def training_callbacks(

@@ -1,0 +1,488 @@
+"""The commands on weights: imported, trained on, measured, looked at, and refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from networks import randomise
+from runs import run_command, write_config
+from torchvision.models import mobilenet_v2
+
+import mbv2det
+from mbv2det.build import build_model
+from mbv2det.cli.import_weights import check
+from mbv2det.config import (
+    BackboneConfig,
+    ClassificationHeadConfig,
+    DetectionHeadConfig,
+    HeadsConfig,
+    ModelConfig,
+    OptimConfig,
+)
+from mbv2det.errors import ConfigError
+from mbv2det.labels import LabelMap
+from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
+from mbv2det.training.optim import make_optimizer
+from mbv2det.weights.files import WeightsInfo, load_weights, save_weights
+from mbv2det.weights.foreign import Foreign
+from mbv2det.weights.torchvision import read_torchvision
+from mbv2det.weights.transfer import transfer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+QUICK = ("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--trainer.logger=false")
+NETWORK = (
+    "--backbone.width_mult=0.1", "--backbone.scale_last_layer=true", "--backbone.padding=same",
+    "--backbone.norm_eps=0.001", "--data.image_size=[64,96]",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A configuration, a run of it with a network of its own, and its weights with another mean."""
+    folder = tmp_path_factory.mktemp("weights")
+    config = write_config(folder, num_train=4, num_val=2)
+    run_command("train", config, *QUICK, *NETWORK, "--data.classes=[triangle,ellipse,star]")
+    run = folder / "runs/tiny/1"
+    state, info = load_weights(run / "best.safetensors")
+    spec = replace(info.preprocess, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    weights = folder / "model.safetensors"
+    save_weights(weights, state, replace(info, preprocess=spec))
+    return config, run, weights
+
+
+def errors_of(done):
+    return [line for line in done.stderr.splitlines() if "error: " in line]
+
+
+def fails(name, *arguments):
+    """The one line of an error that a user made."""
+    done = run_command(name, *arguments, check=False)
+    (error,) = errors_of(done)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == error
+    return error
+
+
+# Starting from a model
+
+
+def test_training_goes_on_from_a_model_for_other_classes(trained, tmp_path):
+    config, _, weights = trained
+    done = run_command(
+        "train", config, *QUICK, f"--weights={weights}", "--data.classes=[ring,triangle]",
+        f"--trainer.default_root_dir={tmp_path}",
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    start = lines.index(f"weights: {weights}")
+    kept = [line.split(": ", 1)[1] for line in lines[start + 1 : start + 6]]
+    assert kept[0].endswith(" tensors kept")
+    assert kept[1].endswith(" tensors kept, 12 by class")
+    assert kept[2:] == [
+        "2 of 3 classes kept by name: background, triangle",
+        "1 classes start anew: ring",
+        "2 classes of the weights left out: ellipse, star",
+    ]
+    state, info = load_weights(tmp_path / "tiny/1/best.safetensors")
+    assert info.labels["detection"].names == ("ring", "triangle")
+    assert info.preprocess.mean == IMAGENET_MEAN
+    assert f"--weights={weights.name}" in info.command
+    assert str(weights.parent) not in info.command
+    before, _ = load_weights(weights)
+    name = "backbone.layers.layer_3.expand.conv.weight"
+    # One step of Adam moves a number by about its rate: a tenth of 0.002.
+    assert 0 < (state[name] - before[name]).abs().max() < 1e-3
+    (optimizer,) = torch.load(tmp_path / "tiny/1/checkpoints/last.ckpt")["optimizer_states"]
+    rates = {group["initial_lr"] for group in optimizer["param_groups"]}
+    assert sorted(rates) == pytest.approx([0.0002, 0.002])
+
+
+SETTINGS = {
+    "backbone.width_mult": (0.1, 0.35),
+    "backbone.scale_last_layer": (True, False),
+    "backbone.padding": ("same", "symmetric"),
+    "backbone.norm_eps": (0.001, 1e-05),
+    "data.image_size": ((64, 96), (96, 128)),
+}
+
+
+def test_the_weights_settings_win_and_each_difference_is_said(trained, tmp_path):
+    config, _, weights = trained
+    root = f"--trainer.default_root_dir={tmp_path}"
+    done = run_command("train", config, *QUICK, f"--weights={weights}", root)
+    assert [line for line in done.stderr.splitlines() if line.endswith("win")] == [
+        f"{key}: {stored} in the weights, {asked} asked for; the weights win"
+        for key, (stored, asked) in SETTINGS.items()
+    ]
+    _, stored = load_weights(weights)
+    _, info = load_weights(tmp_path / "tiny/1/best.safetensors")
+    assert info.model == stored.model
+    assert info.preprocess == stored.preprocess
+
+
+def test_the_command_line_wins_over_the_weights(trained, tmp_path):
+    config, _, weights = trained
+    done = run_command(
+        "train", config, *QUICK, f"--weights={weights}", f"--trainer.default_root_dir={tmp_path}",
+        "--backbone.padding=symmetric", "--data.image_size=64", "--data.resize=fit",
+        "--heads.detection.class_loss=focal",
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    for line in (
+        "backbone.padding: same in the weights, symmetric asked for; the command line wins",
+        "data.image_size: (64, 96) in the weights, (64, 64) asked for; the command line wins",
+        "data.resize: stretch in the weights, fit asked for; the command line wins",
+        "heads.detection.class_loss: softmax in the weights, focal asked for; "
+        "the command line wins",
+        "  heads.detection: 1 classes of the weights left out: background",
+    ):
+        assert line in lines
+    _, info = load_weights(tmp_path / "tiny/1/best.safetensors")
+    assert info.model.backbone.padding == "symmetric"
+    assert info.model.backbone.width_mult == 0.1
+    assert info.preprocess == PreprocessSpec((64, 64), "fit", IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_a_run_from_a_model_resumes(trained, tmp_path):
+    config, _, weights = trained
+    common = (config, *QUICK, f"--weights={weights}", f"--trainer.default_root_dir={tmp_path}")
+    run_command("train", *common)
+    done = run_command("train", *common, "--resume=last", "--trainer.max_epochs=2")
+    assert errors_of(done) == []
+    assert "kept" not in done.stderr
+    checkpoint = torch.load(tmp_path / "tiny/1/checkpoints/last.ckpt")
+    assert checkpoint["epoch"] == 1
+    assert not (tmp_path / "tiny/2").exists()
+
+
+def test_weights_of_a_model_and_of_a_backbone_exclude_each_other(trained):
+    config, _, weights = trained
+    error = fails("train", config, f"--weights={weights}", f"--backbone.weights={weights}")
+    assert error == "error: weights: expected either weights or backbone.weights, got both"
+
+
+def test_a_network_of_other_channels_is_refused(trained, tmp_path):
+    config, _, weights = trained
+    error = fails(
+        "train", config, f"--weights={weights}", "--backbone.width_mult=0.5",
+        f"--trainer.default_root_dir={tmp_path}",
+    )  # fmt: skip
+    assert f"{weights}: expected every tensor to have its place, got" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("--backbone.padding=symmetric", "another network"),
+        ("--data.image_size=64", "other preprocessing"),
+        ("--data.classes=auto", "other classes"),
+    ],
+)
+def test_a_run_does_not_resume_as_another(trained, change, expected):
+    config, run, _ = trained
+    last = run / "checkpoints/last.ckpt"
+    same = (config, *NETWORK, "--data.classes=[triangle,ellipse,star]", f"--resume={last}")
+    error = fails("train", *same, change)
+    assert error == f"error: --resume: {last} was trained with {expected}"
+
+
+def test_what_is_kept_learns_at_a_fraction_of_the_rate():
+    def built(names):
+        model = ModelConfig(
+            BackboneConfig(width_mult=0.1, scale_last_layer=True),
+            HeadsConfig(DetectionHeadConfig()),
+        )
+        labels = {"detection": LabelMap(names, tuple(range(len(names))))}
+        info = WeightsInfo(model, PreprocessSpec((64, 64)), labels)
+        return build_model(info.model, info.preprocess, info.labels), info
+
+    old, stored = built(("cat", "dog"))
+    new, info = built(("dog", "cow"))
+    source = Foreign("w", old.state_dict(), stored, lambda name: name)
+    kept = transfer(source, new, info.model, info.labels).kept
+    config = OptimConfig(lr=0.5, momentum=0.0, weight_decay=0.0, kept_lr_mult=0.1)
+    optimizer = make_optimizer(new, config, kept)
+    before = {name: param.detach().clone() for name, param in new.named_parameters()}
+    for param in new.parameters():
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    fresh = {name for name in before if ".class_predictors." in name and name not in kept}
+    assert len(fresh) == 12  # six levels' weights and biases
+    for name, param in new.named_parameters():
+        step = 0.5 if name in fresh else 0.05
+        torch.testing.assert_close(param.detach(), before[name] - step, msg=name)
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_becomes_a_file_that_measures_the_same(trained, tmp_path):
+    config, run, _ = trained
+    last, out = run / "checkpoints/last.ckpt", tmp_path / "last.safetensors"
+    done = run_command("import_weights", "ckpt", last, "--out", out)
+    assert f"weights: {out}" in done.stderr.splitlines()
+    assert "3 classes: triangle, ellipse, star" in done.stdout
+    found = []
+    for weights in (last, out):
+        run_command("eval", config, "--weights", weights, "--out", tmp_path / "m.json")
+        found.append(json.loads((tmp_path / "m.json").read_text())["detection"])
+    assert found[0] == found[1]
+    assert load_weights(out)[1] == load_weights(last)[1]
+
+
+# Weights without a head for boxes or masks
+
+
+def saved(folder, name, heads, labels):
+    info = WeightsInfo(
+        ModelConfig(BackboneConfig(width_mult=0.1), heads), PreprocessSpec((64, 64)), labels
+    )
+    model = randomise(build_model(info.model, info.preprocess, labels))
+    save_weights(folder / name, model.state_dict(), info)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("backbone"), "backbone.safetensors", HeadsConfig(), {})
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    labels = {"classification": LabelMap.of_masks([f"class {k}" for k in range(7)])}
+    heads = HeadsConfig(classification=ClassificationHeadConfig())
+    return saved(tmp_path_factory.mktemp("classifier"), "classifier.safetensors", heads, labels)
+
+
+def test_a_backbone_alone_is_neither_measured_nor_looked_at_nor_trained_as_a_model(
+    trained, backbone, tmp_path
+):
+    config = trained[0]
+    assert f"heads: {backbone} is for features alone, but tiny asks for detection" in fails(
+        "eval", config, "--weights", backbone
+    )
+    expected = f"--weights: expected a head, got a backbone alone in {backbone}"
+    images = config.parent / "shapes/val"
+    assert expected in fails("predict", "--weights", backbone, images, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    error = fails("train", config, *QUICK, "--weights", backbone)
+    assert "weights: expected a head for detection or segmentation, got none" in error
+    assert error.endswith("give its backbone as backbone.weights")
+
+
+def test_a_classifier_is_neither_measured_nor_trained_as_a_model(trained, classifier):
+    config = trained[0]
+    assert f"heads: {classifier} is for classification, but tiny asks for detection" in fails(
+        "eval", config, "--weights", classifier
+    )
+    assert "give its backbone as backbone.weights" in fails(
+        "train", config, *QUICK, "--weights", classifier
+    )
+
+
+@pytest.mark.parametrize("name", ["backbone", "classifier"])
+def test_a_backbone_of_either_starts_a_training(trained, name, request, tmp_path):
+    weights = request.getfixturevalue(name)
+    done = run_command(
+        "train", trained[0], *QUICK, f"--backbone.weights={weights}", "--backbone.width_mult=0.1",
+        f"--trainer.default_root_dir={tmp_path}",
+    )  # fmt: skip
+    assert f"backbone.weights: {weights}" in done.stderr.splitlines()
+
+
+def test_a_backbone_of_another_width_is_refused(trained, backbone):
+    error = fails("train", trained[0], *QUICK, f"--backbone.weights={backbone}")
+    assert f"backbone.width_mult: expected 0.1, as in {backbone}, got 0.35" in error
+
+
+def test_predict_names_the_likeliest_classes_of_an_image(trained, classifier, tmp_path):
+    images = trained[0].parent / "shapes/val"
+    done = run_command("predict", "--weights", classifier, images, "--out", tmp_path)
+    classes = json.loads((tmp_path / "classes.json").read_text())
+    assert list(classes) == ["000001", "000002"]
+    predictor = mbv2det.load(classifier)
+    for stem, rows in classes.items():
+        scores = [row["score"] for row in rows]
+        assert len(rows) == 5
+        assert scores == sorted(scores, reverse=True)
+        found = predictor.predict_file(images / f"{stem}.jpg")["classification"]
+        expected = [predictor.info.labels["classification"].names[k] for k in found.labels.tolist()]
+        assert [row["class"] for row in rows] == expected
+        assert f"{stem}: {rows[0]['class']} {rows[0]['score']:.2f}, " in done.stderr
+    present = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert present == {"classes.json", "pictures/000001.jpg", "pictures/000002.jpg"}
+
+
+# Files that are none
+
+
+def test_eval_asks_for_weights(trained):
+    expected = "error: --weights: expected the .safetensors or .ckpt file to measure, got none"
+    assert fails("eval", trained[0]) == expected
+
+
+@pytest.mark.parametrize("name", ["eval", "predict", "train"])
+def test_another_librarys_file_is_refused_with_the_way_out(trained, foreign, name, tmp_path):
+    config, theirs = trained[0], foreign / "net.pth"
+    arguments = {
+        "eval": (config, "--weights", theirs),
+        "predict": ("--weights", theirs, config.parent / "shapes/val", "--out", tmp_path),
+        "train": (config, *QUICK, "--weights", theirs),
+    }[name]
+    expected = f"{theirs}: expected a .safetensors or .ckpt file of this toolkit; import_weights"
+    assert expected in fails(name, *arguments)
+
+
+class RunsCode:
+    """Unpickling this writes a file."""
+
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return open, (str(self.witness), "w")
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A folder of weights of other libraries, most of them damaged."""
+    folder = tmp_path_factory.mktemp("foreign")
+    state = randomise(mobilenet_v2(width_mult=0.1, num_classes=3)).state_dict()
+    torch.save(state, folder / "net.pth")
+    (folder / "cut.pth").write_bytes((folder / "net.pth").read_bytes()[:-1000])
+    torch.save({"features.0.0.weight": RunsCode(folder / "witness")}, folder / "trap.pth")
+    renamed = {name.replace("features.18.1.bias", "another"): t for name, t in state.items()}
+    renamed["features.0.1.bias"] = torch.zeros(3)
+    torch.save(renamed, folder / "renamed.pth")
+    np.savez(folder / "arrays.npz", **{"MobilenetV2/Conv/weights": np.zeros((3, 3, 3, 8))})
+    (folder / "three.txt").write_text("red\ngreen\n\nblue\n")
+    (folder / "four.txt").write_text("red\ngreen\nblue\nblack\n")
+    (folder / "twice.txt").write_text("red\nred\nblue\n")
+    return folder
+
+
+def test_weights_are_imported_and_looked_at(foreign, trained, tmp_path):
+    out = tmp_path / "new/net.safetensors"
+    done = run_command(
+        "import_weights", "torchvision", foreign / "net.pth", "--out", out,
+        "--labels", foreign / "three.txt",
+    )  # fmt: skip
+    assert "3 classes: red, green, blue" in done.stdout
+    assert "check: outputs for a random image differ by at most " in done.stderr
+    assert done.stderr.splitlines()[-1] == f"weights: {out}"
+    assert [path.name for path in out.parent.iterdir()] == ["net.safetensors"]
+    _, info = load_weights(out)
+    assert info.labels["classification"] == LabelMap(("red", "green", "blue"), (0, 1, 2))
+    assert (info.metrics, info.command) == ({}, "")
+    images = trained[0].parent / "shapes/val"
+    run_command("predict", "--weights", out, images, "--out", tmp_path)
+    rows = json.loads((tmp_path / "classes.json").read_text())["000001"]
+    assert {row["class"] for row in rows} == {"red", "green", "blue"}
+
+
+@pytest.mark.parametrize(
+    ("format", "source", "expected"),
+    [
+        ("torchvison", "net.pth", "got 'torchvison'; did you mean 'torchvision'?"),
+        ("onnx", "net.pth", "FORMAT: expected one of torchvision, timm, hf, tf, ckpt, got 'onnx'"),
+        ("torchvision", "none.pth", "none.pth: expected a file, found none"),
+        ("torchvision", "none", "SOURCE: expected a file (.pth, .pt, .bin, .safetensors) or a"),
+        ("hf", "none", "SOURCE: expected a folder with config.json, or a file of weights, got "),
+        ("tf", "none", "expected an .npz file of TensorFlow's variables, or a checkpoint"),
+        ("ckpt", "none.ckpt", "none.ckpt: expected a file, found none"),
+        ("tf", "net.pth", "net.pth: expected an .npz file of TensorFlow's variables, or a check"),
+        ("timm", "net.pth", "expected MobileNetV2, got no tensor 'conv_stem.weight' (first name: "),
+        ("hf", "net.pth", "expected MobileNetV2, got no tensor 'conv_stem.first_conv.convolution"),
+        ("ckpt", "net.pth", "expected a .safetensors or .ckpt file of this toolkit"),
+        ("torchvision", "arrays.npz", "arrays.npz: expected a file of torch.save or safetensors"),
+        ("hf", "arrays.npz", "arrays.npz: expected a file of torch.save or safetensors"),
+        ("tf", "arrays.npz", "got no tensor 'MobilenetV2/expanded_conv/project/weights' (first"),
+        ("torchvision", "trap.pth", "trap.pth: not a file of tensors "),
+        ("timm", "trap.pth", "trap.pth: not a file of tensors "),
+        ("hf", "trap.pth", "trap.pth: not a file of tensors "),
+        ("torchvision", "cut.pth", "cut.pth: not a file of tensors "),
+        ("torchvision", "", ": expected a file, found none"),
+        ("torchvision", "MobileNet_V2_Weights.NONE", "or a name such as MobileNet_V2_Weights."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_imported_is_said_and_nothing_is_written(
+    foreign, format, source, expected, tmp_path
+):
+    given = source if "Weights" in source else foreign / source
+    out = tmp_path / "out.safetensors"
+    assert expected in fails("import_weights", format, given, "--out", out)
+    assert list(tmp_path.iterdir()) == []
+    assert not (foreign / "witness").exists()
+
+
+def test_all_tensors_without_a_place_stand_in_a_table_above_the_error(foreign, tmp_path):
+    done = run_command(
+        "import_weights", "torchvision", foreign / "renamed.pth",
+        "--out", tmp_path / "out.safetensors", check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    (error,) = errors_of(done)
+    assert done.stderr.splitlines()[-1] == error
+    assert "got 1 of another shape, 1 missing, 1 unexpected; first: features.0.1.bias" in error
+    cells = [line.split("│")[1:-1] for line in done.stderr.splitlines() if line.startswith("│")]
+    columns = ["".join(cell.strip() for cell in column) for column in zip(*cells, strict=True)]
+    assert columns == [
+        "features.0.1.biasfeatures.18.1.biasanother",
+        "of another shapemissingunexpected",
+        "(8,)(1280,) forbackbone.layers.layer_19.norm.bias",
+        "(3,)(1280,)",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ("four.txt", "four.txt: expected 3 names, one a line, got 4"),
+        ("twice.txt", "twice.txt: expected unique classes, got the name 'red' twice"),
+        ("none.txt", "--labels: expected a file of names, found none at "),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(foreign, labels, expected, tmp_path):
+    error = fails(
+        "import_weights", "torchvision", foreign / "net.pth",
+        "--out", tmp_path / "out.safetensors", "--labels", foreign / labels,
+    )  # fmt: skip
+    assert expected in error
+    assert error.startswith("error: --labels: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [
+        ("out.pth", "--out: expected a name that ends in .safetensors, got "),
+        ("folder.safetensors", "--out: expected a file in a folder, got "),
+        ("file/out.safetensors", "--out: expected a file in a folder, got "),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused(foreign, out, expected, tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    arguments = ("torchvision", foreign / "net.pth", "--out", tmp_path / out)
+    assert expected in fails("import_weights", *arguments)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_import_weights_explains_itself():
+    text = run_command("import_weights", "--help").stdout
+    assert "usage:" in text
+    for format in ("torchvision", "timm", "hf", "tf", "ckpt"):
+        assert f"\n{format}  " in text
+
+
+def test_outputs_that_differ_from_the_sources_own_are_refused(foreign):
+    source = read_torchvision(str(foreign / "net.pth"))
+    info = source.info
+    model = build_model(info.model, info.preprocess, info.labels).eval()
+    with pytest.raises(ConfigError, match=r"net\.pth: outputs for .*: expected at most 0\.001"):
+        check(source, model)  # its weights are fresh, not the source's
