@@ -6,6 +6,8 @@ Source of names and layouts: TensorFlow research slim/nets/mobilenet, object_det
 import math
 import sys
 import zipfile
+from functools import partial
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -428,6 +430,26 @@ def test_mobilenet_v1_gives_the_logits_of_transformers(width_mult, tmp_path):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)  # float32, of order one
 
 
+@pytest.mark.parametrize("network", [classifier, deeplab, ssdlite, partial(ssdlite, slots=91)])
+def test_outputs_are_those_of_tensorflow_itself(network, tmp_path):
+    pytest.importorskip("tensorflow")
+    variables, generator = network(), np.random.default_rng(0)
+    for name, array in variables.items():
+        fan_in = array.size / array.shape[-1] if array.ndim == 4 else 1
+        values = generator.normal(size=array.shape) * (2 / fan_in) ** 0.5
+        variables[name] = (abs(values) + 0.5 if "variance" in name else values).astype(np.float32)
+    foreign = read(variables, tmp_path)
+    model = imported(foreign)
+    images = torch.randn(2, 3, 96, 129, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = model.backbone(images)
+        (found,) = (head(features, (96, 129)) for head in model.heads.values())
+        expected = foreign.reference(images)
+    found = getattr(found, "logits", found)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # float32
+
+
 # What training leaves behind
 
 
@@ -654,6 +676,7 @@ class OpError(Exception):
 def fake_tensorflow(monkeypatch, load_checkpoint):
     """A module with the little of tensorflow that reads checkpoints."""
     module = ModuleType("tensorflow")
+    module.__spec__ = ModuleSpec("tensorflow", None)
     module.train = SimpleNamespace(load_checkpoint=load_checkpoint)
     module.errors = SimpleNamespace(OpError=OpError)
     monkeypatch.setitem(sys.modules, "tensorflow", module)

@@ -16,9 +16,10 @@ checkpoint itself where tensorflow is installed.
 
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -50,6 +51,7 @@ from mbv2det.weights.foreign import (
     mobilenet_v2_width,
     width_of,
 )
+from mbv2det.weights.tensorflow_network import TensorFlowNetwork
 
 _BACKBONE_EPS = 1e-3
 _HEAD_EPS = 1e-5  # DeepLab's
@@ -101,7 +103,27 @@ def read_tensorflow(source: str) -> Foreign:
         found = _deeplab(source, tensors)
     else:
         found = _classifier(source, tensors)
-    return replace(found, notes=(*notes, *found.notes))
+    notes = [*notes, *found.notes]
+    return replace(found, notes=notes, reference=_reference(found, variables))
+
+
+def _reference(
+    found: Foreign, variables: Mapping[str, np.ndarray]
+) -> Callable[[Tensor], Tensor] | None:
+    """The network in TensorFlow itself, where it is installed; not MobileNetV1, nor full ASPP."""
+    model = found.info.model
+    if find_spec("tensorflow") is None or model.backbone.name != "mobilenet_v2":
+        return None
+    network = TensorFlowNetwork(variables, found.name_of, _BACKBONE_EPS)
+    if model.heads.detection is not None:
+        slots = [0, *found.info.labels["detection"].ids]
+        return lambda images: network.ssdlite(images)[..., slots]
+    segmentation = model.heads.segmentation
+    if segmentation is not None and segmentation.aspp == "pool":
+        return partial(
+            network.deeplab, output_stride=model.backbone.output_stride, norm_eps=_HEAD_EPS
+        )
+    return network.classifier if model.heads.classification is not None else None
 
 
 def _read_npz(path: Path) -> dict[str, Any]:

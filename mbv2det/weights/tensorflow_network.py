@@ -1,0 +1,145 @@
+"""The networks of `tensorflow.py` in TensorFlow's own operations, to compare ours with.
+
+Where tensorflow is installed: the check after an import.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Nominal strides of layers 2 to 18.
+_STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)
+_LEVELS = 6
+_LOWEST_ANCHORS = 3  # of a cell of the first level
+
+
+@dataclass(frozen=True)
+class TensorFlowNetwork:
+    """MobileNetV2 and its heads, from variables as TensorFlow has them.
+
+    Modules are named as ours are, so that the two can be read side by side.
+
+    Attributes:
+        variables: Arrays by TensorFlow's names, in its layouts.
+        name_of: Its name of a tensor of ours.
+        norm_eps: Of the backbone's batch norm, and of SSDLite's.
+    """
+
+    variables: Mapping[str, np.ndarray]
+    name_of: Callable[[str], str]
+    norm_eps: float
+
+    def classifier(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of normalised images."""
+        x = self._features(_nhwc(images), 32)["layer_19"].numpy().mean(axis=(1, 2), keepdims=True)
+        return torch.from_numpy(
+            self._plain(x, "heads.classification.classifier.linear").numpy()[:, 0, 0]
+        )
+
+    def deeplab(self, images: Tensor, output_stride: int, norm_eps: float) -> Tensor:
+        """Logits (B, L, h, w) of normalised images, from the head without atrous branches."""
+        import tensorflow as tf
+
+        x = self._features(_nhwc(images), output_stride)["layer_18"]
+        settings = {"norm_eps": norm_eps, "act": tf.nn.relu}
+        pooled = tf.reduce_mean(x, axis=(1, 2), keepdims=True)
+        pooled = self._conv(pooled, "heads.segmentation.aspp.pool", **settings)
+        pooled = tf.broadcast_to(pooled, [*x.shape[:3], pooled.shape[3]])
+        joined = tf.concat(
+            [pooled, self._conv(x, "heads.segmentation.aspp.pointwise", **settings)], axis=3
+        )
+        joined = self._conv(joined, "heads.segmentation.aspp.project", **settings)
+        return _nchw(self._plain(joined, "heads.segmentation.classifier"))
+
+    def ssdlite(self, images: Tensor) -> Tensor:
+        """Class logits (B, A, slots) of normalised images."""
+        import tensorflow as tf
+
+        predictor = "heads.detection.class_predictors"
+        biases = self.variables[self.name_of(f"{predictor}.0.1.bias")]
+        slots = len(biases) // _LOWEST_ANCHORS
+        features = self._features(_nhwc(images), 32)
+        levels = [features["layer_15/expansion"], features["layer_19"]]
+        for extra in range(_LEVELS - 2):
+            module = f"heads.detection.extras.{extra}"
+            x = self._conv(levels[-1], f"{module}.0")
+            x = self._conv(x, f"{module}.1", stride=2)
+            levels.append(self._conv(x, f"{module}.2"))
+        found = []
+        for level, x in enumerate(levels):
+            module = f"{predictor}.{level}"
+            x = self._plain(self._conv(x, f"{module}.0"), f"{module}.1")
+            found.append(tf.reshape(x, [x.shape[0], -1, slots]))
+        return torch.from_numpy(tf.concat(found, axis=1).numpy())
+
+    def _features(self, x: Any, output_stride: int) -> dict[str, Any]:
+        """Outputs of the layers, and the inside of layer 15, as slim's `mobilenet_base` runs them.
+
+        Strides beyond the output stride become rates of the layers behind.
+        """
+        found = {"layer_1": self._conv(x, "backbone.layers.layer_1", stride=2)}
+        x, total, rate = found["layer_1"], 2, 1
+        for layer, nominal in enumerate(_STRIDES, start=2):
+            module = f"backbone.layers.layer_{layer}"
+            stride, next_rate = nominal, rate
+            if total * nominal > output_stride:
+                stride, next_rate = 1, rate * nominal
+            y = x if layer == 2 else self._conv(x, f"{module}.expand")
+            found[f"layer_{layer}/expansion"] = y
+            y = self._conv(y, f"{module}.depthwise", stride=stride, rate=rate)
+            y = self._conv(y, f"{module}.project", act=None)
+            x = x + y if stride == 1 and x.shape == y.shape else y
+            found[f"layer_{layer}"] = x
+            total, rate = total * stride, next_rate
+        if self.name_of("backbone.layers.layer_19.conv.weight") in self.variables:
+            found["layer_19"] = self._conv(x, "backbone.layers.layer_19")
+        return found
+
+    def _conv(
+        self,
+        x: Any,
+        module: str,
+        stride: int = 1,
+        rate: int = 1,
+        norm_eps: float | None = None,
+        act: Any = "relu6",
+    ) -> Any:
+        """Convolution, batch norm, activation."""
+        import tensorflow as tf
+
+        name = self.name_of(f"{module}.conv.weight")
+        weight = self.variables[name]
+        if name.endswith("depthwise_weights"):
+            strides, rates = [1, stride, stride, 1], [rate, rate]
+            x = tf.nn.depthwise_conv2d(x, weight, strides, "SAME", dilations=rates)
+        else:
+            x = tf.nn.conv2d(x, weight, stride, "SAME", dilations=rate)
+        mean, variance, beta, gamma = (
+            self.variables[self.name_of(f"{module}.norm.{tensor}")]
+            for tensor in ("running_mean", "running_var", "bias", "weight")
+        )
+        eps = self.norm_eps if norm_eps is None else norm_eps
+        x = tf.nn.batch_normalization(x, mean, variance, beta, gamma, eps)
+        act = tf.nn.relu6 if act == "relu6" else act
+        return x if act is None else act(x)
+
+    def _plain(self, x: Any, module: str) -> Any:
+        """A 1x1 convolution with bias."""
+        import tensorflow as tf
+
+        weight, bias = (
+            self.variables[self.name_of(f"{module}.{tensor}")] for tensor in ("weight", "bias")
+        )
+        return tf.nn.conv2d(x, weight, 1, "SAME") + bias
+
+
+def _nhwc(images: Tensor) -> np.ndarray:
+    return images.permute(0, 2, 3, 1).numpy()
+
+
+def _nchw(x: Any) -> Tensor:
+    return torch.from_numpy(x.numpy()).permute(0, 3, 1, 2)
