@@ -1,5 +1,6 @@
 """`train CONFIG`: trains, keeps the best weights, shows what they find."""
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,8 @@ from mbv2det.training.runs import new_run, resumed_run
 from mbv2det.weights.files import WeightsInfo, encode_info, load_weights, save_weights
 
 _LOG_STEPS = 10
+# Alone, as a value, or within a list or a mapping.
+_ABSOLUTE = re.compile(r"""(?<![^\s=\[{(,'"])/[^,\]})'"]*""")
 _DESCRIPTION = "Trains the model of a configuration and keeps the best weights."
 
 
@@ -140,11 +143,7 @@ def command_line(arguments: Sequence[str]) -> str:
 
     Of absolute paths the last name alone: a share file tells nobody where its maker kept things.
     """
-    shown = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=") if "=" in argument else ("", "", argument)
-        shown.append(key + equals + (Path(value).name if Path(value).is_absolute() else value))
-    return shlex.join(shown)
+    return shlex.join(_ABSOLUTE.sub(lambda path: Path(path[0]).name, a) for a in arguments)
 
 
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
@@ -277,14 +276,15 @@ def _picture(
 def conclude(folder: Path, validation: Annotations) -> None:
     """Shows the best weights' metrics and pictures, and where everything is."""
     best = folder / "best.safetensors"
-    if not best.is_file():
-        say(f"no validation took place, so there are no best weights in {folder}")
-        return
     predictor = load(best)
+    metrics = predictor.info.metrics
     write_pictures(predictor, validation, folder / "pictures")
-    print_results(predictor.info.metrics)
-    say(f"weights:     {best} (epoch {predictor.info.metrics['epoch']})")
-    say(f"metrics:     {folder / 'metrics.json'}")
+    if metrics:
+        print_results(metrics)
+        say(f"weights:     {best} (epoch {metrics['epoch']})")
+        say(f"metrics:     {folder / 'metrics.json'}")
+    else:
+        say(f"weights:     {best} (the last ones: no validation took place)")
     say(f"pictures:    {folder / 'pictures'} (annotation left, prediction right)")
     if (folder / "metrics.csv").is_file():
         say(f"curves:      {folder / 'metrics.csv'}, or tensorboard --logdir {folder}")

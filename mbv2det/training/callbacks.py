@@ -94,9 +94,18 @@ class ShareBest(Callback):
         self.best = score
         if trainer.is_global_zero:
             metrics = metrics_document(pl_module.results) | {"epoch": trainer.current_epoch}
-            module = pl_module if self.ema is None else self.ema.averaged_model()
-            self.save(self.folder / "best.safetensors", module.model, metrics)
+            self._save(pl_module, metrics)
             write_json(self.folder / "metrics.json", metrics)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Of a run that never validated, the last weights are the best there are."""
+        assert isinstance(pl_module, DenseModule)
+        if trainer.is_global_zero and self.best < 0:
+            self._save(pl_module, {})
+
+    def _save(self, pl_module: DenseModule, metrics: dict[str, Any]) -> None:
+        module = pl_module if self.ema is None else self.ema.averaged_model()
+        self.save(self.folder / "best.safetensors", module.model, metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """For resuming."""
