@@ -142,7 +142,8 @@ def load_backbone(
     Args:
         path: A `.safetensors` file of this toolkit, a `.ckpt` of one of its runs, or torchvision's
             state dict.
-        out_features: Names of the features that it gives; by default the last.
+        out_features: Names of the features that it gives; by default the last that the file has
+            (DeepLabv3 ends with `layer_18`).
         output_stride: Input pixels per cell of the last feature: 32, 16 or 8.
 
     Returns:
@@ -154,6 +155,9 @@ def load_backbone(
     """
     source = read_backbone(Path(path))
     labels = source.info.labels.get("classification")
+    if out_features is None:
+        with torch.device("meta"):
+            out_features = [list(build_backbone(source.info.model).layers)[-1]]
     settings = replace(source.info.model.backbone, output_stride=output_stride)
     backbone = build_backbone(
         ModelConfig(settings, HeadsConfig()),
