@@ -1,7 +1,10 @@
 """Lightning's own arguments reach Lightning as what they name."""
 
+import json
+
 from runs import run_command, write_config
 
+import mbv2det
 from mbv2det.cli.session import ConfigParser
 
 
@@ -50,3 +53,18 @@ def test_config_comes_first():
     done = run_command("train", "--optim.lr=0.1", "configs/x.yaml", check=False)
     assert done.returncode == 2
     assert "expected CONFIG as the first argument" in done.stderr
+
+
+def test_a_run_shorter_than_its_validation_period_is_validated_at_its_end(tmp_path):
+    config = write_config(tmp_path, num_train=4, num_val=2)
+    run_command("train", config, "--trainer.check_val_every_n_epoch=5")
+    assert json.loads((tmp_path / "runs/tiny/1/metrics.json").read_text())["epoch"] == 1
+
+
+def test_a_run_without_validation_leaves_its_last_weights(tmp_path):
+    config = write_config(tmp_path, num_train=4, num_val=2)
+    done = run_command("train", config, "--trainer.limit_val_batches=0", "--trainer.max_epochs=1")
+    assert "(the last ones: no validation took place)" in done.stderr
+    run = tmp_path / "runs/tiny/1"
+    assert mbv2det.load(run / "best.safetensors").info.metrics == {}
+    assert not (run / "metrics.json").exists()
