@@ -10,6 +10,7 @@ from PIL import Image
 from mbv2det.data.voc import VOCSource
 
 REAL_DATA = Path(__file__).parents[2] / "shared/data"
+REAL_WEIGHTS = Path(__file__).parents[2] / "shared/weights"
 
 # The same examples in every run, and no time limit on a single one: other processes may be busy.
 settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -51,6 +52,18 @@ def real_data():
         return REAL_DATA / name
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_weights():
+    """Path of a file of trained weights; skips the test where there is none."""
+
+    def file(name):
+        if not (REAL_WEIGHTS / name).is_file():
+            pytest.skip(f"needs trained weights: no file shared/weights/{name} beside the project")
+        return REAL_WEIGHTS / name
+
+    return file
 
 
 @pytest.fixture(scope="module")
