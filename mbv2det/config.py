@@ -230,7 +230,7 @@ class DataConfig:
         image_size: Of the network input: one number, or height and width.
         resize: stretch to the input size, or fit and pad.
         batch_size: Images per process and step.
-        num_workers: Processes that prepare batches, per training process.
+        num_workers: Processes that prepare batches, per training process; at most one a core.
     """
 
     root: str = "data"

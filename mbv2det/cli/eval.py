@@ -13,6 +13,7 @@ from mbv2det.cli.report import print_results
 from mbv2det.cli.session import (
     ConfigParser,
     Settings,
+    loader_workers,
     make_trainer,
     one_line_errors,
     say,
@@ -80,7 +81,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         Preprocessor(info.preprocess),
         None,
         batch_size=data.batch_size,
-        num_workers=data.num_workers,
+        num_workers=loader_workers(data),
         seed=settings.config.seed,
     )
     trainer = make_trainer(

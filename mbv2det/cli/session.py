@@ -1,6 +1,7 @@
 """What the commands share: the parser of configurations, the run's parts, the ends of errors."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from yaml import YAMLError
 
-from mbv2det.config import Config
+from mbv2det.config import Config, DataConfig
 from mbv2det.data.annotations import Annotations
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.parsing import OneLineParser, first_argument_as_config
@@ -190,6 +191,11 @@ def make_trainer(settings: Settings, callbacks: Sequence[Callback], **ours: Any)
         return Trainer(**arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"trainer: {error}") from None
+
+
+def loader_workers(data: DataConfig) -> int:
+    """Processes of each data loader: those asked for, but no more than there are cores."""
+    return min(data.num_workers, os.cpu_count() or 1)
 
 
 def quieten_lightning() -> None:

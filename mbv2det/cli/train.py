@@ -31,6 +31,7 @@ from mbv2det.cli.session import (
     ConfigParser,
     Settings,
     default_precision,
+    loader_workers,
     make_trainer,
     one_line_errors,
     say,
@@ -113,7 +114,7 @@ def train(settings: Settings) -> Path:
         preprocessor,
         Augment(config.augment, preprocessor, config.seed),
         batch_size=config.data.batch_size,
-        num_workers=config.data.num_workers,
+        num_workers=loader_workers(config.data),
         seed=config.seed,
     )
     for line in previews(module, training, preprocessor):
