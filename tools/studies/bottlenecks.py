@@ -181,9 +181,9 @@ def draw(curves: Mapping[str, Mapping[int, Curve]]) -> Figure:
     left, right = figure.subplots(1, 2)
     _draw_column(left, curves, "AP")
     left.set_title("AP on the validation images (higher is better)", fontsize=10)
-    left.legend(fontsize=9)
     _draw_column(right, curves, "val_loss")
     right.set_title("Loss on the validation images (lower is better)", fontsize=10)
+    right.legend(fontsize=9)  # where all curves fall, its corner is free
     return figure
 
 
