@@ -42,6 +42,7 @@ from mbv2det.tasks import (
     SegmentationTask,
     Task,
 )
+from mbv2det.weights.files import WeightsInfo
 
 # Score that a sigmoid's logits start at (focal loss paper, section 5.1).
 _FOCAL_PRIOR = 0.01
@@ -66,6 +67,13 @@ def build_model(
     heads = {name: _HEADS[name](config, backbone, labels[name]) for name in config.heads.tasks}
     model = DensePredictor(Normalize(preprocess.mean, preprocess.std), backbone, heads)
     return model.to(memory_format=torch.channels_last)
+
+
+def shapes_of(info: WeightsInfo) -> dict[str, torch.Size]:
+    """Names and shapes of the tensors of the network that a header describes."""
+    with torch.device("meta"):
+        model = build_model(info.model, info.preprocess, info.labels)
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def build_backbone(

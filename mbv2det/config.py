@@ -124,7 +124,7 @@ class SegmentationHeadConfig:
         decoder: Of deeplabv3: refine at stride 4, as DeepLabv3+.
         channels: Of the head's convolutions; default 256, for lraspp 128.
         dropout: In front of the logits.
-        auxiliary_weight: Of the loss of an auxiliary head on layer 14; 0 builds none.
+        auxiliary_weight: Of the loss of an auxiliary head on an earlier feature; 0 builds none.
         norm_eps: Added to batch norm's variance.
         norm_momentum: Weight of the newest batch in batch norm's running statistics.
     """
@@ -308,10 +308,12 @@ class OptimConfig:
         rms_decay: Of rmsprop's average of squares.
         rms_eps: Inside rmsprop's root.
         backbone_lr_mult: Multiplies the backbone's learning rate: below 1 the heads learn faster.
-        kept_lr_mult: Multiplies the learning rate of what `weights` brings, which rates for
-            training from scratch would destroy; what starts anew learns at the full rate.
-        freeze_norm: Batch norm that keeps its statistics and weights as they were loaded: none,
-            backbone, or all. For batches of several processes, trainer.sync_batchnorm.
+        kept_lr_mult: Multiplies the learning rate of the tensors that come whole from `weights`,
+            which rates for training from scratch would destroy. Others learn at the full rate:
+            those that start anew, and class layers as soon as one class does.
+        freeze_norm: Batch norm that keeps its statistics and weights as they were loaded, where
+            it was: none, of the backbone, or all. For batches of several processes,
+            trainer.sync_batchnorm.
         ema_decay: Of the averaged weights that are evaluated and saved; 0 for none. Ramped up as
             (1 + n) / (10 + n) over the first steps.
     """
@@ -380,6 +382,8 @@ class Config(ModelConfig):
         weights: File of a whole model to start from, or in eval the one to measure. Its network,
             mean and standard deviation win over what is configured here; a training keeps the
             classes that both have by name and starts the others anew.
+        over_weights: Names of settings in this file that win over the weights', as those on the
+            command line do.
         backbone: The feature extractor.
         heads: The heads on it, by task.
         data: The data set.
@@ -390,6 +394,7 @@ class Config(ModelConfig):
 
     seed: int = 0
     weights: str | None = None
+    over_weights: tuple[str, ...] = ()
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
+from rich.table import Column, Table
 from yaml import YAMLError
 
 from mbv2det.config import Config, DataConfig
@@ -23,6 +24,7 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.parsing import OneLineParser, first_argument_as_config
 from mbv2det.training.module import NonFiniteLossError
+from mbv2det.weights.foreign import MismatchError
 
 _PLAIN_REFRESH = 20  # batches between updates of a progress bar that is not on a terminal
 
@@ -48,6 +50,8 @@ def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
         try:
             command()
         except (ConfigError, DataError, MisconfigurationException) as error:
+            if isinstance(error, MismatchError):
+                print_mismatches(error)
             _end(error, 2)
         except NonFiniteLossError as error:
             _end(error, 1)
@@ -55,6 +59,16 @@ def one_line_errors(command: Callable[[], None]) -> Callable[[], None]:
             sys.exit(130)
 
     return guarded
+
+
+def print_mismatches(error: MismatchError) -> None:
+    """Every tensor without its counterpart, in one table."""
+    # Names are what it is for: in full, where the terminal is narrow on several lines.
+    columns = [Column(name, overflow="fold") for name in ("tensor", "problem", "expected", "got")]
+    table = Table(*columns)
+    for row in error.rows:
+        table.add_row(row.name, row.problem, row.expected, row.got)
+    console.print(table)
 
 
 def _end(error: Exception, code: int) -> None:
@@ -87,27 +101,37 @@ class Settings:
     parser: OneLineParser
     namespace: Namespace
 
+    def insists_on(self, key: str) -> bool:
+        """Whether a setting wins over the weights': from the command line, or over_weights."""
+        return _names(key, self.given) or _names(key, self.config.over_weights)
+
     def winner(self, key: str, stored: Any, asked: Any) -> Any:
-        """A weights file's value, or the command line's if it gave one; a difference is said.
+        """A weights file's value, or the user's who insists on it; a difference is said.
 
         Args:
             key: Of the setting.
             stored: Value in the weights.
             asked: Value in the configuration, command line included.
         """
-        given = any(key == g or key.startswith(f"{g}.") for g in self.given)
+        insists = self.insists_on(key)
         if stored != asked:
-            winner = "command line wins" if given else "weights win"
-            say(f"{key}: {stored} in the weights, {asked} asked for; the {winner}")
-        return asked if given else stored
+            wins = "the command line wins" if _names(key, self.given) else "over_weights wins"
+            winner = wins if insists else "the weights win"
+            say(f"{key}: {stored} in the weights, {asked} asked for; {winner}")
+        return asked if insists else stored
 
-    def yaml(self, **trainer: Any) -> str:
-        """Everything as a configuration file.
+    def yaml(self, winners: Mapping[str, Any] | None = None, **trainer: Any) -> str:
+        """Everything as a configuration file, which does the same again.
 
         Args:
+            winners: Settings that were chosen between a weights file and the user.
             trainer: What was chosen where the user's argument is not set.
         """
         resolved = self.namespace.clone()
+        for key, value in (winners or {}).items():
+            resolved[key] = value
+        if winners:
+            resolved.over_weights = sorted(key for key in winners if self.insists_on(key))
         for key, value in trainer.items():
             if resolved.trainer[key] is None:
                 resolved.trainer[key] = value
@@ -115,6 +139,11 @@ class Settings:
             return self.parser.dump(resolved, skip_validation=True)
         except YAMLError as error:
             raise ConfigError(f"trainer: cannot be written to config.yaml ({error})") from None
+
+
+def _names(key: str, names: Iterable[str]) -> bool:
+    """Whether a setting is among some names, or within the section that one names."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 class ConfigParser:
@@ -195,7 +224,10 @@ def make_trainer(settings: Settings, callbacks: Sequence[Callback], **ours: Any)
 
 def loader_workers(data: DataConfig) -> int:
     """Processes of each data loader: those asked for, but no more than there are cores."""
-    return min(data.num_workers, os.cpu_count() or 1)
+    cores = os.cpu_count() or 1
+    if data.num_workers > cores:
+        say(f"data.num_workers: {data.num_workers} asked for; {cores}, as there are cores")
+    return min(data.num_workers, cores)
 
 
 def quieten_lightning() -> None:

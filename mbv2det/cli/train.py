@@ -39,6 +39,7 @@ from mbv2det.cli.session import (
 )
 from mbv2det.cli.start import starting_point
 from mbv2det.config import Config
+from mbv2det.counting import count_parameters
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
@@ -56,7 +57,14 @@ from mbv2det.training.callbacks import (
 )
 from mbv2det.training.module import DenseModule
 from mbv2det.training.runs import new_run, resumed_run
-from mbv2det.weights.files import WeightsInfo, encode_info, load_weights, save_weights
+from mbv2det.weights.files import (
+    WeightsInfo,
+    encode_info,
+    load_origin,
+    load_weights,
+    save_weights,
+)
+from mbv2det.weights.transfer import Transfer
 
 _LOG_STEPS = 10
 # Alone, as a value, or within a list or a mapping.
@@ -85,15 +93,19 @@ def train(settings: Settings) -> Path:
     labels = labels_of(training)
     resumed = resumed_run_of(settings)
     checkpoint = resumed[1] if resumed else None
-    start = starting_point(settings)
+    start = starting_point(settings, checkpoint)
     info = WeightsInfo(
-        start.model, start.preprocess, labels, config.eval, command=command_line(sys.argv)
+        start.model, start.preprocess, labels, config.eval, command=command_line(sys.argv[1:])
     )
     model = build_model(info.model, info.preprocess, info.labels)
-    filled = start.fill(model, labels)
-    if checkpoint is not None:
-        check_resumed(checkpoint, info)
-    for line in filled.lines if checkpoint is None else ():
+    if checkpoint is None:
+        filled = start.fill(model, labels)
+    else:
+        info = replace(info, command=check_resumed(checkpoint, info).command)
+        filled = Transfer([], *load_origin(checkpoint))
+    if filled.lines and filled.kept:
+        filled.lines.append(f"  tensors kept learn at {config.optim.kept_lr_mult} of optim.lr")
+    for line in filled.lines:
         say(line)
     tasks = build_tasks(info.model, info.eval, info.labels)
     module = DenseModule(
@@ -105,6 +117,7 @@ def train(settings: Settings) -> Path:
         seen_by=partial(seen_by, thresholds=info.eval, tasks=config.heads.tasks),
         header=encode_info(info),
         seed=config.seed,
+        loaded=filled.loaded,
         kept=filled.kept,
     )
     preprocessor = Preprocessor(info.preprocess)
@@ -120,7 +133,7 @@ def train(settings: Settings) -> Path:
     for line in previews(module, training, preprocessor):
         say(line)
     folder = resumed[0] if resumed else new_run(runs_root(settings), settings.name)
-    say(f"model: {parameter_count(model):,} parameters; run folder: {folder}")
+    say(f"model: {count_parameters(model):,} parameters; run folder: {folder}")
     precision = default_precision(settings.trainer["accelerator"])
     trainer = make_trainer(
         settings,
@@ -132,7 +145,7 @@ def train(settings: Settings) -> Path:
         default_root_dir=str(folder),
     )
     if trainer.is_global_zero:
-        (folder / "config.yaml").write_text(settings.yaml(precision=precision))
+        (folder / "config.yaml").write_text(settings.yaml(start.winners, precision=precision))
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         conclude(folder, validation)
@@ -144,7 +157,8 @@ def command_line(arguments: Sequence[str]) -> str:
 
     Of absolute paths the last name alone: a share file tells nobody where its maker kept things.
     """
-    return shlex.join(_ABSOLUTE.sub(lambda path: Path(path[0]).name, a) for a in arguments)
+    shown = [_ABSOLUTE.sub(lambda path: Path(path[0]).name, a) for a in arguments]
+    return f"python tools/train.py {shlex.join(shown)}"
 
 
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
@@ -174,11 +188,6 @@ def previews(module: DenseModule, training: Annotations, preprocessor: Preproces
     return [task.preview(outputs[task.name], training, preprocessor) for task in module.tasks]
 
 
-def parameter_count(model: nn.Module) -> int:
-    """Trainable numbers."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def runs_root(settings: Settings) -> Path:
     """Folder of all runs."""
     return Path(settings.trainer["default_root_dir"] or "runs")
@@ -191,8 +200,8 @@ def resumed_run_of(settings: Settings) -> tuple[Path, Path] | None:
     return resumed_run(runs_root(settings), settings.name, settings.options.resume)
 
 
-def check_resumed(checkpoint: Path, info: WeightsInfo) -> None:
-    """Refuses to continue a run of another network.
+def check_resumed(checkpoint: Path, info: WeightsInfo) -> WeightsInfo:
+    """What the checkpoint of a run says, which must be of the same network.
 
     Raises:
         ConfigError: If the checkpoint is no whole file of such a model.
@@ -205,6 +214,7 @@ def check_resumed(checkpoint: Path, info: WeightsInfo) -> None:
     ):
         if getattr(stored, part) != getattr(info, part):
             raise ConfigError(f"--resume: {checkpoint} was trained with {other}")
+    return stored
 
 
 def training_callbacks(

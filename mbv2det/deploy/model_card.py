@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from mbv2det.counting import count_parameters
 from mbv2det.model import DensePredictor
 from mbv2det.weights.files import WeightsInfo
 
@@ -30,14 +31,13 @@ def model_card(model: DensePredictor, info: WeightsInfo, data: ModelCardData) ->
         data.pipeline_tag = _PIPELINES[tasks[0]]
     heads = [getattr(info.model.heads, task) for task in tasks]
     data.tags = [*(data.tags or []), backbone.name, *(h.name for h in heads if hasattr(h, "name"))]
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     return ModelCard.from_template(
         data,
         template_path=str(_TEMPLATE),
         title=f"{backbone.name} for {' and '.join(tasks) or 'features'}",
         tasks=" and ".join(task.capitalize() for task in tasks) or "Features",
         network=f"{backbone.name}, width {backbone.width_mult}",
-        parameters=f"{parameters:,}",
+        parameters=f"{count_parameters(model):,}",
         metrics=list(_metric_rows(info.metrics)),
         command=info.command,
         size=f"{spec.size[0]} x {spec.size[1]} pixels (height x width)",

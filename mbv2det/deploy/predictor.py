@@ -13,7 +13,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from mbv2det.backbones.features import Backbone
-from mbv2det.build import build_backbone, build_model, build_predicting_tasks, seen_by
+from mbv2det.build import (
+    build_backbone,
+    build_model,
+    build_predicting_tasks,
+    seen_by,
+    shapes_of,
+)
 from mbv2det.config import HeadsConfig, ModelConfig
 from mbv2det.data.dataset import collate
 from mbv2det.data.images import read_image
@@ -25,6 +31,7 @@ from mbv2det.model import DensePredictor
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import Sample, SampleKey
 from mbv2det.weights.files import WeightsInfo, encode_info, load_weights, save_weights
+from mbv2det.weights.foreign import Foreign
 from mbv2det.weights.sources import fill_backbone, read_backbone
 
 _HUB_WEIGHTS = "model.safetensors"
@@ -147,8 +154,9 @@ def load_backbone(
         output_stride: Input pixels per cell of the last feature: 32, 16 or 8.
 
     Returns:
-        In evaluation mode, with a classifier where the file has one. It takes images normalised by
-        the mean and standard deviation in the file's header.
+        In evaluation mode, with a classifier where the file has one. It takes images normalised as
+        the weights were trained: by the mean and standard deviation in the file's header
+        (`mbv2det.load(path).info.preprocess`), of torchvision's by ImageNet's.
 
     Raises:
         ConfigError: If the file is missing, damaged or foreign.
@@ -187,20 +195,9 @@ def assemble(state: Mapping[str, Tensor], info: WeightsInfo, path: str | Path) -
         path: Of the file, for messages.
 
     Raises:
-        ConfigError: If a tensor is missing, unknown or of another shape.
+        MismatchError: If a tensor is missing, unknown or of another shape.
     """
+    source = Foreign(str(path), state, info, name_of=lambda ours: ours)
     model = build_model(info.model, info.preprocess, info.labels)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    for name in sorted(expected.keys() | state.keys()):
-        found = state[name].shape if name in state else None
-        if found != expected.get(name):
-            raise ConfigError(
-                f"weights: {path}: {name}: expected {_shape(expected.get(name))}, "
-                f"got {_shape(found)}"
-            )
-    model.load_state_dict(state)
+    model.load_state_dict(source.renamed(shapes_of(info)))
     return model
-
-
-def _shape(shape: torch.Size | None) -> str:
-    return "no such tensor" if shape is None else f"shape {tuple(shape)}"

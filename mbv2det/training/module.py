@@ -15,6 +15,7 @@ from mbv2det.model import DensePredictor
 from mbv2det.structures import Batch, LossTerms
 from mbv2det.tasks import Task, monitored
 from mbv2det.training.optim import frozen_norms, make_optimizer, make_schedule
+from mbv2det.weights.files import ORIGIN
 
 _COUNT = "count"
 
@@ -35,7 +36,8 @@ class DenseModule(pl.LightningModule):
         seen_by: Wraps the model for evaluation, as `mbv2det.build.seen_by`.
         header: Of the weights files; stored in checkpoints.
         seed: Of dropout.
-        kept: Names of the model's tensors that come from the weights of a whole model.
+        loaded: Names of the model's tensors that come from a file.
+        kept: Those of them that come from a whole model.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class DenseModule(pl.LightningModule):
         seen_by: Callable[[DensePredictor], nn.Module],
         header: str = "",
         seed: int = 0,
+        loaded: Collection[str] = (),
         kept: Collection[str] = (),
     ) -> None:
         super().__init__()
@@ -63,9 +66,10 @@ class DenseModule(pl.LightningModule):
         self.seen_by = seen_by
         self.header = header
         self.seed = seed
+        self.loaded = frozenset(loaded)
         self.kept = frozenset(kept)
         self.results: dict[str, dict[str, Any]] = {}
-        for norm in frozen_norms(model, optim):
+        for norm in frozen_norms(model, optim, self.loaded):
             norm.requires_grad_(False)
         self.train()  # Lightning keeps the modes that it finds
 
@@ -76,7 +80,7 @@ class DenseModule(pl.LightningModule):
     def train(self, mode: bool = True) -> "DenseModule":
         """Training or evaluation mode; frozen norms stay in the latter."""
         super().train(mode)
-        for norm in frozen_norms(self.model, self.optim):
+        for norm in frozen_norms(self.model, self.optim, self.loaded):
             norm.eval()
         return self
 
@@ -176,8 +180,9 @@ class DenseModule(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what it takes to use the checkpoint's weights without the configuration."""
+        """Adds what it takes to use the weights without the configuration, and to resume."""
         checkpoint["mbv2det"] = self.header
+        checkpoint[ORIGIN] = {"loaded": sorted(self.loaded), "kept": sorted(self.kept)}
 
 
 def metrics_document(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

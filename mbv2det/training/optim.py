@@ -103,24 +103,37 @@ def parameter_groups(
         config: Rates and decay.
         kept: Names of the parameters that come from the weights of a whole model.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, param in model.named_parameters():
         if param.requires_grad:
-            lr = config.lr * (config.backbone_lr_mult if name.startswith("backbone.") else 1.0)
-            lr *= config.kept_lr_mult if name in kept else 1.0
             decays = param.ndim == 4 and param.shape[1] > 1
-            groups.setdefault((lr, config.weight_decay if decays else 0.0), []).append(param)
-    for (lr, weight_decay), params in groups.items():
-        yield {"params": params, "lr": lr, "weight_decay": weight_decay}
+            key = (name.startswith("backbone."), name in kept, decays)
+            groups.setdefault(key, []).append(param)
+    for (in_backbone, is_kept, decays), params in groups.items():
+        lr = config.lr * (config.backbone_lr_mult if in_backbone else 1.0)
+        yield {
+            "params": params,
+            "lr": lr * (config.kept_lr_mult if is_kept else 1.0),
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
 
 
-def frozen_norms(model: nn.Module, config: OptimConfig) -> list[nn.Module]:
-    """The batch norms that `freeze_norm` keeps as they were loaded."""
+def frozen_norms(model: nn.Module, config: OptimConfig, loaded: Collection[str]) -> list[nn.Module]:
+    """The batch norms that `freeze_norm` keeps as they were loaded: those that were.
+
+    Args:
+        model: Whose norms.
+        config: Which of them.
+        loaded: Names of the tensors that come from a file.
+    """
     prefix = {"none": None, "backbone": "backbone.", "all": ""}[config.freeze_norm]
     return [
         module
         for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and prefix is not None and name.startswith(prefix)
+        if isinstance(module, _BatchNorm)
+        and prefix is not None
+        and name.startswith(prefix)
+        and f"{name}.weight" in loaded
     ]
 
 

@@ -24,6 +24,7 @@ from mbv2det.parsing import parse_dataclass
 from mbv2det.preprocess import PreprocessSpec
 
 _KEY = "mbv2det"
+ORIGIN = "mbv2det_origin"  # of checkpoints: names of what came from files
 _FORMAT = 2
 
 
@@ -49,10 +50,17 @@ class WeightsInfo:
 
 
 def save_weights(path: Path, state: dict[str, Tensor], info: WeightsInfo) -> None:
-    """Writes a file that appears whole or not at all."""
+    """Writes a file that appears whole or not at all.
+
+    Raises:
+        ConfigError: If the place cannot be written to.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    with whole_file(path) as part:
-        save_file(state, part, metadata={_KEY: encode_info(info), "format": "pt"})
+    try:
+        with whole_file(path) as part:
+            save_file(state, part, metadata={_KEY: encode_info(info), "format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path}: cannot be written ({error})") from None
 
 
 def encode_info(info: WeightsInfo) -> str:
@@ -109,6 +117,16 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], str | None]:
     prefix = "model."
     ours = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return ours, content.get(_KEY)
+
+
+def load_origin(checkpoint: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """What a checkpoint's run began with: names of tensors from files, and of a whole model's.
+
+    Raises:
+        ConfigError: As `load_tensors`.
+    """
+    origin = load_tensors(checkpoint).get(ORIGIN, {"loaded": (), "kept": ()})
+    return frozenset(origin["loaded"]), frozenset(origin["kept"])
 
 
 def load_tensors(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,12 +34,16 @@ _PLACE = re.compile(
 )
 
 
+# Where a classifier's last layer stands in our models.
+CLASSIFIER = "heads.classification.classifier.linear"
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """One tensor that has no counterpart.
 
     Attributes:
-        problem: `missing` in the source, `unexpected` there, or of another `shape`.
+        problem: `missing` in the source, `unexpected` there, `of another shape` or `type`.
         name: Theirs.
         expected: Shape, or where in our network it belongs; empty if nowhere.
         got: Shape; empty where missing.
@@ -79,8 +83,9 @@ class Foreign:
         info: The network, its preprocessing and labels.
         name_of: Their name of a tensor of ours.
         notes: What was chosen, changed or left out on reading, a line each.
-        reference: The source's own network, from normalised images to what our last head says of
-            them (without a head: to the last feature); None where its library is not there.
+        reference: The source's own network, from normalised images to what our head says of them:
+            logits, of a detector with the deltas behind them in the last dimension; without a head
+            the last feature. None where its library is not there.
     """
 
     source: str
@@ -99,15 +104,15 @@ class Foreign:
         Raises:
             MismatchError: If a tensor is missing, left over or of another shape.
         """
-        rows, found, used = [], {}, set()
+        rows: list[Mismatch] = []
+        found: dict[str, Tensor] = {}
+        used: set[str] = set()
         for ours, shape in expected.items():
             theirs = self.name_of(ours)
             used.add(theirs)
             if theirs in self.tensors:
                 found[ours] = self.tensors[theirs]
-                if found[ours].shape != shape:
-                    got = str(tuple(found[ours].shape))
-                    rows.append(Mismatch("of another shape", theirs, str(tuple(shape)), got))
+                rows += _differences(theirs, found[ours], shape, is_counter=ours.endswith(_COUNTER))
             elif ours.endswith(_COUNTER):
                 found[ours] = torch.zeros(shape, dtype=torch.int64)
             else:
@@ -138,6 +143,17 @@ class Foreign:
         )
         found = part.renamed({whole[ours]: shape for ours, shape in expected.items()})
         return {ours: found[name] for ours, name in whole.items()}
+
+
+def _differences(
+    name: str, found: Tensor, shape: torch.Size, is_counter: bool
+) -> Iterator[Mismatch]:
+    """What keeps a tensor from taking its place."""
+    if found.shape != shape:
+        yield Mismatch("of another shape", name, str(tuple(shape)), str(tuple(found.shape)))
+    if not (is_counter or found.is_floating_point()):
+        got = str(found.dtype).removeprefix("torch.")
+        yield Mismatch("of another type", name, "floating point", got)
 
 
 def _name_in_a_model(ours: str) -> str:
@@ -210,11 +226,23 @@ def width_of(
                 f"{source}: expected {network}, got no tensor {name!r} "
                 f"(first name: {first!r}){hint}"
             )
-    found = tuple(len(tensors[name]) for name in names)
+    found = tuple(num_outputs(tensors, name, source) for name in names)
     for width_mult in _WIDTHS:
         if found == channels(width_mult):
             return width_mult
     raise ConfigError(f"{source}: expected the channels of a {network}, got {list(found)}")
+
+
+def num_outputs(tensors: Mapping[str, Tensor], name: str, source: str) -> int:
+    """Outputs of the layer that a weight or bias belongs to: its first dimension.
+
+    Raises:
+        ConfigError: If the tensor has none.
+    """
+    shape = tuple(tensors[name].shape)
+    if not shape or not shape[0]:
+        raise ConfigError(f"{source}: {name}: expected a row an output, got shape {shape}")
+    return shape[0]
 
 
 @cache  # building a network takes a while, even one of shapes alone
@@ -241,12 +269,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".npz":
         raise ConfigError(f"{path}: expected a file of torch.save or safetensors, got .npz (tf's)")
     content = load_tensors(path)
-    strangers = [name for name, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise ConfigError(
-            f"{path}: expected a state dict of tensors, got {type(content[strangers[0]]).__name__} "
-            f"under {strangers[0]!r}"
-        )
+    for name, value in content.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise ConfigError(
+                f"{path}: expected a state dict of tensors by name, got "
+                f"{type(value).__name__} under {name!r}"
+            )
     return content
 
 

@@ -45,10 +45,12 @@ from mbv2det.labels import VOC_NAMES, LabelMap, with_background
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.weights.files import WeightsInfo
 from mbv2det.weights.foreign import (
+    CLASSIFIER,
     Foreign,
     Place,
     imagenet_labels,
     mobilenet_v2_width,
+    num_outputs,
     width_of,
 )
 from mbv2det.weights.tensorflow_network import TensorFlowNetwork
@@ -117,7 +119,7 @@ def _reference(
     network = TensorFlowNetwork(variables, found.name_of, _BACKBONE_EPS)
     if model.heads.detection is not None:
         slots = [0, *found.info.labels["detection"].ids]
-        return lambda images: network.ssdlite(images)[..., slots]
+        return partial(network.ssdlite, slots=slots)
     segmentation = model.heads.segmentation
     if segmentation is not None and segmentation.aspp == "pool":
         return partial(
@@ -187,7 +189,7 @@ def _classifier(source: str, tensors: dict[str, Tensor]) -> Foreign:
     is_v1 = any(name.startswith("MobilenetV1/") for name in tensors)
     prefix = "MobilenetV1/" if is_v1 else "MobilenetV2/"
     head = f"{prefix}Logits/Conv2d_1c_1x1"
-    scopes = {"heads.classification.classifier.linear": head, **_V1_SCOPES}
+    scopes = {CLASSIFIER: head, **_V1_SCOPES}
     name_of = partial(_name, prefix=prefix, scopes=scopes)
     if is_v1:
         names = [name_of(f"backbone.layers.{layer}.conv.weight") for layer in _V1_LAYERS]
@@ -196,10 +198,12 @@ def _classifier(source: str, tensors: dict[str, Tensor]) -> Foreign:
     else:
         backbone = _backbone(mobilenet_v2_width(tensors, name_of, source))
     heads, labels = HeadsConfig(), {}
-    if f"{head}/weights" in tensors:
+    weight = f"{head}/weights"
+    if weight in tensors:
         heads = HeadsConfig(classification=ClassificationHeadConfig())
-        tensors[f"{head}/weights"] = tensors[f"{head}/weights"].flatten(1)
-        labels = {"classification": imagenet_labels(len(tensors[f"{head}/weights"]))}
+        labels = {"classification": imagenet_labels(num_outputs(tensors, weight, source))}
+        if tensors[weight].ndim == 4:
+            tensors[weight] = tensors[weight].flatten(1)
     info = WeightsInfo(ModelConfig(backbone, heads), PreprocessSpec((224, 224)), labels)
     return Foreign(source, tensors, info, name_of)
 
@@ -219,7 +223,7 @@ def _ssdlite(source: str, tensors: dict[str, Tensor]) -> Foreign:
     biases = "BoxPredictor_0/ClassPredictor/biases"
     if biases not in tensors:
         raise ConfigError(f"{source}: expected a tensor {biases!r}, got none")
-    slots = len(tensors[biases]) // AnchorSpec().per_cell(_LEVELS)[0]
+    slots = num_outputs(tensors, biases, source) // AnchorSpec().per_cell(_LEVELS)[0]
     labels, kept, notes = _detection_labels(slots)
     for name, tensor in tensors.items():
         if re.fullmatch(r"BoxPredictor_\d/BoxEncodingPredictor/\w+", name):
@@ -227,7 +231,7 @@ def _ssdlite(source: str, tensors: dict[str, Tensor]) -> Foreign:
         elif re.fullmatch(r"BoxPredictor_\d/ClassPredictor/\w+", name):
             tensors[name] = _rows(tensor, slots, kept)
     last = tensors.get(f"{prefix}Conv_1/weights")
-    scaled = width_mult < 1 and last is not None and len(last) < _LAST_CHANNELS
+    scaled = width_mult < 1 and last is not None and last.shape[0] < _LAST_CHANNELS
     head = DetectionHeadConfig(class_loss="sigmoid", norm_eps=_BACKBONE_EPS)
     info = WeightsInfo(
         model=ModelConfig(_backbone(width_mult, scale_last_layer=scaled), HeadsConfig(head)),
@@ -241,6 +245,7 @@ def _ssdlite(source: str, tensors: dict[str, Tensor]) -> Foreign:
 def _ssdlite_scopes(prefix: str, tensors: Iterable[str]) -> dict[str, str]:
     """Scopes of the detection head's modules. Those of the extra levels end in their depth."""
     ours = "heads.detection"
+    all_scopes = {name.rpartition("/")[0].removesuffix("/BatchNorm") for name in tensors}
     scopes = {}
     for level in range(_LEVELS):
         for kind, theirs in (("class", "ClassPredictor"), ("box", "BoxEncodingPredictor")):
@@ -254,8 +259,7 @@ def _ssdlite_scopes(prefix: str, tensors: Iterable[str]) -> dict[str, str]:
         ):
             end = "_depthwise" if position == 1 else ""
             wanted = re.compile(re.escape(scope) + r"_\d+" + end)
-            found = {name.rpartition("/")[0].removesuffix("/BatchNorm") for name in tensors}
-            found = {name for name in found if wanted.fullmatch(name)}
+            found = [name for name in all_scopes if wanted.fullmatch(name)]
             scopes[f"{ours}.extras.{extra}.{position}"] = min(found, default=f"{scope}_N{end}")
     return scopes
 
@@ -281,7 +285,7 @@ def _rows(tensor: Tensor, per_anchor: int, kept: Sequence[int]) -> Tensor:
 
     A tensor of another shape is left as it is, to be named with all that do not fit.
     """
-    if len(tensor) % per_anchor:
+    if tensor.ndim == 0 or len(tensor) % per_anchor:
         return tensor
     by_anchor = tensor.unflatten(0, (-1, per_anchor))
     return by_anchor[:, list(kept)].flatten(0, 1)

@@ -3,7 +3,7 @@
 Where tensorflow is installed: the check after an import.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mbv2det.weights.foreign import CLASSIFIER
+
 # Nominal strides of layers 2 to 18.
 _STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)
 _LEVELS = 6
-_LOWEST_ANCHORS = 3  # of a cell of the first level
+_ANCHORS = (3, 6, 6, 6, 6, 6)  # of a cell, by level
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,7 @@ class TensorFlowNetwork:
     def classifier(self, images: Tensor) -> Tensor:
         """Logits (B, K) of normalised images."""
         x = self._features(_nhwc(images), 32)["layer_19"].numpy().mean(axis=(1, 2), keepdims=True)
-        return torch.from_numpy(
-            self._plain(x, "heads.classification.classifier.linear").numpy()[:, 0, 0]
-        )
+        return torch.from_numpy(self._plain(x, CLASSIFIER).numpy()[:, 0, 0])
 
     def deeplab(self, images: Tensor, output_stride: int, norm_eps: float) -> Tensor:
         """Logits (B, L, h, w) of normalised images, from the head without atrous branches."""
@@ -55,13 +55,15 @@ class TensorFlowNetwork:
         joined = self._conv(joined, "heads.segmentation.aspp.project", **settings)
         return _nchw(self._plain(joined, "heads.segmentation.classifier"))
 
-    def ssdlite(self, images: Tensor) -> Tensor:
-        """Class logits (B, A, slots) of normalised images."""
+    def ssdlite(self, images: Tensor, slots: Sequence[int]) -> Tensor:
+        """Class logits and box deltas, in our order, (B, A, slots + 4) of normalised images.
+
+        Args:
+            images: Normalised.
+            slots: Those of its class slots that have a meaning.
+        """
         import tensorflow as tf
 
-        predictor = "heads.detection.class_predictors"
-        biases = self.variables[self.name_of(f"{predictor}.0.1.bias")]
-        slots = len(biases) // _LOWEST_ANCHORS
         features = self._features(_nhwc(images), 32)
         levels = [features["layer_15/expansion"], features["layer_19"]]
         for extra in range(_LEVELS - 2):
@@ -70,11 +72,17 @@ class TensorFlowNetwork:
             x = self._conv(x, f"{module}.1", stride=2)
             levels.append(self._conv(x, f"{module}.2"))
         found = []
-        for level, x in enumerate(levels):
-            module = f"{predictor}.{level}"
-            x = self._plain(self._conv(x, f"{module}.0"), f"{module}.1")
-            found.append(tf.reshape(x, [x.shape[0], -1, slots]))
-        return torch.from_numpy(tf.concat(found, axis=1).numpy())
+        for kind in ("class", "box"):
+            by_level = []
+            for level, x in enumerate(levels):
+                module = f"heads.detection.{kind}_predictors.{level}"
+                x = self._plain(self._conv(x, f"{module}.0"), f"{module}.1")
+                anchors = _ANCHORS[level] * x.shape[1] * x.shape[2]
+                by_level.append(tf.reshape(x, [x.shape[0], anchors, -1]))
+            found.append(tf.concat(by_level, axis=1).numpy())
+        classes, (ty, tx, th, tw) = found[0], np.moveaxis(found[1], 2, 0)
+        deltas = np.stack([tx, ty, tw, th], axis=2)
+        return torch.from_numpy(np.concatenate([classes[..., slots], deltas], axis=2))
 
     def _features(self, x: Any, output_stride: int) -> dict[str, Any]:
         """Outputs of the layers, and the inside of layer 15, as slim's `mobilenet_base` runs them.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from urllib.error import URLError
 
 from torch import Tensor, nn
@@ -14,16 +15,17 @@ from mbv2det.errors import ConfigError
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from mbv2det.weights.files import WeightsInfo
 from mbv2det.weights.foreign import (
+    CLASSIFIER,
     Foreign,
     Place,
     imagenet_labels,
     mobilenet_v2_width,
+    num_outputs,
     read_state_dict,
 )
 
 _SIZE = (224, 224)
 _FILES = (".pth", ".pt", ".bin", ".safetensors")
-_LINEAR = "heads.classification.classifier.linear"
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,23 @@ def read_torchvision(source: str) -> Foreign:
     is_file = Path(source).suffix in _FILES or Path(source).exists()
     tensors = read_state_dict(Path(source)) if is_file else _download(source)
     network = _recognised(tensors, source)
-    bias = tensors.get(f"{network.classifier}.bias")
+    bias = f"{network.classifier}.bias"
     heads, labels, reference = HeadsConfig(), {}, None
-    if bias is not None:
+    if bias in tensors:
+        count = num_outputs(tensors, bias, source)
         heads = HeadsConfig(classification=ClassificationHeadConfig())
-        labels = {"classification": imagenet_labels(len(bias))}
-        reference = partial(_run, tensors, partial(network.build, num_classes=len(bias)))
+        labels = {"classification": imagenet_labels(count)}
+        reference = partial(_run, tensors, partial(network.build, num_classes=count))
     info = WeightsInfo(
         model=ModelConfig(network.backbone, heads),
         preprocess=PreprocessSpec(_SIZE, "stretch", IMAGENET_MEAN, IMAGENET_STD),
         labels=labels,
     )
-    return Foreign(source, tensors, info, network.name_of, reference=reference)
+    notes = [
+        "preprocessing: the whole image is stretched to 224 x 224; torchvision scales the shorter "
+        "side and cuts out the middle"
+    ]
+    return Foreign(source, tensors, info, network.name_of, notes, reference)
 
 
 def _recognised(tensors: Mapping[str, Tensor], source: str) -> _Network:
@@ -101,14 +108,14 @@ def _run(state: Mapping[str, Tensor], build: Callable[[], nn.Module], images: Te
 def resnet_name(ours: str) -> str:
     """Its name of a tensor of our ResNet, which wraps it."""
     inside = ours.removeprefix("backbone.layers.").removeprefix("stem.")
-    return inside.replace(_LINEAR, "fc")
+    return inside.replace(CLASSIFIER, "fc")
 
 
 def mobilenet_v2_name(ours: str) -> str:
     """Its name of a tensor of our MobileNetV2."""
     place = Place.of(ours)
     if place is None:
-        return ours.replace(_LINEAR, "classifier.1")
+        return ours.replace(CLASSIFIER, "classifier.1")
     block = f"features.{place.layer - 1}"
     if not place.part:
         return f"{block}.{0 if place.kind == 'conv' else 1}.{place.tensor}"
@@ -133,7 +140,12 @@ def _download(name: str) -> dict[str, Tensor]:
             f"MobileNet_V2_Weights.IMAGENET1K_V2, got {name}"
         ) from None
     try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
+        return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
+    except UnpicklingError:
+        raise ConfigError(
+            f"SOURCE: {name}: the file in torch's cache holds other objects than tensors, or is "
+            "damaged; nothing in it was executed: remove it"
+        ) from None
     except (URLError, RuntimeError, OSError) as error:
         raise ConfigError(
             f"SOURCE: {name}: cannot be downloaded from {weights.url} ({error}); download it "

@@ -5,7 +5,7 @@ classes that both have by name are copied, and the others keep their fresh start
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from torch import Tensor, nn
@@ -24,11 +24,13 @@ class Transfer:
 
     Attributes:
         lines: It in words.
-        kept: Names of the tensors that come from the weights to the last number.
+        loaded: Names of the network's tensors that come from the file to the last number.
+        kept: The same, where the file holds a whole model: what was learnt for such a task.
     """
 
-    lines: list[str]
-    kept: frozenset[str]
+    lines: list[str] = field(default_factory=list)
+    loaded: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()
 
 
 def transfer(
@@ -61,7 +63,7 @@ def transfer(
     lines += [f"heads.{task}: in the weights, not configured; left out" for task in unused]
     model.load_state_dict(state)
     lines = [f"weights: {source.source}", *(f"  {line}" for line in lines)]
-    return Transfer(lines, frozenset(kept))
+    return Transfer(lines, frozenset(kept), frozenset(kept))
 
 
 class ClassLayers(Protocol):
