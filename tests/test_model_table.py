@@ -1,13 +1,17 @@
 """The paper's models against the paper. Numbers here are the published ones, or counted by hand."""
 
 import sys
+from dataclasses import replace
+from io import StringIO
 from math import ceil, floor
 
 import pytest
+from rich.console import Console
 from runs import ROOT
 
 from mbv2det.cli import model_table
-from mbv2det.cli.published import TABLES, Trained
+from mbv2det.cli.model_table import cells
+from mbv2det.cli.published import TABLES, Classifier, Trained
 from mbv2det.counting import Counts
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -68,7 +72,7 @@ NOT_OURS = {
     ("ResNet-101 ASPP 8 MF", "58.16M"),
     ("ResNet-101 ASPP 8 MF", "4870.6B"),
 }
-# Counted with other networks than ours.
+# Counted with other networks than ours; of MobileNetV1 and ResNet-101 also by hand, below.
 PARAMETERS = {
     ("4", "MobileNetV1"): 4_231_976,
     ("4", "MobileNetV2"): 3_504_872,
@@ -93,15 +97,23 @@ MULTIPLY_ADDS = {
     ("5", "SSD"): "1259M",
     ("5", "SSDLite"): "177.6M",
     ("6", "MobileNetV2 SSDLite"): "788.8M",
+    ("7", "MobileNetV1 ASPP 16"): "12.761B",
+    ("7", "MobileNetV1 ASPP 8 MF"): "800.75B",
     ("7", "MobileNetV2 ASPP 16"): "5.364B",
     ("7", "MobileNetV2 ASPP 8 MF"): "327.9B",
     ("7", "MobileNetV2 16"): "2.741B",
     ("7", "MobileNetV2 8 MF"): "152.33B",
+    ("7", "ResNet-101 ASPP 16"): "71.06B",
+    ("7", "ResNet-101 ASPP 8 MF"): "4248.49B",
 }
 PADDED = {
+    ("7", "MobileNetV1 ASPP 16"): "14.227B",
+    ("7", "MobileNetV1 ASPP 8 MF"): "990.79B",
     ("7", "MobileNetV2 ASPP 16"): "5.823B",
     ("7", "MobileNetV2 ASPP 8 MF"): "387.48B",
     ("7", "MobileNetV2 8 MF"): "152.53B",
+    ("7", "ResNet-101 ASPP 16"): "74.31B",
+    ("7", "ResNet-101 ASPP 8 MF"): "4680.74B",
 }
 
 
@@ -187,6 +199,67 @@ def test_what_is_not_ours_has_a_note():
     assert explained - {name for name, _ in NOT_OURS} == {"MobileNetV2"}  # 3.4M is 3.47M, cut
 
 
+# By hand: what each layer multiplies, and where
+
+
+def plain(size, rate):
+    return size**2
+
+
+def padded(size, rate):
+    return (rate * ceil(size / rate)) ** 2
+
+
+def deeplab(grid, channels, rates, positions):
+    """The full ASPP, 256 channels a branch (pool, 1x1, three atrous ones), joined; 21 labels."""
+    branches = 1 + grid**2 + 9 * sum(positions(grid, rate) for rate in rates)
+    return channels * 256 * branches + grid**2 * (5 * 256 * 256 + 256 * 21)
+
+
+def mobilenet_v1(size, output_stride, rates, positions):
+    grid, stride, rate, channels = ceil(size / 2), 2, 1, 32
+    total = grid**2 * 9 * 3 * 32
+    blocks = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5]
+    for outputs, nominal_stride in [*blocks, (1024, 2), (1024, 1)]:
+        step = nominal_stride if stride < output_stride else 1
+        grid, stride = ceil(grid / step), stride * step
+        total += positions(grid, rate) * 9 * channels + grid**2 * channels * outputs
+        rate, channels = rate * nominal_stride // step, outputs
+    return total + deeplab(grid, 1024, rates, positions)
+
+
+def resnet_101(size, output_stride, rates, positions):
+    """torchvision's: strides are in the 3x3 convolution of the first block of a stage."""
+    grid = ceil(size / 2)
+    total = grid**2 * 49 * 3 * 64
+    grid, stride, rate, channels = ceil(grid / 2), 4, 1, 64
+    for inside, blocks, nominal_stride in ((64, 3, 1), (128, 4, 2), (256, 23, 2), (512, 3, 2)):
+        for block in range(blocks):
+            nominal = nominal_stride if block == 0 else 1
+            step = nominal if stride < output_stride else 1
+            outputs, stride = ceil(grid / step), stride * step
+            total += grid**2 * channels * inside
+            total += positions(outputs, rate) * 9 * inside**2
+            total += outputs**2 * inside * 4 * inside
+            if block == 0:
+                total += outputs**2 * channels * 4 * inside
+            grid, rate, channels = outputs, rate * nominal // step, 4 * inside
+    return total + deeplab(grid, 2048, rates, positions)
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"), [("MobileNetV1 ASPP", mobilenet_v1), ("ResNet-101 ASPP", resnet_101)]
+)
+def test_multiply_adds_are_those_by_hand(name, by_hand, counts):
+    sizes = [round(512 * scale) + 1 for scale in SCALES]
+    single, views = counts["7", f"{name} 16"], counts["7", f"{name} 8 MF"]
+    for positions, of in ((plain, "multiply_adds"), (padded, "padded_multiply_adds")):
+        assert getattr(single, of) == by_hand(513, 16, (6, 12, 18), positions)
+        assert getattr(views, of) == 2 * sum(
+            by_hand(size, 8, (12, 24, 36), positions) for size in sizes
+        )
+
+
 # What the notes say
 
 
@@ -194,18 +267,9 @@ def test_ssdlite_was_counted_in_operations(counts):
     assert is_as_published(2 * counts["5", "SSDLite"].multiply_adds, "0.35B")
 
 
-def padded(size, rate):
-    return (rate * ceil(size / rate)) ** 2
-
-
-def test_mobilenet_v1_with_other_rates(counts):
-    def positions(rates):
-        grids = [round(64 * scale) + 1 for scale in SCALES]
-        return 2 * sum(padded(grid, rate) for grid in grids for rate in rates)
-
-    found = counts["7", "MobileNetV1 ASPP 8 MF"].padded_multiply_adds
-    weights = 9 * 1024 * 256
-    other = found - weights * (positions((12, 24, 36)) - positions((12, 18, 24)))
+def test_mobilenet_v1_with_other_rates():
+    sizes = [round(512 * scale) + 1 for scale in SCALES]
+    other = 2 * sum(mobilenet_v1(size, 8, (12, 18, 24), padded) for size in sizes)
     assert digits(other, "940.3B") == 940.3
     assert other / 941.9e9 == pytest.approx(1, abs=0.002)
 
@@ -230,8 +294,7 @@ def tensorflows_resnet_101(size, output_stride, rates):
             if strided and outputs == grid:
                 rate *= 2
             grid, channels = outputs, 4 * inside
-    total += 2048 * 256 * (1 + grid**2 + 9 * sum(padded(grid, r) for r in rates))
-    return total + grid**2 * (5 * 256 * 256 + 256 * 21)
+    return total + deeplab(grid, 2048, rates, padded)
 
 
 def test_tensorflows_resnet_explains_the_published_one():
@@ -273,17 +336,57 @@ def test_a_table_is_printed(monkeypatch, capsys):
     assert f"    {command}" in lines
 
 
-def test_the_widest_table_fits_100_columns(monkeypatch, capsys):
+@pytest.fixture
+def widest(monkeypatch):
+    """Table 7 with the widest counts in every row, and its cells."""
     most = Counts(58_040_661, 57_932_245, 4_248_491_504_896, 4_680_738_125_056)
     monkeypatch.setattr(Trained, "count", lambda _: most)
-    run(monkeypatch, "--table=7")
+    table = TABLES["7"]
+    return table, [[row.name, *cells(row, most, table)] for row in table.rows]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_in_a_pipe_every_row_is_a_line_of_whole_cells(columns, widest, monkeypatch, capsys):
+    run(monkeypatch, "--table=7", columns=columns)
     text = capsys.readouterr().out
-    assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    table, rows = widest
+    for row, whole in zip(table.rows, rows, strict=True):
+        line = next(line for line in lines if line.startswith(f"{row.name} 5"))
+        assert line.removesuffix("(1)").removesuffix("(2)").strip() == " ".join(whole)
     words = text.replace("\\\n", "").split()
     assert words.count("tools/train.py") == words.count("tools/eval.py") == 4
     assert words.count("--weights=FILE") == 4
     assert "(2)" in text
+
+
+def shown_at(columns, name, counts, monkeypatch):
+    """Lines of a table on a terminal, without its notes and commands."""
+    counted = {id(row.model): counts[name, row.name] for row in TABLES[name].rows}
+    for kind in (Classifier, Trained):
+        monkeypatch.setattr(kind, "count", lambda model: counted[id(model)])
+    file = StringIO()
+    console = Console(file=file, force_terminal=True, width=columns, color_system=None)
+    model_table.show(replace(TABLES[name], remark="END"), console)
+    text = file.getvalue()
+    assert "…" not in text
+    return text.partition("END")[0].splitlines()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_fits_80_columns(name, counts, monkeypatch):
+    lines = shown_at(80, name, counts, monkeypatch)
+    assert max(map(len, lines)) <= 80
+    for row in TABLES[name].rows:  # of its cells only the name may go on in another line
+        numbers = " ".join(cells(row, counts[name, row.name], TABLES[name]))
+        assert any(numbers in " ".join(line.split()) for line in lines)
+
+
+@pytest.mark.parametrize(("columns", "width"), [(40, 80), (85, 85), (200, 90)])
+def test_the_widest_table_is_as_wide_as_it_has_to_be(columns, width, counts, monkeypatch):
+    lines = shown_at(columns, "7", counts, monkeypatch)
+    assert max(map(len, lines)) == width
 
 
 def test_all_tables_are_printed_if_none_is_chosen(monkeypatch, capsys):

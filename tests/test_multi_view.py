@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from mbv2det.segmentation.multi_view import MultiView
+from mbv2det.segmentation.multi_view import MultiView, view_size
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
@@ -138,6 +138,11 @@ def test_another_task_can_be_the_segmentation():
             return {"parts": super().forward(images)["segmentation"]}
 
     assert list(MultiView(Renamed(), [1.0], task="parts")(random_images())) == ["parts"]
+
+
+def test_sizes_of_views_keep_the_corners_in_their_places():
+    assert view_size((513, 257), 0.5) == (257, 129)
+    assert view_size((1, 9), 1.75) == (1, 15)
 
 
 @pytest.mark.parametrize("scales", [[], [1.0, 0.0]])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Column, Table
 
 from mbv2det.cli.published import TABLES, PublishedTable, Row, Trained
@@ -32,6 +33,7 @@ project's configurations: run it from the project's folder.
 """
 
 _UNITS = {"M": 1e6, "B": 1e9}
+_UNLIMITED = 1000  # columns, more than any table has
 
 
 @one_line_errors
@@ -51,7 +53,7 @@ def show(published: PublishedTable, console: Console) -> None:
     """Prints a table, its notes and its commands."""
     notes = list(dict.fromkeys(row.note for row in published.rows if row.note))
     console.print(published.title, style="bold", highlight=False)
-    console.print(_table(published, notes))
+    _print_whole(_table(published, notes), console)
     if published.remark:
         _print_hanging(published.remark, console)
     for number, note in enumerate(notes, start=1):
@@ -68,11 +70,19 @@ def _table(published: PublishedTable, notes: Sequence[str]) -> Table:
         *("MAdds", *["padded"] * published.padded, published.source, "ratio"),
     ]
     columns = [Column(heading, justify="right", no_wrap=True) for heading in headings]
-    table = Table(Column("model", no_wrap=True), *columns, "", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("model", *columns, "", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for row in published.rows:
         note = f"({notes.index(row.note) + 1})" if row.note else ""
         table.add_row(row.name, *cells(row, row.model.count(), published), note)
     return table
+
+
+def _print_whole(table: Table, console: Console) -> None:
+    """A table of which nothing is cut: names wrap on a narrow terminal, lines run on elsewhere."""
+    options = console.options.update(max_width=_UNLIMITED)
+    least, most = Measurement.get(console, options, table)
+    table.width = min(max(console.width, least), most) if console.is_terminal else most
+    console.print(table, soft_wrap=True)
 
 
 def cells(row: Row, counts: Counts, published: PublishedTable) -> list[str]:

@@ -21,8 +21,7 @@ class MultiView(nn.Module):
 
     Args:
         model: Images to raw outputs by task name.
-        scales: Of the views. Sizes are round((size - 1) * scale) + 1, so that corners keep their
-            places: 257 to 897 for the paper's scales of 0.5, 0.75, ... 1.75 and 513 pixels.
+        scales: Of the views, sized as `view_size` says.
         flip: Adds the mirror image, left to right, of each.
         task: Key of the segmentation's outputs.
 
@@ -80,11 +79,21 @@ class MultiView(nn.Module):
                 yield _probabilities(mirrored, size, pixels).flip(-1)
 
 
+def view_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Height and width of the view of an image at a scale.
+
+    Corners keep their places: 257 to 897 for the paper's scales of 0.5, 0.75, ... 1.75 and 513
+    pixels.
+    """
+    height, width = size
+    return round((height - 1) * scale) + 1, round((width - 1) * scale) + 1
+
+
 def _scaled(images: Shaped[Tensor, "B 3 H W"], scale: float) -> Shaped[Tensor, "B 3 h w"]:
     """The images resized bilinearly, corners on corners; themselves where the size is theirs."""
-    height, width = images.shape[-2:]
-    size = (round((height - 1) * scale) + 1, round((width - 1) * scale) + 1)
-    if size == (height, width):
+    before = (images.shape[-2], images.shape[-1])
+    size = view_size(before, scale)
+    if size == before:
         return images
     return F.interpolate(images.float(), size=size, mode="bilinear", align_corners=True)
 
