@@ -1,6 +1,7 @@
 """Weights of other libraries: our network computes what theirs does, and nothing goes astray."""
 
 import json
+import math
 import re
 import sys
 from dataclasses import replace
@@ -412,6 +413,24 @@ def test_missing_sources_are_refused(library, tmp_path):
 # timm
 
 
+@pytest.mark.parametrize("value", [torch.tensor(1.0), torch.empty(0)])
+@pytest.mark.parametrize("name", ["classifier.weight", "conv_stem.weight"])
+def test_timms_tensors_without_rows_are_refused(name, value, tmp_path):
+    tensors = timm_net().state_dict() | {name: value}
+    assert f"{name}: expected a row an output" in refusal(read_timm, saved(tensors, tmp_path))
+
+
+def test_timms_cut_edges_are_said(tmp_path):
+    timm = pytest.importorskip("timm")
+    (note,) = read_timm(saved(timm_net().state_dict(), tmp_path)).notes
+    assert "the whole image is stretched to 224 x 224, bilinearly" in note
+    for name in timm.list_models("mobilenetv2_*", pretrained=True):
+        config = timm.get_pretrained_cfg(name)
+        size = round(config.input_size[-1] / config.crop_pct)
+        assert (config.interpolation, config.crop_mode) == ("bicubic", "center")
+        assert f"shorter side to {size}, bicubically, and cuts out the middle" in note
+
+
 def test_timms_preprocessing_and_labels(tmp_path):
     foreign = read_timm(saved(timm_net(num_classes=1000).state_dict(), tmp_path))
     assert foreign.info.preprocess == PreprocessSpec(
@@ -619,7 +638,12 @@ def test_labels_that_nobody_named(kind, count, first, last, tmp_path):
             {"do_center_crop": False, "crop_size": 96, "size": {"height": 64, "width": 80}},
             PreprocessSpec((64, 80)),
         ),
-        ({"do_center_crop": False, "size": {"shortest_edge": 128}}, PreprocessSpec((224, 224))),
+        ({"do_center_crop": False, "size": {"shortest_edge": 128}}, PreprocessSpec((128, 128))),
+        ({"do_center_crop": False, "size": 128}, PreprocessSpec((128, 128))),
+        (
+            {"do_center_crop": None, "crop_size": None, "image_mean": None},
+            PreprocessSpec((224, 224)),
+        ),
     ],
 )
 def test_preprocessing_is_the_processors(processor, expected, tmp_path, plain_hf):
@@ -631,8 +655,103 @@ def test_preprocessing_is_the_processors(processor, expected, tmp_path, plain_hf
     [
         ({"do_rescale": False}, "do_rescale: expected true, got false"),
         ({"do_flip_channel_order": True}, "do_flip_channel_order: expected false, got true"),
+        ({"do_resize": False}, "do_resize: expected true, got false"),
+        ({"do_center_crop": "no"}, 'do_center_crop: expected true or false, got "no"'),
+        ({"do_normalize": 1}, "do_normalize: expected true or false, got 1"),
+        ({"resample": True}, "resample: expected 0 to 5, one of PIL's, got true"),
+        ({"resample": 6}, "resample: expected 0 to 5, one of PIL's, got 6"),
+        ({"resample": "bicubic"}, 'resample: expected 0 to 5, one of PIL\'s, got "bicubic"'),
         ({"image_mean": 0.5}, "image_mean: expected three numbers, got 0.5"),
+        ({"image_mean": [0.5, 0.5, math.nan]}, "image_mean: expected three numbers, got"),
+        ({"image_std": [0, 0, 0]}, "image_std: expected three numbers above 0, got [0, 0, 0]"),
+        ({"crop_size": 0}, "crop_size: expected pixels of height and width, got 0"),
+        ({"crop_size": {"height": "a", "width": 2}}, "crop_size: expected pixels of height and"),
+        ({"crop_size": {"height": 2.5, "width": 2}}, "crop_size: expected pixels of height and"),
+        ({"crop_size": {"height": 32}}, 'of height and width, got {"height": 32}'),
+        ({"size": True}, "size: expected pixels of the shortest_edge, or of height and width, got"),
+        ({"size": {"longest_edge": 9}}, 'or of height and width, got {"longest_edge": 9}'),
     ],
 )
 def test_preprocessing_that_we_have_not_is_refused(processor, message, tmp_path, plain_hf):
-    assert message in refusal(read_hf, hf_folder(plain_hf, tmp_path, processor))
+    found = refusal(read_hf, hf_folder(plain_hf, tmp_path, processor))
+    assert message in found
+    assert "preprocessor_config.json: " in found
+
+
+CROPPED = {"size": {"shortest_edge": 256}, "crop_size": {"height": 96, "width": 128}}
+WHOLE = {"size": {"height": 96, "width": 128}, "crop_size": {"height": 96, "width": 128}}
+
+
+@pytest.mark.parametrize(
+    ("processor", "notes"),
+    [
+        (
+            CROPPED,
+            [
+                "preprocessing: the whole image is stretched to 96 x 128; transformers scales the "
+                "shorter side to 256 and cuts out 96 x 128 in the middle"
+            ],
+        ),
+        (
+            CROPPED | {"do_center_crop": False},
+            [
+                "preprocessing: the whole image is stretched to 256 x 256; transformers scales the "
+                "shorter side to 256"
+            ],
+        ),
+        (
+            CROPPED | {"size": {"height": 100, "width": 200}},
+            [
+                "preprocessing: the whole image is stretched to 96 x 128; transformers scales "
+                "images to 100 x 200 and cuts out 96 x 128 in the middle"
+            ],
+        ),
+        (WHOLE, []),
+        (WHOLE | {"do_center_crop": False}, []),
+        (
+            WHOLE | {"resample": 3},
+            ["preprocessing: interpolation is bilinear; the processor's is bicubic"],
+        ),
+    ],
+)
+def test_preprocessing_that_is_not_ours_is_said(processor, notes, tmp_path, plain_hf):
+    found = read_hf(hf_folder(plain_hf, tmp_path, processor)).notes
+    assert [note for note in found if note.startswith("preprocessing")] == notes
+
+
+def test_a_segmenter_sees_what_its_processor_gives(tmp_path):
+    theirs = hf_net("ForSemanticSegmentation")
+    whole = read_hf(hf_folder(theirs, tmp_path, WHOLE))
+    assert whole.info.preprocess == PreprocessSpec((96, 128), "stretch")
+    cut = read_hf(hf_folder(theirs, tmp_path, CROPPED))
+    assert cut.info.preprocess == PreprocessSpec((96, 128), "fit")
+    assert "the whole image is fitted into 96 x 128" in cut.notes[-1]
+
+
+@pytest.mark.parametrize("value", [torch.tensor(1.0), torch.empty(0)])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("ForImageClassification", "classifier.weight"),
+        ("ForImageClassification", "mobilenet_v2.conv_1x1.convolution.weight"),
+        ("ForImageClassification", "mobilenet_v2.conv_stem.first_conv.convolution.weight"),
+        ("ForSemanticSegmentation", "segmentation_head.classifier.convolution.weight"),
+    ],
+)
+def test_hugging_faces_tensors_without_rows_are_refused(kind, name, value, tmp_path):
+    tensors = hf_net(kind).state_dict() | {name: value}
+    assert f"{name}: expected a row an output" in refusal(read_hf, saved(tensors, tmp_path))
+
+
+@every_library
+@pytest.mark.parametrize("value", [torch.tensor(1.0), torch.empty(0), torch.zeros(CLASSES)])
+def test_classifiers_of_another_shape_are_refused(library, value, tmp_path):
+    network, read, name_of = LIBRARIES[library]
+    for tensor in ("weight", "bias"):
+        name = name_of(f"heads.classification.classifier.linear.{tensor}")
+        tensors = network().state_dict()
+        if tensors[name].shape == value.shape:
+            continue
+        path = saved(tensors | {name: value}, tmp_path)
+        found = refusal(lambda source: imported(read(source)), path)
+        assert f"{name}: expected a row an output" in found or f"first: {name}" in found

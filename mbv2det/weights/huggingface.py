@@ -9,12 +9,14 @@ From a folder that `save_pretrained` wrote, or from its file of weights alone.
 | layer_norm_eps (the head's is 1e-5 always) | `norm_eps` |
 | conv_1x1 of the segmentation model, which nothing reads | left out |
 | images in [-1, 1] unless preprocessor_config.json has another mean | mean and standard deviation |
+| the middle of an image cut out; interpolation | the whole image, bilinear; said in a note |
 
 Source: transformers `models/mobilenet_v2/modeling_mobilenet_v2.py`.
 """
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib.util import find_spec
@@ -40,6 +42,7 @@ from mbv2det.weights.foreign import (
     imagenet_labels,
     layer_channels,
     mobilenet_v2_width,
+    num_outputs,
     numbered,
     read_state_dict,
 )
@@ -83,11 +86,27 @@ class _Settings:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_size(value: object, *keys: str) -> bool:
+    """Whether it is one side, or as many as there are keys."""
+    if isinstance(value, dict):
+        return value.keys() == set(keys) and all(_is_whole(side, 1) for side in value.values())
+    return _is_whole(value, 1)
+
+
+def _is_colour(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
 
 
 # What each setting may be, in words and as a test.
-_ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+_Allowed = Mapping[str, tuple[str, Callable[[Any], bool]]]
+_ALLOWED: _Allowed = {
     "depth_multiplier": ("a number above 0", lambda v: _is_number(v) and v > 0),
     "finegrained_output": ("true or false", lambda v: isinstance(v, bool)),
     "tf_padding": ("true or false", lambda v: isinstance(v, bool)),
@@ -106,10 +125,28 @@ _FIXED = {
     "hidden_act": "relu6",
 }
 _FIXED_PREPROCESSING = {
+    "do_resize": True,
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_flip_channel_order": False,
 }
+_ALLOWED_PREPROCESSING: _Allowed = {
+    "do_center_crop": ("true or false", lambda v: isinstance(v, bool)),
+    "do_normalize": ("true or false", lambda v: isinstance(v, bool)),
+    "resample": ("0 to 5, one of PIL's", lambda v: _is_whole(v, 0) and v < 6),
+    "size": (
+        "pixels of the shortest_edge, or of height and width",
+        lambda v: _is_size(v, "shortest_edge") or _is_size(v, "height", "width"),
+    ),
+    "crop_size": ("pixels of height and width", lambda v: _is_size(v, "height", "width")),
+    "image_mean": ("three numbers", _is_colour),
+    "image_std": ("three numbers above 0", lambda v: _is_colour(v) and min(v) > 0),
+}
+_INTERPOLATIONS = ("nearest", "Lanczos", "bilinear", "bicubic", "box", "Hamming")  # PIL's numbers
+_BILINEAR = 2
+# Size of the network input, and how much longer the shorter side is before the middle is cut out.
+_SIZES = {"classification": 224, "segmentation": 513}
+_MARGIN = 32
 
 
 def read_hf(source: str) -> Foreign:
@@ -133,15 +170,16 @@ def read_hf(source: str) -> Foreign:
     tensors = read_state_dict(_weights_file(folder) if folder else path)
     name_of = partial(hf_name, prefix=_prefix(tensors))
     width_mult = mobilenet_v2_width(tensors, name_of, source)
-    config = _read_config(folder) if folder else _guess_config(tensors, width_mult)
+    config = _read_config(folder) if folder else _guess_config(tensors, width_mult, source)
     settings = _settings(config, width_mult, source)
     task = _task(tensors)
     labels: dict[str, LabelMap] = {}
     if task is not None:
         labels[task] = _labels(task, tensors, config, source)
+    preprocess, preprocess_notes = _preprocess(_read_processor(folder, task), task)
     info = WeightsInfo(
         model=ModelConfig(_backbone(settings), _heads(task, settings)),
-        preprocess=_preprocess(folder, task),
+        preprocess=preprocess,
         labels=labels,
     )
     used, notes = _used(tensors, task)
@@ -149,6 +187,7 @@ def read_hf(source: str) -> Foreign:
         notes.insert(0, f"no {_CONFIG}: assumed {json.dumps(config)}; else give the folder")
     if task is not None:
         notes += _dropout_notes(settings)
+    notes += preprocess_notes
     count = len(labels[task]) if task else None
     runs = find_spec("transformers") is not None
     reference = partial(_run, used, config, task, count) if runs else None
@@ -215,10 +254,30 @@ def _read_config(folder: Path) -> dict[str, Any]:
         )
     config = _read_json(path)
     _expect_fixed(path, config, _FIXED)
-    for key, (expected, is_fine) in _ALLOWED.items():
-        if key in config and not is_fine(config[key]):
-            raise ConfigError(f"{path}: {key}: expected {expected}, got {json.dumps(config[key])}")
+    _expect_allowed(path, config, _ALLOWED)
     return config
+
+
+def _read_processor(folder: Path | None, task: _Task | None) -> dict[str, Any]:
+    """preprocessor_config.json, if our preprocessing can be what it says, over the defaults."""
+    side = _SIZES[task or "classification"]
+    defaults = {
+        "do_center_crop": True,
+        "do_normalize": True,
+        "resample": _BILINEAR,
+        "size": side + _MARGIN,
+        "crop_size": side,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    path = None if folder is None else folder / _PREPROCESSOR
+    if path is None or not path.is_file():
+        return defaults
+    # transformers takes its default for a null.
+    config = {key: value for key, value in _read_json(path).items() if value is not None}
+    _expect_fixed(path, config, _FIXED_PREPROCESSING)
+    _expect_allowed(path, config, _ALLOWED_PREPROCESSING)
+    return defaults | config
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -240,10 +299,16 @@ def _expect_fixed(path: Path, config: Mapping[str, Any], fixed: Mapping[str, Any
             )
 
 
-def _guess_config(tensors: Mapping[str, Tensor], width_mult: float) -> dict[str, Any]:
+def _expect_allowed(path: Path, config: Mapping[str, Any], allowed: _Allowed) -> None:
+    for key, (expected, is_fine) in allowed.items():
+        if key in config and not is_fine(config[key]):
+            raise ConfigError(f"{path}: {key}: expected {expected}, got {json.dumps(config[key])}")
+
+
+def _guess_config(tensors: Mapping[str, Tensor], width_mult: float, source: str) -> dict[str, Any]:
     """The defaults of transformers, with what the tensors' shapes tell."""
-    last = tensors.get(f"{_prefix(tensors)}{_LAST}convolution.weight")
-    fine = last is None or len(last) >= _LAST_CHANNELS
+    last = f"{_prefix(tensors)}{_LAST}convolution.weight"
+    fine = last not in tensors or num_outputs(tensors, last, source) >= _LAST_CHANNELS
     return asdict(_Settings(depth_multiplier=width_mult, finegrained_output=fine))
 
 
@@ -293,7 +358,7 @@ def _labels(
     name = f"{_CLASSIFIERS[task]}weight"
     if name not in tensors:
         raise ConfigError(f"{source}: expected a tensor {name!r}, got none")
-    count = len(tensors[name])
+    count = num_outputs(tensors, name, source)
     given = config.get("id2label", {})
     if given and set(given) != {str(label) for label in range(count)}:
         raise ConfigError(
@@ -310,38 +375,48 @@ def _labels(
     return numbered(voc if count == len(voc) else [f"class {label}" for label in range(count)])
 
 
-def _preprocess(folder: Path | None, task: _Task | None) -> PreprocessSpec:
-    """Size and colours as the model's processor has them; whole images, where it cuts the edges."""
-    path = None if folder is None else folder / _PREPROCESSOR
-    config: dict[str, Any] = {}
-    if path is not None and path.is_file():
-        config = _read_json(path)
-        _expect_fixed(path, config, _FIXED_PREPROCESSING)
-    size = _size(config.get("crop_size" if config.get("do_center_crop", True) else "size"))
-    scaled = config.get("do_normalize", True)
-    mean = _colour(path, config, "image_mean", 0.5) if scaled else (0.0, 0.0, 0.0)
-    std = _colour(path, config, "image_std", 0.5) if scaled else (1.0, 1.0, 1.0)
-    if task == "segmentation":
-        return PreprocessSpec(size or (513, 513), "fit", mean, std)
-    return PreprocessSpec(size or (224, 224), "stretch", mean, std)
+def _preprocess(config: Mapping[str, Any], task: _Task | None) -> tuple[PreprocessSpec, list[str]]:
+    """Size and colours as the model's processor has them, and notes on what it does otherwise."""
+    scaled, cut = _sides(config["size"]), _sides(config["crop_size"])
+    is_cut = config["do_center_crop"]
+    size = cut if is_cut else scaled
+    stretches = isinstance(config["size"], dict) and "height" in config["size"]
+    is_whole = stretches and size == scaled
+    resize: Literal["stretch", "fit"]
+    resize = "fit" if task == "segmentation" and not is_whole else "stretch"
+    notes = []
+    if not is_whole:
+        ours = "fitted into" if resize == "fit" else "stretched to"
+        theirs = f"images to {_pixels(scaled)}" if stretches else f"the shorter side to {scaled[0]}"
+        cutting = f" and cuts out {_pixels(cut)} in the middle" if is_cut else ""
+        notes.append(
+            f"preprocessing: the whole image is {ours} {_pixels(size)}; transformers scales "
+            f"{theirs}{cutting}"
+        )
+    if config["resample"] != _BILINEAR:
+        name = _INTERPOLATIONS[config["resample"]]
+        notes.append(f"preprocessing: interpolation is bilinear; the processor's is {name}")
+    if not config["do_normalize"]:
+        return PreprocessSpec(size, resize, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), notes
+    mean, std = _colour(config["image_mean"]), _colour(config["image_std"])
+    return PreprocessSpec(size, resize, mean, std), notes
 
 
-def _size(value: Any) -> tuple[int, int] | None:
-    """Height and width, or None where a processor says less than both."""
+def _sides(value: int | Mapping[str, int]) -> tuple[int, int]:
+    """Height and width, or twice what is given for one side."""
     if isinstance(value, int):
         return value, value
-    if isinstance(value, dict) and {"height", "width"} <= set(value):
-        return int(value["height"]), int(value["width"])
-    return None
+    shortest = value.get("shortest_edge", 0)
+    return value.get("height", shortest), value.get("width", shortest)
 
 
-def _colour(
-    path: Path | None, config: Mapping[str, Any], key: str, default: float
-) -> tuple[float, float, float]:
-    values = config.get(key, [default] * 3)
-    if not (isinstance(values, list) and len(values) == 3 and all(map(_is_number, values))):
-        raise ConfigError(f"{path}: {key}: expected three numbers, got {json.dumps(values)}")
-    return float(values[0]), float(values[1]), float(values[2])
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _colour(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def _used(tensors: Mapping[str, Tensor], task: _Task | None) -> tuple[dict[str, Tensor], list[str]]:

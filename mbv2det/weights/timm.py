@@ -18,10 +18,15 @@ from mbv2det.weights.foreign import (
     Place,
     imagenet_labels,
     mobilenet_v2_width,
+    num_outputs,
     read_state_dict,
 )
 
 _SIZE = (224, 224)
+_NOTE = (  # its crop_pct is 0.875
+    "preprocessing: the whole image is stretched to 224 x 224, bilinearly; timm scales the shorter "
+    "side to 256, bicubically, and cuts out the middle"
+)
 _CLASSIFIER = "classifier"
 _NAMES = {
     0.35: "mobilenetv2_035",
@@ -62,11 +67,11 @@ def read_timm(source: str) -> Foreign:
     if any(name.startswith("blocks.1.2.") for name in tensors):
         raise _deeper(source)
     width_mult = mobilenet_v2_width(tensors, timm_name, source)
-    weight = tensors.get(f"{_CLASSIFIER}.weight")
+    weight = f"{_CLASSIFIER}.weight"
     heads, labels = HeadsConfig(), {}
-    if weight is not None:
+    if weight in tensors:
         heads = HeadsConfig(classification=ClassificationHeadConfig())
-        labels = {"classification": imagenet_labels(len(weight))}
+        labels = {"classification": imagenet_labels(num_outputs(tensors, weight, source))}
     info = WeightsInfo(
         model=ModelConfig(BackboneConfig(width_mult=width_mult), heads),
         preprocess=PreprocessSpec(_SIZE, "stretch", IMAGENET_MEAN, IMAGENET_STD),
@@ -74,7 +79,7 @@ def read_timm(source: str) -> Foreign:
     )
     runs = find_spec("timm") is not None and width_mult in _NAMES
     reference = partial(_run, tensors, _NAMES[width_mult]) if runs else None
-    return Foreign(source, tensors, info, timm_name, reference=reference)
+    return Foreign(source, tensors, info, timm_name, [_NOTE], reference)
 
 
 def timm_name(ours: str) -> str:
