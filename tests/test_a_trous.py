@@ -126,9 +126,8 @@ def test_ssdlite_says_the_same_on_a_dilated_backbone(output_stride, size, paddin
     outputs = []
     for stride in (output_stride, 32):
         net = backbone(stride, SOURCES, padding)
-        head = randomise(
-            SSDLite(net.feature_specs, slots, width_mult=0.25, padding=padding), seed=2
-        )
+        settings = {"taps": net.taps, "width_mult": 0.25, "padding": padding}
+        head = randomise(SSDLite(net.feature_specs, slots, **settings), seed=2)
         with torch.no_grad():
             outputs.append(head(net(random_images(*size, count=2)), size))
     found, expected = outputs

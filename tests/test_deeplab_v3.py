@@ -15,6 +15,7 @@ from mbv2det.segmentation.resample import resample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+TAPS = MobileNetV2.taps
 VARIANTS = [
     {},
     {"aspp": "full"},
@@ -37,13 +38,17 @@ class Segmenter(nn.Module):
         self, num_labels=5, *, width_mult=0.35, output_stride=16, padding="same", **settings
     ):
         super().__init__()
-        names = sources(
-            MobileNetV2.taps, settings.get("decoder", False), settings.get("auxiliary", False)
-        )
+        names = sources(TAPS, settings.get("decoder", False), settings.get("auxiliary", False))
         self.backbone = MobileNetV2(
             width_mult, output_stride, out_features=names, padding=padding, norm_eps=1e-3
         )
-        self.head = DeepLabV3(self.backbone.feature_specs, num_labels, padding=padding, **settings)
+        self.head = DeepLabV3(
+            self.backbone.feature_specs,
+            num_labels,
+            taps=self.backbone.taps,
+            padding=padding,
+            **settings,
+        )
 
     def forward(self, images):
         return self.head(self.backbone(images), tuple(images.shape[2:]))
@@ -51,7 +56,7 @@ class Segmenter(nn.Module):
 
 def small_head(**settings):
     torch.manual_seed(0)
-    return DeepLabV3(SPECS, 5, channels=16, **settings)
+    return DeepLabV3(SPECS, 5, taps=TAPS, channels=16, **settings)
 
 
 def small_features(height, width, count=2):
@@ -112,7 +117,7 @@ def test_parameters_of_the_decoder_and_the_auxiliary_head():
             "layer_4": FeatureSpec(24, 4),
         }
         with torch.device("meta"):
-            return num_params(DeepLabV3(specs, 21, **settings))
+            return num_params(DeepLabV3(specs, 21, taps=TAPS, **settings))
 
     # 24 -> 48; depthwise 304 and 304 -> 256; depthwise 256 and 256 -> 256; two numbers per norm.
     expected = 24 * 48 + 304 * (9 + 256) + 256 * (9 + 256) + 2 * (48 + 304 + 256 + 256 + 256)
@@ -135,7 +140,8 @@ def test_grids_of_a_513_crop(output_stride, cells):
     ("stride", "rates"), [(32, (3, 6, 9)), (16, (6, 12, 18)), (8, (12, 24, 36))]
 )
 def test_atrous_rates_follow_the_stride(stride, rates):
-    head = DeepLabV3({"layer_18": FeatureSpec(8, stride)}, 2, aspp="full", channels=4)
+    specs = {"layer_18": FeatureSpec(8, stride)}
+    head = DeepLabV3(specs, 2, taps=TAPS, aspp="full", channels=4)
     assert tuple(branch.conv.dilation[0] for branch in head.aspp.atrous) == rates
     assert atrous_rates(stride) == rates
 
@@ -167,7 +173,7 @@ def test_outputs_say_where_their_cells_lie(decoder, stride, padding):
     ],
 )
 def test_sources_are_what_the_head_reads(decoder, auxiliary, expected):
-    assert sources(MobileNetV2.taps, decoder, auxiliary) == expected
+    assert sources(TAPS, decoder, auxiliary) == expected
     head = small_head(decoder=decoder, auxiliary=auxiliary)
     features = small_features(64, 96)
     found = head({name: features[name] for name in expected}, (64, 96))
@@ -179,7 +185,8 @@ def test_sources_are_what_the_head_reads(decoder, auxiliary, expected):
 
 @pytest.mark.parametrize("stride", [16, 8])
 def test_full_aspp_equals_torchvisions(stride):
-    head = DeepLabV3({"layer_18": FeatureSpec(24, stride)}, 5, aspp="full", channels=16)
+    specs = {"layer_18": FeatureSpec(24, stride)}
+    head = DeepLabV3(specs, 5, taps=TAPS, aspp="full", channels=16)
     ours = randomise(head.aspp, gain=2**0.5)
     theirs = deeplabv3.ASPP(24, atrous_rates(stride), 16).eval()
     # Theirs lists 1x1, atrous, pool; the projection reads the branches in that order too.
@@ -301,7 +308,7 @@ def test_every_label_starts_about_as_likely():
 
 
 def test_convolutions_start_with_the_variance_that_relu_needs():
-    head = DeepLabV3(SPECS, 5, aspp="separable")
+    head = DeepLabV3(SPECS, 5, taps=TAPS, aspp="separable")
     for conv in (head.aspp.pointwise.conv, head.aspp.atrous[0][0].conv, head.aspp.project.conv):
         fan_in = conv.weight[0].numel()
         # A few hundred draws at least: 10 %.

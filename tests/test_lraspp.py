@@ -13,7 +13,8 @@ from mbv2det.segmentation.resample import resample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SOURCES = sources(MobileNetV2.taps)
+TAPS = MobileNetV2.taps
+SOURCES = sources(TAPS)
 SPECS = {"layer_18": FeatureSpec(24, 16), "layer_7": FeatureSpec(12, 8)}
 
 
@@ -23,7 +24,7 @@ class Segmenter(nn.Module):
     def __init__(self, output_stride=16, padding="same"):
         super().__init__()
         self.backbone = MobileNetV2(0.35, output_stride, out_features=SOURCES, padding=padding)
-        self.head = LRASPP(self.backbone.feature_specs, 5, padding=padding)
+        self.head = LRASPP(self.backbone.feature_specs, 5, taps=TAPS, padding=padding)
 
     def forward(self, images):
         return self.head(self.backbone(images), tuple(images.shape[2:]))
@@ -49,7 +50,7 @@ def torchvisions(head):
 def test_parameters():
     with torch.device("meta"):
         net = MobileNetV2(out_features=SOURCES)
-        head = LRASPP(net.feature_specs, 21)
+        head = LRASPP(net.feature_specs, 21, taps=net.taps)
     # 320 -> 128 twice, the norm of one, and the classifiers with their biases.
     expected = 2 * 320 * 128 + 2 * 128 + (128 + 1) * 21 + (32 + 1) * 21
     assert sum(p.numel() for p in head.parameters()) == expected
@@ -57,7 +58,7 @@ def test_parameters():
 
 def test_on_one_grid_logits_equal_torchvisions():
     specs = SPECS | {"layer_18": FeatureSpec(24, 8)}
-    head = randomise(LRASPP(specs, 5))
+    head = randomise(LRASPP(specs, 5, taps=TAPS))
     found_features = features((9, 13), (9, 13))
     with torch.no_grad():
         found = head(found_features, (72, 104)).logits
@@ -76,7 +77,7 @@ def test_on_two_grids_logits_equal_torchvisions_with_aligned_corners(monkeypatch
         return interpolate(x, size, mode=mode, align_corners=True)
 
     monkeypatch.setattr("torchvision.models.segmentation.lraspp.F.interpolate", aligned)
-    head = randomise(LRASPP(SPECS, 5))
+    head = randomise(LRASPP(SPECS, 5, taps=TAPS))
     # 65 and 97 pixels, 16 n + 1: the outer cells of both grids lie on the outer pixels.
     found_features = features((9, 13), (5, 7))
     with torch.no_grad():
@@ -127,7 +128,7 @@ def test_every_parameter_gets_a_finite_gradient(count):
 
 
 def test_every_label_starts_about_as_likely():
-    head = LRASPP(SPECS, 5).eval()
+    head = LRASPP(SPECS, 5, taps=TAPS).eval()
     # 128 and 12 features of order one times weights of 0.01.
     assert head(features((9, 13), (5, 7)), (65, 97)).logits.abs().max() < 0.6
     for classifier in (head.high_classifier, head.low_classifier):
@@ -136,7 +137,7 @@ def test_every_label_starts_about_as_likely():
 
 
 def test_settings_reach_the_norm():
-    norm = LRASPP(SPECS, 5, norm_eps=0.5, norm_momentum=0.25).project.norm
+    norm = LRASPP(SPECS, 5, taps=TAPS, norm_eps=0.5, norm_momentum=0.25).project.norm
     assert (norm.eps, norm.momentum) == (0.5, 0.25)
 
 

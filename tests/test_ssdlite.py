@@ -17,7 +17,8 @@ from mbv2det.model import DensePredictor, Normalize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SOURCES = MobileNetV2.taps.detection
+TAPS = MobileNetV2.taps
+SOURCES = TAPS.detection
 SMALL_SPECS = {SOURCES[0]: FeatureSpec(24, 16), SOURCES[1]: FeatureSpec(40, 32)}
 GRIDS_320x512 = ((20, 32), (10, 16), (5, 8), (3, 4), (2, 2), (1, 1))
 SOFTMAX = ClassSlots(3, "softmax", background=True)
@@ -25,7 +26,8 @@ SOFTMAX = ClassSlots(3, "softmax", background=True)
 
 def detector(slots, *, width_mult=1.0, **settings):
     backbone = MobileNetV2(width_mult, out_features=SOURCES)
-    head = SSDLite(backbone.feature_specs, slots, width_mult=width_mult, **settings)
+    specs = backbone.feature_specs
+    head = SSDLite(specs, slots, taps=TAPS, width_mult=width_mult, **settings)
     return DensePredictor(Normalize((0.5,) * 3, (0.5,) * 3), backbone, {"detection": head})
 
 
@@ -47,7 +49,7 @@ def num_madds(model, size):
 
 def small_head(slots=SOFTMAX, **settings):
     torch.manual_seed(0)
-    return SSDLite(SMALL_SPECS, slots, width_mult=0.125, **settings).eval()
+    return SSDLite(SMALL_SPECS, slots, taps=TAPS, width_mult=0.125, **settings).eval()
 
 
 def small_features(height, width, count=1):
@@ -114,7 +116,7 @@ def test_grids_and_anchors(size, grids, num_anchors, padding):
 
 def test_channels_of_the_extra_levels_scale_down_to_sixteen():
     # 512, 256, 256, 128 by 0.1: 51.2, 25.6, 25.6, 12.8; not rounded to eights, at least 16.
-    head = SSDLite(SMALL_SPECS, SOFTMAX, width_mult=0.1)
+    head = SSDLite(SMALL_SPECS, SOFTMAX, taps=TAPS, width_mult=0.1)
     assert [extra[-1].conv.out_channels for extra in head.extras] == [51, 25, 25, 16]
 
 

@@ -77,6 +77,7 @@ class InvertedResidual(nn.Module):
         self.depthwise = conv(
             expanded, expanded, 3, stride=stride, dilation=dilation, groups=expanded
         )
+        self.bottleneck: Bottleneck = bottleneck
         activation = nn.ReLU6 if bottleneck == "relu6" else None
         self.project = conv(expanded, out_channels, activation=activation)
         fits = stride == 1 and in_channels == out_channels
@@ -101,7 +102,7 @@ class InvertedResidual(nn.Module):
 
         One that ends in ReLU6 would stay there: at zero ReLU6 has no gradient.
         """
-        if self.shortcut == "bottleneck" and not hasattr(self.project, "act"):
+        if self.shortcut == "bottleneck" and self.bottleneck == "linear":
             nn.init.zeros_(self.project.norm.weight)
 
 

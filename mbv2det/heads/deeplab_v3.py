@@ -1,7 +1,7 @@
 """DeepLabv3 (Chen et al. 2017, arXiv:1706.05587), as the MobileNetV2 paper's section 6.3 cuts it.
 
-- Reads MobileNetV2's `layer_18`: the 1280 channels of `layer_19` cost more than they give (that
-  section).
+- Reads what the backbone names for it: MobileNetV2 the 320 channels of `layer_18`, as the 1280 of
+  `layer_19` cost more than they give (that section); another backbone its last feature.
 - ASPP is image pooling and a 1x1 convolution only; `full` adds the three atrous convolutions of
   DeepLabv3, `separable` the same made depthwise separable, as TensorFlow's released code has them.
 - `decoder` makes it DeepLabv3+ (Chen et al. 2018, arXiv:1802.02611): logits at stride 4.
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from mbv2det.backbones.features import FeatureSpec, Taps
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d, grid_centres
-from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
@@ -113,8 +112,9 @@ class Decoder(nn.Module):
         channels: Of the head's output and of the decoder's.
         conv: As in `ASPP`.
 
-    Source: DeepLabv3+ section 3.1; differs: the low-level feature is the output of `layer_4`,
-    where TensorFlow reads its depthwise convolution (six times the channels).
+    Source: DeepLabv3+ section 3.1; differs: the low-level feature is the output of the backbone's
+    last block of stride 4, of which TensorFlow reads the depthwise convolution (of MobileNetV2 six
+    times the channels).
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class DeepLabV3(nn.Module):
         feature_specs: Mapping[str, FeatureSpec],
         num_labels: int,
         *,
-        taps: Taps = MobileNetV2.taps,
+        taps: Taps,
         aspp: Branches = "pool",
         decoder: bool = False,
         auxiliary: bool = False,

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mbv2det.backbones.features import FeatureSpec, Taps
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d, grid_centres
-from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.heads.deeplab_v3 import initialise
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
@@ -44,7 +43,7 @@ class LRASPP(nn.Module):
         feature_specs: Mapping[str, FeatureSpec],
         num_labels: int,
         *,
-        taps: Taps = MobileNetV2.taps,
+        taps: Taps,
         channels: int = 128,
         padding: Padding = "symmetric",
         norm_eps: float = 1e-5,

@@ -1,7 +1,7 @@
 """SSDLite (MobileNetV2 paper section 6.2): SSD's extra layers and predictors, depthwise separable.
 
-- Level 0 reads the backbone at stride 16 (of MobileNetV2 the expansion inside `layer_15`), level 1
-  at stride 32 (`layer_19`); four extra blocks each halve the grid again. A backbone of a smaller
+- Level 0 reads the backbone at stride 16, level 1 at stride 32 (of MobileNetV2 the expansion inside
+  `layer_15`, and `layer_19`); four extra blocks each halve the grid again. A backbone of a smaller
   output stride is read at the positions of those strides, so that it gives the same grids, anchors
   and meaning of the weights.
 - Every level has predictors of its own: depthwise 3x3, batch norm, ReLU6, then 1x1 with bias.
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from mbv2det.backbones.features import FeatureSpec, Taps
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
-from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.detection.anchors import AnchorSpec, make_anchors
 from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.detection.outputs import SSDOutputs
@@ -52,7 +51,7 @@ class SSDLite(nn.Module):
         feature_specs: Mapping[str, FeatureSpec],
         slots: ClassSlots,
         *,
-        taps: Taps = MobileNetV2.taps,
+        taps: Taps,
         anchors: AnchorSpec = AnchorSpec(),
         lite: bool = True,
         width_mult: float = 1.0,
