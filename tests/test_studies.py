@@ -26,6 +26,7 @@ def load_study(name):
 
 
 relu_embedding = load_study("relu_embedding")
+block_measures = load_study("block_measures")  # which block_cost imports
 block_cost = load_study("block_cost")
 bottlenecks = load_study("bottlenecks")
 
@@ -95,7 +96,7 @@ def test_the_embedding_study_repeats_itself(tmp_path, monkeypatch):
 
 
 def costs(channels, cells):
-    return {cost.way: cost for cost in block_cost.stage_costs(channels, cells)}
+    return {cost.way: cost for cost in block_measures.stage_costs(channels, cells)}
 
 
 @pytest.fixture(scope="module")
@@ -149,27 +150,27 @@ def test_peak_memory_counts_what_is_needed_later_and_nothing_else():
     x = torch.zeros(1, 2, 3, 3)
     # Reads 8 channels and writes 1; the input is no longer needed.
     chain = nn.Sequential(wide, thin)
-    assert block_cost.peak_numbers(chain, chain, x) == 9 * (2 + 8)
+    assert block_measures.peak_numbers(chain, chain, x) == 9 * (2 + 8)
     # The input is added in the end, to both of its channels.
-    assert block_cost.peak_numbers(chain, lambda x: x + chain(x), x) == 9 * (2 + 8 + 1)
+    assert block_measures.peak_numbers(chain, lambda x: x + chain(x), x) == 9 * (2 + 8 + 1)
     # In place, the second 8 channels are not there.
     active = nn.Sequential(wide, nn.ReLU(inplace=True), thin)
-    assert block_cost.peak_numbers(active, active, x) == 9 * (2 + 8)
+    assert block_measures.peak_numbers(active, active, x) == 9 * (2 + 8)
     copying = nn.Sequential(wide, nn.ReLU(), thin)
-    assert block_cost.peak_numbers(copying, copying, x) == 9 * (8 + 8)
+    assert block_measures.peak_numbers(copying, copying, x) == 9 * (8 + 8)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5, 48])
 def test_a_block_run_in_parts_gives_the_same_output(parts):
     torch.manual_seed(0)
-    block = block_cost.inverted_residual(8)
+    block = block_measures.inverted_residual(8)
     for norm in block.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.running_mean.normal_(0, 0.2)
             norm.running_var.uniform_(0.5, 2)
             nn.init.uniform_(norm.bias)
     x = torch.randn(2, 8, 5, 7)
-    found = block_cost.run_in_parts(block_cost.without_norms(block), x, parts)
+    found = block_measures.run_in_parts(block_measures.without_norms(block), x, parts)
     with torch.no_grad():
         expected = block.eval()(x)
     # float32 sums in another order, norms multiplied into the weights.
@@ -178,17 +179,19 @@ def test_a_block_run_in_parts_gives_the_same_output(parts):
 
 def test_folding_the_norms_of_a_resnet_bottleneck_keeps_its_output():
     torch.manual_seed(0)
-    block = block_cost.resnet_bottleneck(4).eval()
+    block = block_measures.resnet_bottleneck(4).eval()
     nn.init.uniform_(block.bn2.running_mean)
     x = torch.randn(2, 16, 5, 5)
-    folded = block_cost.without_norms(block)
+    folded = block_measures.without_norms(block)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
     with torch.no_grad():
         torch.testing.assert_close(folded(x), block(x), rtol=1e-5, atol=1e-5)  # as above
 
 
 def largest(kind):
-    return {cells: (m.channels, m.kilobytes) for cells, m in block_cost.materialised(kind).items()}
+    return {
+        cells: (m.channels, m.kilobytes) for cells, m in block_measures.materialised(kind).items()
+    }
 
 
 def test_table_3_of_mobilenet_v2():
@@ -212,7 +215,7 @@ def test_table_3_of_mobilenet_v1():
 
 
 def test_table_3_pairs_channels_with_the_resolution_that_their_stage_reads():
-    outputs = list(block_cost.layer_outputs(MobileNetV2).values())[1:-1]
+    outputs = list(block_measures.layer_outputs(MobileNetV2).values())[1:-1]
     read = {}
     for before, after in pairwise(outputs):
         cells = before.shape[-1]
@@ -282,6 +285,28 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run_main(bottlenecks, monkeypatch, *arguments, "--optim.lr=0.5")
     assert "paper/seed_3 holds a run of other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trainer.logger=false"], "trainer.logger: expected null, with which runs write the"),
+        (["--trainer.fast_dev_run=true"], "trainer.fast_dev_run: expected false, with which runs"),
+        (
+            ["--heads.detection=null", "--heads.segmentation.name=lraspp"],
+            "heads.detection: expected a head, which the study compares, got none",
+        ),
+    ],
+)
+def test_runs_that_would_tell_nothing_are_refused(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(bottlenecks, "train", None)
+    with pytest.raises(SystemExit, match="2"):
+        run_main(bottlenecks, monkeypatch, *tiny(tmp_path), *arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_table_shows_mean_and_deviation_of_the_seeds(capsys):

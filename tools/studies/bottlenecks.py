@@ -1,7 +1,7 @@
 r"""Trains MobileNetV2 with and without its linear bottlenecks and shortcuts, to see what they do.
 
     python tools/studies/bottlenecks.py configs/ssdlite_shapes.yaml --trainer.max_epochs=6 \
-        --data.image_size=160 --seeds=3
+        --data.image_size=160 --seeds=2
 
 The ablation of the MobileNetV2 paper (section 6.4, figure 6), on detection. Five networks of equal
 size are trained alike, with the same seeds:
@@ -127,6 +127,23 @@ def variant_settings(
     )
 
 
+def check(settings: Settings) -> None:
+    """Makes sure that the runs will tell what the study asks.
+
+    Raises:
+        ConfigError: If they detect nothing, or write no metrics.csv.
+    """
+    if settings.config.heads.detection is None:
+        raise ConfigError("heads.detection: expected a head, which the study compares, got none")
+    for key, value in (("logger", None), ("fast_dev_run", False)):
+        got = settings.trainer[key]
+        if got != value:
+            raise ConfigError(
+                f"trainer.{key}: expected {json.dumps(value)}, with which runs write the "
+                f"metrics.csv that the study reads, got {got}"
+            )
+
+
 def run(settings: Settings, folder: Path) -> list[Epoch]:
     """Trains, or reads what an earlier call has trained.
 
@@ -240,7 +257,9 @@ def main() -> None:
     )
     given = first_argument_as_config(sys.argv[1:])
     arguments = [*given[:2], "--trainer.check_val_every_n_epoch=1", *given[2:]]
-    options = parser.parse(arguments).options
+    settings = parser.parse(arguments)
+    check(settings)
+    options = settings.options
     curves: dict[str, dict[int, Curve]] = {}
     for seed in seeds_of(options.seeds):  # one of each variant first: a picture early
         for variant in VARIANTS:
