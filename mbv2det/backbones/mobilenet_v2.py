@@ -34,7 +34,7 @@ _INVERTED_RESIDUALS = (
     (6, 320, 1, 1),
 )
 _STEM_CHANNELS = 32
-_LAST_CHANNELS = 1280
+LAST_CHANNELS = 1280
 _LAST_LAYER = "layer_19"
 _EXPANSION = "/expansion"
 
@@ -184,7 +184,7 @@ class MobileNetV2(Backbone):
                 channels = make_divisible(base_channels * width_mult)
                 specs[name + _EXPANSION] = FeatureSpec(block.expanded_channels, expansion_stride)
                 layers[name], specs[name] = block, FeatureSpec(channels, dilation.stride)
-        last = _LAST_CHANNELS * (width_mult if scale_last_layer else max(1.0, width_mult))
+        last = LAST_CHANNELS * (width_mult if scale_last_layer else max(1.0, width_mult))
         layers[_LAST_LAYER] = conv(channels, make_divisible(last))
         specs[_LAST_LAYER] = FeatureSpec(make_divisible(last), dilation.stride)
         super().__init__(

@@ -153,6 +153,31 @@ def load_tensors(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a `.safetensors` file or one of `torch.save`; nothing is executed.
+
+    Raises:
+        ConfigError: If the file is missing, damaged, or holds anything but tensors.
+    """
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise ConfigError(f"{path}: expected a file, found none")
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ConfigError(f"{path}: not a whole safetensors file ({error})") from None
+    if path.suffix == ".npz":
+        raise ConfigError(f"{path}: expected a file of torch.save or safetensors, got .npz (tf's)")
+    content = load_tensors(path)
+    for name, value in content.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise ConfigError(
+                f"{path}: expected a state dict of tensors by name, got "
+                f"{type(value).__name__} under {name!r}"
+            )
+    return content
+
+
 def _decode_info(path: Path, header: dict[str, Any]) -> WeightsInfo:
     if header.get("format") != _FORMAT:
         raise ConfigError(

@@ -30,9 +30,9 @@ from torch import Tensor
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 
 from mbv2det.backbones.mobilenet_v1 import MobileNetV1
+from mbv2det.backbones.mobilenet_v2 import LAST_CHANNELS
 from mbv2det.config import (
     BackboneConfig,
-    ClassificationHeadConfig,
     DetectionHeadConfig,
     EvalConfig,
     HeadsConfig,
@@ -44,11 +44,11 @@ from mbv2det.errors import ConfigError
 from mbv2det.labels import VOC_NAMES, LabelMap, with_background
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.weights.files import WeightsInfo
-from mbv2det.weights.foreign import (
+from mbv2det.weights.foreign import Foreign
+from mbv2det.weights.recognise import (
     CLASSIFIER,
-    Foreign,
     Place,
-    imagenet_labels,
+    classification,
     mobilenet_v2_width,
     num_outputs,
     width_of,
@@ -79,7 +79,6 @@ _V1_SCOPES = {
     f"backbone.layers.{module}": f"MobilenetV1/{module.replace('.', '_')}"
     for module in (*_V1_LAYERS, *(f"Conv2d_{k}.depthwise" for k in range(1, 14)))
 }
-_LAST_CHANNELS = 1280
 
 
 def read_tensorflow(source: str) -> Foreign:
@@ -197,13 +196,11 @@ def _classifier(source: str, tensors: dict[str, Tensor]) -> Foreign:
         backbone = _backbone(width_mult, name="mobilenet_v1")
     else:
         backbone = _backbone(mobilenet_v2_width(tensors, name_of, source))
-    heads, labels = HeadsConfig(), {}
     weight = f"{head}/weights"
-    if weight in tensors:
-        heads = HeadsConfig(classification=ClassificationHeadConfig())
-        labels = {"classification": imagenet_labels(num_outputs(tensors, weight, source))}
-        if tensors[weight].ndim == 4:
-            tensors[weight] = tensors[weight].flatten(1)
+    count = num_outputs(tensors, weight, source) if weight in tensors else None
+    heads, labels = classification(count)
+    if count is not None and tensors[weight].ndim == 4:
+        tensors[weight] = tensors[weight].flatten(1)
     info = WeightsInfo(ModelConfig(backbone, heads), PreprocessSpec((224, 224)), labels)
     return Foreign(source, tensors, info, name_of)
 
@@ -231,7 +228,7 @@ def _ssdlite(source: str, tensors: dict[str, Tensor]) -> Foreign:
         elif re.fullmatch(r"BoxPredictor_\d/ClassPredictor/\w+", name):
             tensors[name] = _rows(tensor, slots, kept)
     last = tensors.get(f"{prefix}Conv_1/weights")
-    scaled = width_mult < 1 and last is not None and last.shape[0] < _LAST_CHANNELS
+    scaled = width_mult < 1 and last is not None and last.shape[0] < LAST_CHANNELS
     head = DetectionHeadConfig(class_loss="sigmoid", norm_eps=_BACKBONE_EPS)
     info = WeightsInfo(
         model=ModelConfig(_backbone(width_mult, scale_last_layer=scaled), HeadsConfig(head)),

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mbv2det.config import BackboneConfig, ClassificationHeadConfig, HeadsConfig, ModelConfig
+from mbv2det.config import BackboneConfig, ModelConfig
 from mbv2det.errors import ConfigError
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
-from mbv2det.weights.files import WeightsInfo
-from mbv2det.weights.foreign import (
-    Foreign,
+from mbv2det.weights.files import WeightsInfo, read_state_dict
+from mbv2det.weights.foreign import Foreign
+from mbv2det.weights.recognise import (
+    CLASSIFIER,
     Place,
-    imagenet_labels,
+    classification,
     mobilenet_v2_width,
     num_outputs,
-    read_state_dict,
 )
 
 _SIZE = (224, 224)
@@ -68,10 +68,9 @@ def read_timm(source: str) -> Foreign:
         raise _deeper(source)
     width_mult = mobilenet_v2_width(tensors, timm_name, source)
     weight = f"{_CLASSIFIER}.weight"
-    heads, labels = HeadsConfig(), {}
-    if weight in tensors:
-        heads = HeadsConfig(classification=ClassificationHeadConfig())
-        labels = {"classification": imagenet_labels(num_outputs(tensors, weight, source))}
+    heads, labels = classification(
+        num_outputs(tensors, weight, source) if weight in tensors else None
+    )
     info = WeightsInfo(
         model=ModelConfig(BackboneConfig(width_mult=width_mult), heads),
         preprocess=PreprocessSpec(_SIZE, "stretch", IMAGENET_MEAN, IMAGENET_STD),
@@ -86,7 +85,7 @@ def timm_name(ours: str) -> str:
     """Its name of a tensor of ours."""
     place = Place.of(ours)
     if place is None:
-        return ours.replace("heads.classification.classifier.linear", _CLASSIFIER)
+        return ours.replace(CLASSIFIER, _CLASSIFIER)
     if place.layer in _ENDS:
         conv, norm = _ENDS[place.layer]
         return f"{conv if place.kind == 'conv' else norm}.{place.tensor}"

@@ -10,18 +10,17 @@ from urllib.error import URLError
 from torch import Tensor, nn
 from torchvision.models import get_weight, mobilenet_v2, resnet50, resnet101
 
-from mbv2det.config import BackboneConfig, ClassificationHeadConfig, HeadsConfig, ModelConfig
+from mbv2det.config import BackboneConfig, ModelConfig
 from mbv2det.errors import ConfigError
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
-from mbv2det.weights.files import WeightsInfo
-from mbv2det.weights.foreign import (
+from mbv2det.weights.files import WeightsInfo, read_state_dict
+from mbv2det.weights.foreign import Foreign
+from mbv2det.weights.recognise import (
     CLASSIFIER,
-    Foreign,
     Place,
-    imagenet_labels,
+    classification,
     mobilenet_v2_width,
     num_outputs,
-    read_state_dict,
 )
 
 _SIZE = (224, 224)
@@ -58,11 +57,10 @@ def read_torchvision(source: str) -> Foreign:
     tensors = read_state_dict(Path(source)) if is_file else _download(source)
     network = _recognised(tensors, source)
     bias = f"{network.classifier}.bias"
-    heads, labels, reference = HeadsConfig(), {}, None
-    if bias in tensors:
-        count = num_outputs(tensors, bias, source)
-        heads = HeadsConfig(classification=ClassificationHeadConfig())
-        labels = {"classification": imagenet_labels(count)}
+    count = num_outputs(tensors, bias, source) if bias in tensors else None
+    heads, labels = classification(count)
+    reference = None
+    if count is not None:
         reference = partial(_run, tensors, partial(network.build, num_classes=count))
     info = WeightsInfo(
         model=ModelConfig(network.backbone, heads),
