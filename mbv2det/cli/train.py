@@ -37,8 +37,8 @@ from mbv2det.cli.session import (
     say,
     say_split,
 )
-from mbv2det.cli.start import starting_point
-from mbv2det.config import Config
+from mbv2det.cli.start import Start, starting_point
+from mbv2det.config import Config, OptimConfig
 from mbv2det.counting import count_parameters
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
@@ -46,6 +46,8 @@ from mbv2det.data.datamodule import DenseData
 from mbv2det.data.dataset import read_sample
 from mbv2det.deploy.predictor import load
 from mbv2det.errors import ConfigError
+from mbv2det.labels import LabelMap
+from mbv2det.model import DensePredictor
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import SampleKey
 from mbv2det.training.callbacks import (
@@ -97,16 +99,13 @@ def train(settings: Settings) -> Path:
     info = WeightsInfo(
         start.model, start.preprocess, labels, config.eval, command=command_line(sys.argv[1:])
     )
+    if checkpoint is not None:
+        info = replace(info, command=check_resumed(checkpoint, info).command)
     model = build_model(info.model, info.preprocess, info.labels)
     if checkpoint is None:
-        filled = start.fill(model, labels)
+        filled = begin(start, model, labels, config.optim)
     else:
-        info = replace(info, command=check_resumed(checkpoint, info).command)
         filled = Transfer([], *load_origin(checkpoint))
-    if filled.lines and filled.kept:
-        filled.lines.append(f"  tensors kept learn at {config.optim.kept_lr_mult} of optim.lr")
-    for line in filled.lines:
-        say(line)
     tasks = build_tasks(info.model, info.eval, info.labels)
     module = DenseModule(
         model,
@@ -150,6 +149,18 @@ def train(settings: Settings) -> Path:
     if trainer.is_global_zero:
         conclude(folder, validation)
     return folder
+
+
+def begin(
+    start: Start, model: DensePredictor, labels: Mapping[str, LabelMap], optim: OptimConfig
+) -> Transfer:
+    """Loads what the training starts from, and says so."""
+    filled = start.fill(model, labels)
+    for line in filled.lines:
+        say(line)
+    if filled.kept:
+        say(f"  tensors kept learn at {optim.kept_lr_mult} of optim.lr (optim.kept_lr_mult)")
+    return filled
 
 
 def command_line(arguments: Sequence[str]) -> str:
