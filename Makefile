@@ -11,7 +11,7 @@ train: $(READY)
 	$(BIN)/python tools/train.py configs/ssdlite_shapes.yaml
 
 test: check
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -20,6 +20,7 @@ def test_two_processes_train_one_run(trained_by_two):
     assert [p.name for p in run.parent.iterdir()] == ["1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [4, 1])
 def test_two_processes_evaluate_21_images_to_the_numbers_of_one(
     trained_by_two, tmp_path, batch_size
