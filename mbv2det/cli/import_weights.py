@@ -157,10 +157,10 @@ def check(foreign: Foreign, model: DensePredictor) -> str:
     if not math.isfinite(scale):
         raise ConfigError(f"{foreign.source}: expected finite outputs for a random image, got none")
     if foreign.reference is None:
-        return "check: every tensor has its place; the source's own network cannot be run here"
+        return "check: every tensor has its place; no network of the source's own to compare with"
     difference = (found - foreign.reference(images)).abs().max().item()
     line = (
-        f"outputs for a random image, of up to {scale:.1f}, differ by at most {difference:.1e} "
+        f"outputs for a random image, of up to {scale:.2g}, differ by at most {difference:.1e} "
         "from the source's own"
     )
     if not difference <= _TOLERANCE * scale:
