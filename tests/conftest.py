@@ -42,6 +42,12 @@ COCO = {
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """What a test draws depends on no other test, nor on the process that it runs in."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """Path of a folder of real data; skips the test where there is none."""
