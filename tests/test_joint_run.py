@@ -19,7 +19,8 @@ from mbv2det.data.images import read_image
 from mbv2det.deploy.draw import voc_colour
 from mbv2det.deploy.predictor import assemble, load_model
 from mbv2det.segmentation.multi_view import MultiView
-from mbv2det.weights.files import load_weights, save_weights
+from mbv2det.weights.files import save_weights
+from mbv2det.weights.sources import read_model
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +85,13 @@ def test_output_stride_8_makes_a_finer_map_and_leaves_the_boxes(joint, undecided
     for name in ("AP", "AP50", "AR100"):
         assert fine["detection"][name] == pytest.approx(plain["detection"][name], abs=1e-3), name
 
-    state, info = load_weights(weights)
+    source = read_model(weights)
+    info = source.info
     dilated = replace(info, model=replace(info.model, backbone=replace(
         info.model.backbone, output_stride=8)))  # fmt: skip
     images = torch.zeros(1, 3, 97, 129, dtype=torch.uint8)
     grids = [
-        assemble(state, described, weights).eval()(images)["segmentation"].logits.shape[2:]
+        assemble(replace(source, info=described)).eval()(images)["segmentation"].logits.shape[2:]
         for described in (info, dilated)
     ]
     assert grids == [(7, 9), (13, 17)]

@@ -29,7 +29,8 @@ from mbv2det.preprocess import Preprocessor
 from mbv2det.tasks import SegmentationTask
 from mbv2det.training.callbacks import FaultReport
 from mbv2det.training.module import DenseModule, metrics_document
-from mbv2det.weights.files import WeightsInfo, load_weights
+from mbv2det.weights.files import WeightsInfo
+from mbv2det.weights.sources import read_model
 
 _DESCRIPTION = """
 Measures weights on the validation split of a configuration.
@@ -57,10 +58,9 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     Returns:
         The content of metrics.json.
     """
-    path = str(settings.config.weights)
-    state, stored = load_weights(Path(path))
-    info = overridden(stored, settings)
-    model = assemble(state, info, path)
+    source = read_model(Path(str(settings.config.weights)))
+    info = overridden(source.info, settings)
+    model = assemble(replace(source, info=info))
     wanted = measured_tasks(info, settings)
     data = with_classes(settings.config.data, info.labels)
     split = read_split(data, data.val, "data.val", wanted)
@@ -96,7 +96,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     document = metrics_document(module.results)
     document |= {
-        "weights": path,
+        "weights": source.source,
         "seconds": round(seconds, 2),
         "images_per_second": round(document["images"] / seconds, 2),
     }

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mbv2det.build import build_model
 from mbv2det.cli.session import one_line_errors, say
 from mbv2det.counting import count_parameters
 from mbv2det.data.files import read_list
+from mbv2det.deploy.predictor import assemble
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.labels import LabelMap
@@ -107,9 +107,7 @@ def import_weights(format: str, source: str, out: Path, labels: Path | None = No
     if labels is not None:
         foreign = replace(foreign, info=named(foreign.info, labels))
     info = foreign.info
-    model = build_model(info.model, info.preprocess, info.labels).eval()
-    state = foreign.renamed({name: tensor.shape for name, tensor in model.state_dict().items()})
-    model.load_state_dict(state)
+    model = assemble(foreign).eval()
     for note in foreign.notes:
         say(note)
     say(check(foreign, model))

@@ -1,7 +1,7 @@
 """Weights ready for use: images in, detections, label maps and classes out."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
 from jaxtyping import UInt8
-from torch import Tensor
 
 from mbv2det.backbones.features import Backbone
 from mbv2det.build import (
@@ -18,7 +17,6 @@ from mbv2det.build import (
     build_model,
     build_predicting_tasks,
     seen_by,
-    shapes_of,
 )
 from mbv2det.config import HeadsConfig, ModelConfig
 from mbv2det.data.dataset import collate
@@ -30,9 +28,9 @@ from mbv2det.geometry import Frame
 from mbv2det.model import DensePredictor
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import Sample, SampleKey
-from mbv2det.weights.files import WeightsInfo, encode_info, load_weights, save_weights
+from mbv2det.weights.files import WeightsInfo, encode_info, save_weights
 from mbv2det.weights.foreign import Foreign
-from mbv2det.weights.sources import fill_backbone, read_backbone
+from mbv2det.weights.sources import fill_backbone, read_backbone, read_model
 
 _HUB_WEIGHTS = "model.safetensors"
 _HUB_CONFIG = "config.json"
@@ -182,22 +180,18 @@ def load_model(path: Path) -> tuple[DensePredictor, WeightsInfo]:
     Raises:
         ConfigError: As `load`.
     """
-    state, info = load_weights(path)
-    return assemble(state, info, path), info
+    source = read_model(path)
+    return assemble(source), source.info
 
 
-def assemble(state: Mapping[str, Tensor], info: WeightsInfo, path: str | Path) -> DensePredictor:
+def assemble(source: Foreign) -> DensePredictor:
     """The network that a description speaks of, with its weights.
-
-    Args:
-        state: Every tensor, by the network's names.
-        info: Architecture, preprocessing and labels.
-        path: Of the file, for messages.
 
     Raises:
         MismatchError: If a tensor is missing, unknown or of another shape.
     """
-    source = Foreign(str(path), state, info, name_of=lambda ours: ours)
+    info = source.info
     model = build_model(info.model, info.preprocess, info.labels)
-    model.load_state_dict(source.renamed(shapes_of(info)))
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    model.load_state_dict(source.renamed(shapes))
     return model

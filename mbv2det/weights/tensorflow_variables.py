@@ -1,0 +1,86 @@
+"""TensorFlow's variables by name, from an `.npz` or a checkpoint, without those of the training."""
+
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from mbv2det.errors import ConfigError
+
+_NUMBERS = "biuf"  # kinds of numpy's types
+# What reading a damaged archive raises, or a file that is none.
+_DAMAGE = (ValueError, OSError, EOFError, AttributeError, RuntimeError, BadZipFile, zlib.error)
+_AVERAGE = "/ExponentialMovingAverage"
+# What a checkpoint of a training holds besides: optimisers' slots and counters.
+_TRAINING = re.compile(
+    r"(^|/)(global_step|learning_rate|beta[12]_power|RMSProp(_1)?|Momentum|Adam(_1)?)$"
+)
+
+
+def read_variables(source: str) -> tuple[dict[str, Any], list[str]]:
+    """The variables that a network predicts with, and notes about the others.
+
+    Args:
+        source: An `.npz` file, or the prefix, index file or folder of a checkpoint.
+
+    Raises:
+        ConfigError: If it cannot be read, or holds anything but numbers.
+    """
+    path = Path(source)
+    arrays = _read_npz(path) if path.suffix == ".npz" else _read_checkpoint(source)
+    for name, array in arrays.items():
+        kind = np.asarray(array).dtype
+        if kind.kind not in _NUMBERS:
+            raise ConfigError(f"{source}: expected arrays of numbers, got {kind} under {name!r}")
+    return _for_inference(arrays)
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"{path}: expected a file, found none")
+    try:
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            return {name: content[name] for name in content.files}
+    except _DAMAGE as error:
+        raise ConfigError(f"{path}: not a whole .npz file of arrays ({error})") from None
+
+
+def _read_checkpoint(source: str) -> dict[str, Any]:
+    prefix = source.removesuffix(".index")
+    if not (Path(prefix).is_dir() or Path(f"{prefix}.index").is_file()):
+        raise ConfigError(
+            f"{source}: expected an .npz file of TensorFlow's variables, or a checkpoint "
+            f"(the PREFIX of PREFIX.index), found none"
+        )
+    try:
+        import tensorflow
+    except ImportError:
+        raise ConfigError(
+            f"{source}: reading a checkpoint needs tensorflow (pip install tensorflow); or save "
+            "its variables where that is installed: r = tf.train.load_checkpoint(PREFIX); "
+            "np.savez('weights.npz', **{n: r.get_tensor(n) for n in r.get_variable_to_shape_map()})"
+        ) from None
+    try:
+        reader = tensorflow.train.load_checkpoint(prefix)
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{source}: not a whole checkpoint ({error})") from None
+
+
+def _for_inference(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The variables that a network predicts with, and notes about the others."""
+    kept = {name: array for name, array in arrays.items() if not _TRAINING.search(name)}
+    averages = [name for name in kept if name.endswith(_AVERAGE)]
+    averaged = {name.removesuffix(_AVERAGE): kept.pop(name) for name in averages}
+    notes = []
+    if len(kept) + len(averages) < len(arrays):
+        left = len(arrays) - len(kept) - len(averages)
+        notes.append(f"left out {left} variables of the training: optimiser, counters")
+    if averaged:
+        notes.append(f"took {len(averaged)} moving averages in place of their variables")
+    return kept | averaged, notes
