@@ -27,8 +27,8 @@ from mbv2det.deploy.predictor import Predictor
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
-from mbv2det.weights.files import WeightsInfo, load_weights, save_weights
-from mbv2det.weights.foreign import MismatchError
+from mbv2det.weights.share_file import WeightsInfo, load_weights, save_weights
+from mbv2det.weights.source import MismatchError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,7 +53,7 @@ def info_of(heads, width_mult=0.1, **settings):
 
 
 def network_of(info):
-    return randomise(build_model(info.model, info.preprocess, info.labels))
+    return randomise(build_model(info.model, info.preprocess, info.label_maps))
 
 
 def picture():

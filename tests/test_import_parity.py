@@ -24,8 +24,8 @@ from mbv2det.config import (
 from mbv2det.errors import ConfigError
 from mbv2det.labels import VOC_NAMES
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
-from mbv2det.weights.foreign import Mismatch, MismatchError
 from mbv2det.weights.huggingface import hf_name, read_hf
+from mbv2det.weights.source import Mismatch, MismatchError
 from mbv2det.weights.timm import read_timm, timm_name
 from mbv2det.weights.torchvision import mobilenet_v2_name, read_torchvision
 
@@ -96,7 +96,7 @@ def shapes(model):
 
 
 def built(info):
-    return build_model(info.model, info.preprocess, info.labels).eval()
+    return build_model(info.model, info.preprocess, info.label_maps).eval()
 
 
 def imported(foreign):
@@ -270,7 +270,7 @@ def headless(library, folder):
 @pytest.mark.parametrize("library", ["torchvision", "timm", "hf"])
 def test_weights_without_a_head_fill_a_backbone(library, tmp_path):
     foreign, x, expected = headless(library, tmp_path)
-    assert foreign.info.labels == {}
+    assert foreign.info.label_maps == {}
     backbone = build_backbone(foreign.info.model).eval()
     backbone.load_state_dict(foreign.backbone(shapes(backbone)))
     with torch.no_grad():
@@ -436,7 +436,7 @@ def test_timms_preprocessing_and_labels(tmp_path):
     assert foreign.info.preprocess == PreprocessSpec(
         (224, 224), "stretch", IMAGENET_MEAN, IMAGENET_STD
     )
-    assert foreign.info.labels["classification"].names[0] == "tench"
+    assert foreign.info.label_maps["classification"].names[0] == "tench"
     assert foreign.info.model.backbone == BackboneConfig(width_mult=0.35)
 
 
@@ -602,7 +602,7 @@ def test_a_width_that_rounds_to_the_same_channels_is_the_configs(tmp_path):
 def test_names_of_the_config_are_kept_and_made_unique(tmp_path, plain_hf):
     names = ["crane", "dog", "crane", "cat", "a", "b", "c"]
     folder = hf_folder(plain_hf, tmp_path, id2label=dict(enumerate(names)))
-    labels = read_hf(folder).info.labels["classification"]
+    labels = read_hf(folder).info.label_maps["classification"]
     assert labels.names == ("crane (0)", "dog", "crane (2)", "cat", "a", "b", "c")
 
 
@@ -617,7 +617,7 @@ def test_names_of_the_config_are_kept_and_made_unique(tmp_path, plain_hf):
 )
 def test_labels_that_nobody_named(kind, count, first, last, tmp_path):
     foreign = read_hf(hf_folder(hf_net(kind, num_labels=count), tmp_path))
-    (labels,) = foreign.info.labels.values()
+    (labels,) = foreign.info.label_maps.values()
     assert (labels.names[0], labels.names[-1]) == (first, last)
     assert labels.ids == tuple(range(count))
 

@@ -13,7 +13,7 @@ from runs import run_command
 
 import mbv2det
 from mbv2det.data.shapes import ShapesSpec, make_shapes
-from mbv2det.weights.files import load_origin, load_weights
+from mbv2det.weights.share_file import load_origin, load_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,7 +46,7 @@ every_file = pytest.mark.parametrize("name", ["share_file", "classifier", "run",
 def test_an_old_header_loads(name, checkpoint):
     recorded = RECORDED[name]
     _, info = load_weights(file_of(name, checkpoint))
-    label_maps = {task: (m.names, m.ids) for task, m in info.labels.items()}
+    label_maps = {task: (m.names, m.ids) for task, m in info.label_maps.items()}
     assert label_maps == {
         task: (tuple(m["names"]), tuple(m["ids"])) for task, m in recorded["label_maps"].items()
     }
@@ -123,9 +123,9 @@ def test_an_old_run_resumes_as_it_would_have_gone_on(checkpoint, tmp_path, monke
     spec = ShapesSpec(num_train=8, num_val=4, size=(96, 128))
     make_shapes(tmp_path / "shapes", spec, show_progress=False)
     run_command(
-        "train", FILES / "tiny.yaml", "--weights=start.safetensors", "--data.classes=[ellipse,ring]",
-        f"--trainer.default_root_dir={checkpoint.parents[3]}", "--trainer.max_epochs=2",
-        "--resume=last",
+        "train", FILES / "tiny.yaml", "--resume=last", "--trainer.max_epochs=2",
+        "--weights=start.safetensors", "--data.classes=[ellipse,ring]",
+        f"--trainer.default_root_dir={checkpoint.parents[3]}",
     )  # fmt: skip
     run, recorded = checkpoint.parents[1], RECORDED["resumed"]
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))

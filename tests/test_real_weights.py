@@ -41,7 +41,7 @@ def test_imagenet_weights_give_torchvisions_logits_and_sensible_classes(
     theirs = mobilenet_v2().eval()
     theirs.load_state_dict(torch.load(source, weights_only=True))
     predictor = mbv2det.load(path)
-    names = predictor.info.labels["classification"].names
+    names = predictor.info.label_maps["classification"].names
     for photo, expected in PHOTOS.items():
         image, _ = read_image(photos / photo)
         (found,) = predictor([image])

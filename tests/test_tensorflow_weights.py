@@ -23,7 +23,7 @@ from mbv2det.errors import ConfigError
 from mbv2det.geometry import xyxy_to_cxcywh
 from mbv2det.labels import VOC_NAMES
 from mbv2det.preprocess import PreprocessSpec
-from mbv2det.weights.foreign import Mismatch, MismatchError
+from mbv2det.weights.source import Mismatch, MismatchError
 from mbv2det.weights.tensorflow import read_tensorflow
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -150,7 +150,7 @@ def written(variables, folder, name="weights.npz"):
 
 
 def imported(foreign):
-    model = build_model(foreign.info.model, foreign.info.preprocess, foreign.info.labels).eval()
+    model = build_model(foreign.info.model, foreign.info.preprocess, foreign.info.label_maps).eval()
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     model.load_state_dict(foreign.renamed(expected))
     return model
@@ -247,7 +247,7 @@ def test_the_91_slots_of_coco_keep_background_and_its_80_ids(tmp_path):
     anchor, slot = np.divmod(np.arange(6 * 91), 91)
     variables[biases] = (1000 * anchor + slot).astype(np.float32)
     foreign = read(variables, tmp_path)
-    labels = foreign.info.labels["detection"]
+    labels = foreign.info.label_maps["detection"]
     ids = [i for i in range(1, 91) if i not in COCO_GAPS]
     assert labels.ids == tuple(ids)
     named = dict(zip(labels.ids, labels.names, strict=True))
@@ -262,7 +262,7 @@ def test_the_91_slots_of_coco_keep_background_and_its_80_ids(tmp_path):
     ("slots", "names"), [(21, VOC_NAMES), (7, tuple(f"class {k}" for k in range(1, 7)))]
 )
 def test_other_detectors_have_vocs_names_or_numbers(slots, names, tmp_path):
-    labels = read(ssdlite(slots), tmp_path).info.labels["detection"]
+    labels = read(ssdlite(slots), tmp_path).info.label_maps["detection"]
     assert labels.names == names
     assert labels.ids == tuple(range(1, slots))
 
@@ -271,7 +271,7 @@ def test_other_detectors_have_vocs_names_or_numbers(slots, names, tmp_path):
     ("labels", "first", "last"), [(21, "background", "tvmonitor"), (7, "class 0", "class 6")]
 )
 def test_segmenters_have_vocs_names_or_numbers(labels, first, last, tmp_path):
-    found = read(deeplab(labels=labels), tmp_path).info.labels["segmentation"]
+    found = read(deeplab(labels=labels), tmp_path).info.label_maps["segmentation"]
     assert (len(found), found.names[0], found.names[-1]) == (labels, first, last)
     assert found.ids == tuple(range(labels))
 
@@ -281,7 +281,7 @@ def test_segmenters_have_vocs_names_or_numbers(labels, first, last, tmp_path):
     [(1001, "background", "toilet tissue"), (1000, "tench", "toilet tissue"), (2, "class 0", None)],
 )
 def test_classifiers_have_imagenets_names_or_numbers(classes, first, last, tmp_path):
-    found = read(classifier(classes), tmp_path).info.labels["classification"]
+    found = read(classifier(classes), tmp_path).info.label_maps["classification"]
     assert (len(found), found.names[0]) == (classes, first)
     assert found.names[-1] == last or last is None
 
@@ -296,7 +296,7 @@ def test_a_classifier_brings_its_settings(tmp_path):
 def test_a_backbone_alone_has_no_head(tmp_path):
     info = read(classifier(classes=0), tmp_path).info
     assert info.model.heads.tasks == ()
-    assert info.labels == {}
+    assert info.label_maps == {}
 
 
 @pytest.mark.parametrize("aspp", ["pool", "full", "separable"])
@@ -424,7 +424,7 @@ def test_mobilenet_v1_gives_the_logits_of_transformers(width_mult, tmp_path):
     assert foreign.info.model.backbone == BackboneConfig(
         name="mobilenet_v1", width_mult=width_mult, padding="same", norm_eps=1e-3
     )
-    assert foreign.info.labels["classification"].names[0] == "background"
+    assert foreign.info.label_maps["classification"].names[0] == "background"
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 64, 97), dtype=torch.uint8, generator=generator)
     with torch.no_grad():

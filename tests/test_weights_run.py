@@ -26,8 +26,8 @@ from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from mbv2det.training.optim import make_optimizer
-from mbv2det.weights.files import WeightsInfo, load_weights, save_weights
-from mbv2det.weights.foreign import Foreign
+from mbv2det.weights.share_file import WeightsInfo, load_weights, save_weights
+from mbv2det.weights.source import WeightsSource
 from mbv2det.weights.torchvision import read_torchvision
 from mbv2det.weights.transfer import transfer
 
@@ -87,7 +87,7 @@ def test_training_goes_on_from_a_model_for_other_classes(trained, tmp_path):
         "2 classes of the weights left out: ellipse, star",
     ]
     state, info = load_weights(tmp_path / "tiny/1/best.safetensors")
-    assert info.labels["detection"].names == ("ring", "triangle")
+    assert info.label_maps["detection"].names == ("ring", "triangle")
     assert info.preprocess.mean == IMAGENET_MEAN
     assert f"--weights={weights.name}" in info.command
     assert str(weights.parent) not in info.command
@@ -181,7 +181,11 @@ def test_a_runs_configuration_trains_the_same_again(trained, tmp_path):
     )
     one, info = load_weights(tmp_path / "tiny/1/best.safetensors")
     two, same = load_weights(tmp_path / "config/1/best.safetensors")
-    assert (same.model, same.preprocess, same.labels) == (info.model, info.preprocess, info.labels)
+    assert (same.model, same.preprocess, same.labels) == (
+        info.model,
+        info.preprocess,
+        info.label_maps,
+    )
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -265,12 +269,12 @@ def test_what_is_kept_learns_at_a_fraction_of_the_rate():
         )
         labels = {"detection": LabelMap(names, tuple(range(len(names))))}
         info = WeightsInfo(model, PreprocessSpec((64, 64)), labels)
-        return build_model(info.model, info.preprocess, info.labels), info
+        return build_model(info.model, info.preprocess, info.label_maps), info
 
     old, stored = built(("cat", "dog"))
     new, info = built(("dog", "cow"))
-    source = Foreign("w", old.state_dict(), stored, lambda name: name)
-    kept = transfer(source, new, info.model, info.labels).kept
+    source = WeightsSource("w", old.state_dict(), stored, lambda name: name)
+    kept = transfer(source, new, info.model, info.label_maps).kept
     config = OptimConfig(lr=0.5, momentum=0.0, weight_decay=0.0, kept_lr_mult=0.1)
     optimizer = make_optimizer(new, config, kept)
     before = {name: param.detach().clone() for name, param in new.named_parameters()}
@@ -377,7 +381,9 @@ def test_predict_names_the_likeliest_classes_of_an_image(trained, classifier, tm
         assert len(rows) == 5
         assert scores == sorted(scores, reverse=True)
         found = predictor.predict_file(images / f"{stem}.jpg")["classification"]
-        expected = [predictor.info.labels["classification"].names[k] for k in found.labels.tolist()]
+        expected = [
+            predictor.info.label_maps["classification"].names[k] for k in found.labels.tolist()
+        ]
         assert [row["class"] for row in rows] == expected
         assert f"{stem}: {rows[0]['class']} {rows[0]['score']:.2f}, " in done.stderr
     present = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
@@ -443,7 +449,7 @@ def test_weights_are_imported_and_looked_at(foreign, trained, tmp_path):
     assert done.stderr.splitlines()[-1] == f"weights: {out}"
     assert [path.name for path in out.parent.iterdir()] == ["net.safetensors"]
     _, info = load_weights(out)
-    assert info.labels["classification"] == LabelMap(("red", "green", "blue"), (0, 1, 2))
+    assert info.label_maps["classification"] == LabelMap(("red", "green", "blue"), (0, 1, 2))
     assert (info.metrics, info.command) == ({}, "")
     images = trained[0].parent / "shapes/val"
     run_command("predict", "--weights", out, images, "--out", tmp_path)
@@ -551,7 +557,7 @@ def test_import_weights_explains_itself():
 def test_outputs_that_differ_from_the_sources_own_are_refused(foreign):
     source = read_torchvision(str(foreign / "net.pth"))
     info = source.info
-    model = build_model(info.model, info.preprocess, info.labels).eval()
+    model = build_model(info.model, info.preprocess, info.label_maps).eval()
     with pytest.raises(ConfigError, match=r"net\.pth: outputs for .*: expected 0\.001 of them"):
         check(source, model)  # its weights are fresh, not the source's
 

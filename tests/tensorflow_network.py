@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbv2det.weights.recognise import CLASSIFIER
+from mbv2det.weights.architecture import CLASSIFIER
 
 # Nominal strides of layers 2 to 18.
 _STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)
