@@ -42,7 +42,7 @@ from mbv2det.tasks import (
     SegmentationTask,
     Task,
 )
-from mbv2det.weights.files import WeightsInfo
+from mbv2det.weights.share_file import WeightsInfo
 
 # Score that a sigmoid's logits start at (focal loss paper, section 5.1).
 _FOCAL_PRIOR = 0.01
@@ -72,7 +72,7 @@ def build_model(
 def shapes_of(info: WeightsInfo) -> dict[str, torch.Size]:
     """Names and shapes of the tensors of the network that a header describes."""
     with torch.device("meta"):
-        model = build_model(info.model, info.preprocess, info.labels)
+        model = build_model(info.model, info.preprocess, info.label_maps)
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 

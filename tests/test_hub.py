@@ -1,4 +1,4 @@
-"""What others take over: a folder for the Hub with its model card, and backbones."""
+"""What other projects use: a folder for the Hub with its model card, and backbones."""
 
 import json
 
@@ -27,8 +27,8 @@ from mbv2det.deploy.predictor import Predictor
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
-from mbv2det.weights.files import WeightsInfo, load_weights, save_weights
-from mbv2det.weights.foreign import MismatchError
+from mbv2det.weights.share_file import WeightsInfo, load_weights, save_weights
+from mbv2det.weights.source import MismatchError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,7 +36,7 @@ SIZE = (64, 96)
 DETECTION = HeadsConfig(detection=DetectionHeadConfig())
 SEGMENTATION = HeadsConfig(segmentation=SegmentationHeadConfig(channels=16))
 CLASSIFICATION = HeadsConfig(classification=ClassificationHeadConfig())
-LABELS = {
+LABEL_MAPS = {
     "detection": LabelMap(("cat", "dog"), (7, 90)),
     "segmentation": LabelMap.of_masks(("background", "tree")),
     "classification": LabelMap.of_masks([f"class {k}" for k in range(7)]),
@@ -47,13 +47,13 @@ def info_of(heads, width_mult=0.1, **settings):
     return WeightsInfo(
         ModelConfig(BackboneConfig(width_mult=width_mult, padding="same", norm_eps=1e-3), heads),
         PreprocessSpec(SIZE, "fit", IMAGENET_MEAN, IMAGENET_STD),
-        {task: LABELS[task] for task in heads.tasks},
+        {task: LABEL_MAPS[task] for task in heads.tasks},
         **settings,
     )
 
 
 def network_of(info):
-    return randomise(build_model(info.model, info.preprocess, info.labels))
+    return randomise(build_model(info.model, info.preprocess, info.label_maps))
 
 
 def picture():
@@ -79,7 +79,7 @@ MEASURED = info_of(
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A predictor and the folder that it was saved to."""
+    """Returns a predictor and the folder that it was saved to."""
     folder = tmp_path_factory.mktemp("hub")
     predictor = Predictor(network_of(MEASURED), MEASURED)
     predictor.save_pretrained(folder)
@@ -92,15 +92,15 @@ def test_a_folder_gives_back_the_predictor(saved):
     assert again.info == predictor.info
     state = predictor.model.state_dict()
     assert all(torch.equal(state[n], tensor) for n, tensor in again.model.state_dict().items())
-    found, expected = again([picture()])[0], predictor([picture()])[0]
+    predictions, expected = again([picture()])[0], predictor([picture()])[0]
     assert len(expected["detection"].boxes) > 0
     for part in ("boxes", "scores", "labels"):
-        equal = getattr(found["detection"], part), getattr(expected["detection"], part)
+        equal = getattr(predictions["detection"], part), getattr(expected["detection"], part)
         assert torch.equal(*equal)
-    assert torch.equal(found["segmentation"].labels, expected["segmentation"].labels)
+    assert torch.equal(predictions["segmentation"].labels, expected["segmentation"].labels)
 
 
-def test_a_folder_holds_weights_settings_and_a_page(saved):
+def test_a_folder_holds_weights_settings_and_a_model_card(saved):
     predictor, folder = saved
     assert {path.name for path in folder.iterdir()} == {
         "model.safetensors", "config.json", "README.md"
@@ -111,7 +111,7 @@ def test_a_folder_holds_weights_settings_and_a_page(saved):
     assert mbv2det.load(folder / "model.safetensors").info == predictor.info
 
 
-def test_the_page_tells_what_was_measured_and_how_it_was_made(saved):
+def test_the_model_card_holds_metrics_and_command(saved):
     page = (saved[1] / "README.md").read_text()
     assert page.startswith("---\nlibrary_name: mbv2det\npipeline_tag: object-detection\n")
     for line in (
@@ -141,7 +141,7 @@ def test_the_page_tells_what_was_measured_and_how_it_was_made(saved):
     ],
     ids=["detection", "segmentation", "classification", "backbone"],
 )
-def test_the_page_of_imported_weights_says_so(heads, title, pipeline, tmp_path):
+def test_the_model_card_of_imported_weights_says_so(heads, title, pipeline, tmp_path):
     info = info_of(heads)
     Predictor(network_of(info), info).save_pretrained(tmp_path)
     lines = (tmp_path / "README.md").read_text().splitlines()
@@ -153,12 +153,12 @@ def test_the_page_of_imported_weights_says_so(heads, title, pipeline, tmp_path):
     ]
 
 
-def test_an_unknown_argument_is_an_error_and_not_lost(saved):
+def test_an_unknown_argument_is_refused(saved):
     with pytest.raises(TypeError, match="unexpected keyword argument 'score_threshold'"):
         Predictor.from_pretrained(saved[1], score_threshold=0.5)
 
 
-def test_a_device_that_is_not_there_is_refused(saved):
+def test_a_missing_device_is_refused(saved):
     with pytest.raises(ConfigError, match="device: expected one of this machine's, got quantum"):
         Predictor.from_pretrained(saved[1], device="quantum")
 
@@ -181,11 +181,11 @@ def test_a_folder_without_weights_is_refused(tmp_path):
         ("https://host/path", "https://host/path"),
     ],
 )
-def test_the_command_names_no_folder_of_its_maker(argument, shown):
+def test_the_stored_command_names_no_absolute_path(argument, shown):
     assert command_line([argument, "--seed=1"]) == f"python tools/train.py {shown} --seed=1"
 
 
-def test_a_trained_run_becomes_a_folder_that_tells_no_paths(tmp_path):
+def test_the_folder_of_a_trained_run_names_no_absolute_path(tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2)
     start = tmp_path / "start.safetensors"
     info = info_of(HeadsConfig())
@@ -213,8 +213,8 @@ def test_a_trained_run_becomes_a_folder_that_tells_no_paths(tmp_path):
 # Backbones
 
 
-def alone(state, output_stride, settings):
-    """The network itself, built without the toolkit's configuration."""
+def built_directly(state, output_stride, settings):
+    """Returns the network itself, built without the toolkit's configuration."""
     state = {
         name.removeprefix("heads.classification.").removeprefix("backbone."): tensor
         for name, tensor in state.items()
@@ -233,8 +233,8 @@ def alone(state, output_stride, settings):
 def as_checkpoint(path, state, info, folder):
     save_weights(folder / "w.safetensors", state, info)
     run_state = {f"model.{name}": tensor for name, tensor in state.items()}
-    with safe_open(folder / "w.safetensors", framework="pt") as opened:
-        header = opened.metadata()["mbv2det"]
+    with safe_open(folder / "w.safetensors", framework="pt") as file:
+        header = file.metadata()["mbv2det"]
     torch.save({"state_dict": run_state, "mbv2det": header}, path)
 
 
@@ -250,13 +250,13 @@ def test_a_backbone_of_ours_computes_what_its_network_does(heads, suffix, output
     else:
         save_weights(path, state, info)
     backbone = mbv2det.load_backbone(path, ["layer_7", "layer_18"], output_stride)
-    expected = alone(state, output_stride, {"padding": "same", "norm_eps": 1e-3})
+    expected = built_directly(state, output_stride, {"padding": "same", "norm_eps": 1e-3})
     x = random_images(*SIZE)
     with torch.no_grad():
-        found, features = backbone(x), expected(x)
-        assert list(found) == ["layer_7", "layer_18"]
-        assert all(torch.equal(found[name], features[name]) for name in features)
-        assert found["layer_18"].shape[-1] == SIZE[1] // output_stride
+        features, expected_features = backbone(x), expected(x)
+        assert list(features) == ["layer_7", "layer_18"]
+        assert all(torch.equal(features[n], tensor) for n, tensor in expected_features.items())
+        assert features["layer_18"].shape[-1] == SIZE[1] // output_stride
         if heads is CLASSIFICATION:
             assert torch.equal(backbone.classify(x), expected.classify(x))
         else:
@@ -265,17 +265,17 @@ def test_a_backbone_of_ours_computes_what_its_network_does(heads, suffix, output
 
 @pytest.mark.parametrize("output_stride", [32, 16])
 def test_a_backbone_of_torchvision_computes_what_its_network_does(output_stride, tmp_path):
-    theirs = randomise(mobilenet_v2(width_mult=0.2, num_classes=7))
-    torch.save(theirs.state_dict(), tmp_path / "net.pth")
-    # A finer grid has the cells of the coarse one among others, with the same values.
+    reference = randomise(mobilenet_v2(width_mult=0.2, num_classes=7))
+    torch.save(reference.state_dict(), tmp_path / "net.pth")
+    # At a smaller output stride, every second cell has the value that it has at stride 32.
     backbone = mbv2det.load_backbone(tmp_path / "net.pth", ["layer_19@32"], output_stride)
     x = random_images(*SIZE)
     with torch.no_grad():
-        features = theirs.features(x)
+        features = reference.features(x)
         torch.testing.assert_close(backbone(x)["layer_19@32"], features, rtol=1e-4, atol=1e-4)
         assert features.std() > 0.1
         if output_stride == 32:
-            torch.testing.assert_close(backbone.classify(x), theirs(x), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(backbone.classify(x), reference(x), rtol=1e-4, atol=1e-4)
     assert not backbone.training
 
 
@@ -284,7 +284,7 @@ def test_a_backbone_of_torchvision_computes_what_its_network_does(output_stride,
     [(HeadsConfig(), "layer_19"), (DETECTION, "layer_19"), (SEGMENTATION, "layer_18")],
     ids=["backbone", "detector", "segmenter"],
 )
-def test_a_backbone_gives_the_last_feature_that_its_file_has(heads, last, tmp_path):
+def test_a_backbone_returns_the_last_feature_of_its_file(heads, last, tmp_path):
     info = info_of(heads)
     model = network_of(info)
     save_weights(tmp_path / "w.safetensors", model.state_dict(), info)
@@ -292,10 +292,10 @@ def test_a_backbone_gives_the_last_feature_that_its_file_has(heads, last, tmp_pa
     x = random_images(*SIZE)
     model.backbone.out_features = (last,)
     with torch.no_grad():
-        (found,), (expected,) = backbone(x).values(), model.backbone(x).values()
+        (feature,), (expected,) = backbone(x).values(), model.backbone(x).values()
     assert backbone.out_features == (last,)
-    # Ours is laid out channels last, which adds up in another order.
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    # The model is laid out channels last, which adds up in another order.
+    torch.testing.assert_close(feature, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_layer_that_the_file_lacks_is_named(tmp_path):
@@ -305,7 +305,7 @@ def test_a_layer_that_the_file_lacks_is_named(tmp_path):
         mbv2det.load_backbone(tmp_path / "w.safetensors", ["layer_19"])
 
 
-def test_no_backbone_comes_from_other_files(tmp_path):
+def test_other_files_are_refused_as_backbones(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.pth: expected a file, found none"):
         mbv2det.load_backbone(tmp_path / "none.pth")
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")

@@ -1,4 +1,4 @@
-"""Weights of other libraries: our network computes what theirs does, and nothing goes astray."""
+"""Imported weights: every tensor is used, and our network computes what the original does."""
 
 import json
 import math
@@ -13,19 +13,21 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models as torchvision_models
 from torchvision.models import mobilenet_v2
+from unsafe_pickle import RunsCode
 
-from mbv2det.build import build_backbone, build_model
+from mbv2det.build import build_backbone
 from mbv2det.config import (
     BackboneConfig,
     ClassificationHeadConfig,
     HeadsConfig,
     SegmentationHeadConfig,
 )
+from mbv2det.deploy.predictor import assemble
 from mbv2det.errors import ConfigError
 from mbv2det.labels import VOC_NAMES
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
-from mbv2det.weights.foreign import Mismatch, MismatchError
 from mbv2det.weights.huggingface import hf_name, read_hf
+from mbv2det.weights.source import Mismatch, MismatchError
 from mbv2det.weights.timm import read_timm, timm_name
 from mbv2det.weights.torchvision import mobilenet_v2_name, read_torchvision
 
@@ -35,17 +37,17 @@ WIDTHS = [0.35, 0.5, 0.75, 1.0, 1.4]
 # All sides of the first are odd at every stride; those of the second even first, odd later.
 SIZES = [(65, 97), (66, 100)]
 LAYERS = [f"layer_{k}" for k in range(1, 20)]
-# Absolute, of activations of order one, which `differences` makes sure of, in float64: in float32
-# rounding alone grows to 1e-4 over nineteen layers.
+# Absolute, in float64, for activations of order one, which `differences` asserts. In float32,
+# rounding errors grow to 1e-4 over nineteen layers.
 TOLERANCE = 1e-9
 CLASSES = 7
 
 
-# Networks of the libraries, and files of them
+# Networks of the libraries, and files of their weights
 
 
-def lively(network):
-    """Random in every tensor, the classifier's bias among them."""
+def with_random_weights(network):
+    """Randomises every tensor, the linear classifier's too."""
     randomise(network, gain=2**0.5)
     generator = torch.Generator().manual_seed(2)
     for m in network.modules():
@@ -56,13 +58,13 @@ def lively(network):
 
 
 def torchvision_net(width_mult=0.35):
-    return lively(mobilenet_v2(width_mult=width_mult, num_classes=CLASSES))
+    return with_random_weights(mobilenet_v2(width_mult=width_mult, num_classes=CLASSES))
 
 
 def timm_net(width_mult=0.35, num_classes=CLASSES):
     timm = pytest.importorskip("timm")
     name = f"mobilenetv2_{round(100 * width_mult):03d}"
-    return lively(timm.create_model(name, num_classes=num_classes))
+    return with_random_weights(timm.create_model(name, num_classes=num_classes))
 
 
 def hf_net(kind="ForImageClassification", width_mult=0.35, num_labels=CLASSES, **settings):
@@ -70,7 +72,7 @@ def hf_net(kind="ForImageClassification", width_mult=0.35, num_labels=CLASSES, *
     config = transformers.MobileNetV2Config(
         depth_multiplier=width_mult, num_labels=num_labels, **settings
     )
-    return lively(getattr(transformers, f"MobileNetV2{kind}")(config))
+    return with_random_weights(getattr(transformers, f"MobileNetV2{kind}")(config))
 
 
 def saved(content, folder, name="weights.pth"):
@@ -79,7 +81,7 @@ def saved(content, folder, name="weights.pth"):
 
 
 def hf_folder(network, folder, processor=None, **changes):
-    """As the library writes it; keyword arguments replace settings."""
+    """Writes a network as transformers does; keyword arguments replace settings of config.json."""
     network.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | changes))
@@ -88,28 +90,22 @@ def hf_folder(network, folder, processor=None, **changes):
     return str(folder)
 
 
-# Ours, and the comparison
+# Our network, and the comparison
 
 
 def shapes(model):
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-def built(info):
-    return build_model(info.model, info.preprocess, info.labels).eval()
+def imported(source):
+    return assemble(source).eval()
 
 
-def imported(foreign):
-    model = built(foreign.info)
-    model.load_state_dict(foreign.renamed(shapes(model)))
-    return model
-
-
-def with_backbone(foreign, **settings):
-    """The same weights for another backbone."""
-    model = foreign.info.model
+def with_backbone(source, **settings):
+    """Returns the same weights for a backbone of other settings."""
+    model = source.info.model
     model = replace(model, backbone=replace(model.backbone, **settings))
-    return replace(foreign, info=replace(foreign.info, model=model))
+    return replace(source, info=replace(source.info, model=model))
 
 
 def pixels(height, width):
@@ -118,41 +114,44 @@ def pixels(height, width):
 
 
 def outputs_of(network, modules, x):
-    """What a network gives in the end, and modules of it on the way."""
-    found = {}
+    """Returns the output of a network, and the outputs of some of its modules by name."""
+    outputs = {}
     hooks = [
-        module.register_forward_hook(lambda _m, _i, out, name=name: found.update({name: out}))
+        module.register_forward_hook(lambda _m, _i, out, name=name: outputs.update({name: out}))
         for name, module in modules.items()
     ]
     with torch.no_grad():
-        end = network(x)
+        last = network(x)
     for hook in hooks:
         hook.remove()
-    return end, found
+    return last, outputs
 
 
-def differences(model, theirs, modules, size):
-    """Largest of each layer and of the logits, of our network and theirs on the same images."""
-    model, theirs = model.double(), theirs.double()
+def differences(model, reference, modules, size):
+    """Returns the largest difference of each layer and of the logits between two networks.
+
+    Both see the same normalised images of `size`.
+    """
+    model, reference = model.double(), reference.double()
     model.backbone.out_features = tuple(modules)
     x = model.normalize(pixels(*size))
-    logits, expected = outputs_of(theirs, modules, x)
+    logits, expected = outputs_of(reference, modules, x)
     with torch.no_grad():
-        found = model.backbone(x)
+        outputs = model.backbone(x)
         for task, head in model.heads.items():
-            own = head(found, size)
-            found[task] = getattr(own, "logits", own)
+            head_outputs = head(outputs, size)
+            outputs[task] = getattr(head_outputs, "logits", head_outputs)
             expected[task] = getattr(logits, "logits", logits)
     for name, value in expected.items():
-        assert found[name].shape == value.shape, name
+        assert outputs[name].shape == value.shape, name
         assert 0.1 < value.std() < 10, name  # of order one: the signal neither dies nor explodes
-    return {name: (found[name] - value).abs().max().item() for name, value in expected.items()}
+    return {name: (outputs[name] - value).abs().max().item() for name, value in expected.items()}
 
 
-def assert_same(model, theirs, modules):
+def assert_same(model, reference, modules):
     for size in SIZES:
-        found = differences(model, theirs, modules, size)
-        assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
+        by_name = differences(model, reference, modules, size)
+        assert {name: value for name, value in by_name.items() if value > TOLERANCE} == {}
 
 
 # Parity
@@ -160,18 +159,18 @@ def assert_same(model, theirs, modules):
 
 @pytest.mark.parametrize("width_mult", WIDTHS)
 def test_torchvision(width_mult, tmp_path):
-    theirs = torchvision_net(width_mult)
-    model = imported(read_torchvision(saved(theirs.state_dict(), tmp_path)))
-    assert_same(model, theirs, dict(zip(LAYERS, theirs.features, strict=True)))
+    reference = torchvision_net(width_mult)
+    model = imported(read_torchvision(saved(reference.state_dict(), tmp_path)))
+    assert_same(model, reference, dict(zip(LAYERS, reference.features, strict=True)))
 
 
 @pytest.mark.parametrize("width_mult", WIDTHS)
 def test_timm(width_mult, tmp_path):
-    theirs = timm_net(width_mult)
-    blocks = [block for stage in theirs.blocks for block in stage]
-    model = imported(read_timm(saved(theirs.state_dict(), tmp_path)))
-    modules = dict(zip(LAYERS, [theirs.bn1, *blocks, theirs.bn2], strict=True))
-    assert_same(model, theirs, modules)
+    reference = timm_net(width_mult)
+    blocks = [block for stage in reference.blocks for block in stage]
+    model = imported(read_timm(saved(reference.state_dict(), tmp_path)))
+    modules = dict(zip(LAYERS, [reference.bn1, *blocks, reference.bn2], strict=True))
+    assert_same(model, reference, modules)
 
 
 def hf_modules(network):
@@ -183,9 +182,9 @@ def hf_modules(network):
 @pytest.mark.parametrize("tf_padding", [True, False])
 @pytest.mark.parametrize("width_mult", WIDTHS)
 def test_hugging_face_classifier(width_mult, tf_padding, tmp_path):
-    theirs = hf_net(width_mult=width_mult, tf_padding=tf_padding)
-    model = imported(read_hf(hf_folder(theirs, tmp_path)))
-    assert_same(model, theirs, hf_modules(theirs))
+    reference = hf_net(width_mult=width_mult, tf_padding=tf_padding)
+    model = imported(read_hf(hf_folder(reference, tmp_path)))
+    assert_same(model, reference, hf_modules(reference))
 
 
 @pytest.mark.parametrize("tf_padding", [True, False])
@@ -193,73 +192,73 @@ def test_hugging_face_classifier(width_mult, tf_padding, tmp_path):
     ("width_mult", "output_stride"), [(0.35, 16), (0.5, 8), (0.75, 32), (1.0, 8), (1.4, 16)]
 )
 def test_hugging_face_segmenter(width_mult, output_stride, tf_padding, tmp_path):
-    theirs = hf_net(
+    reference = hf_net(
         "ForSemanticSegmentation", width_mult, output_stride=output_stride, tf_padding=tf_padding
     )
-    model = imported(read_hf(hf_folder(theirs, tmp_path)))
-    modules = hf_modules(theirs)
-    del modules["layer_19"]  # nothing reads it
-    assert_same(model, theirs, modules)
+    model = imported(read_hf(hf_folder(reference, tmp_path)))
+    modules = hf_modules(reference)
+    del modules["layer_19"]  # the head does not read it
+    assert_same(model, reference, modules)
 
 
 @pytest.mark.parametrize("tf_padding", [True, False])
 def test_the_other_padding_differs_by_far_more_than_the_tolerance(tf_padding, tmp_path):
-    theirs = hf_net(tf_padding=tf_padding)
-    foreign = read_hf(hf_folder(theirs, tmp_path))
-    other = {"same": "symmetric", "symmetric": "same"}[foreign.info.model.backbone.padding]
-    model = imported(with_backbone(foreign, padding=other))
-    odd, even = (differences(model, theirs, hf_modules(theirs), size) for size in SIZES)
+    reference = hf_net(tf_padding=tf_padding)
+    source = read_hf(hf_folder(reference, tmp_path))
+    other = {"same": "symmetric", "symmetric": "same"}[source.info.model.backbone.padding]
+    model = imported(with_backbone(source, padding=other))
+    odd, even = (differences(model, reference, hf_modules(reference), size) for size in SIZES)
     assert max(odd.values()) < TOLERANCE  # both rules pad one pixel on each side there
     assert min(even.values()) > 0.1
 
 
 def test_another_epsilon_differs_by_far_more_than_the_tolerance(tmp_path):
-    theirs = hf_net()
-    model = imported(with_backbone(read_hf(hf_folder(theirs, tmp_path)), norm_eps=1e-5))
-    assert min(differences(model, theirs, hf_modules(theirs), SIZES[0]).values()) > 1e-3
+    reference = hf_net()
+    model = imported(with_backbone(read_hf(hf_folder(reference, tmp_path)), norm_eps=1e-5))
+    assert min(differences(model, reference, hf_modules(reference), SIZES[0]).values()) > 1e-3
 
 
 @pytest.mark.parametrize(("finegrained", "channels"), [(True, 1280), (False, 448)])
 def test_hugging_faces_last_layer_may_be_scaled(finegrained, channels, tmp_path):
-    theirs = hf_net(finegrained_output=finegrained)
-    foreign = read_hf(hf_folder(theirs, tmp_path))
-    assert foreign.info.model.backbone.scale_last_layer is not finegrained
-    model = imported(foreign)
+    reference = hf_net(finegrained_output=finegrained)
+    source = read_hf(hf_folder(reference, tmp_path))
+    assert source.info.model.backbone.scale_last_layer is not finegrained
+    model = imported(source)
     assert model.backbone.feature_specs["layer_19"].channels == channels
-    assert_same(model, theirs, hf_modules(theirs))
+    assert_same(model, reference, hf_modules(reference))
     alone = read_hf(str(tmp_path / "model.safetensors"))
-    assert alone.info.model == foreign.info.model
+    assert alone.info.model == source.info.model
 
 
 @pytest.mark.parametrize("kind", ["Model", "ForImageClassification", "ForSemanticSegmentation"])
 def test_the_reference_is_hugging_faces_network(kind, tmp_path):
-    theirs = hf_net(kind, output_stride=16, tf_padding=False)
-    foreign = read_hf(hf_folder(theirs, tmp_path))
+    reference = hf_net(kind, output_stride=16, tf_padding=False)
+    source = read_hf(hf_folder(reference, tmp_path))
     x = torch.rand(1, 3, 40, 48)
     with torch.no_grad():
-        found, outputs = foreign.reference(x), theirs(x)
-    assert torch.equal(found, outputs[0])  # the last feature or the logits
+        output, expected = source.reference(x), reference(x)
+    assert torch.equal(output, expected[0])  # the last feature or the logits
 
 
 @pytest.mark.parametrize("num_classes", [0, CLASSES])
 def test_the_reference_is_timms_network(num_classes, tmp_path):
-    theirs = timm_net(num_classes=num_classes)
-    foreign = read_timm(saved(theirs.state_dict(), tmp_path))
+    reference = timm_net(num_classes=num_classes)
+    source = read_timm(saved(reference.state_dict(), tmp_path))
     x = torch.rand(1, 3, 40, 48)
     with torch.no_grad():
-        found = foreign.reference(x)
-        expected = theirs(x) if num_classes else theirs.forward_features(x)
-    assert torch.equal(found, expected)
+        output = source.reference(x)
+        expected = reference(x) if num_classes else reference.forward_features(x)
+    assert torch.equal(output, expected)
 
 
 def headless(library, folder):
-    """Reader's answer for a network without classifier, and its last feature."""
+    """Returns weights without a classifier, images, and the library's last feature of them."""
     x = torch.rand(1, 3, 40, 48)
     with torch.no_grad():
         if library == "torchvision":
             net = torchvision_net()
-            kept = {k: v for k, v in net.state_dict().items() if not k.startswith("classifier")}
-            return read_torchvision(saved(kept, folder)), x, net.features(x)
+            state = {k: v for k, v in net.state_dict().items() if not k.startswith("classifier")}
+            return read_torchvision(saved(state, folder)), x, net.features(x)
         if library == "timm":
             net = timm_net(num_classes=0)
             return read_timm(saved(net.state_dict(), folder)), x, net.forward_features(x)
@@ -269,29 +268,29 @@ def headless(library, folder):
 
 @pytest.mark.parametrize("library", ["torchvision", "timm", "hf"])
 def test_weights_without_a_head_fill_a_backbone(library, tmp_path):
-    foreign, x, expected = headless(library, tmp_path)
-    assert foreign.info.labels == {}
-    backbone = build_backbone(foreign.info.model).eval()
-    backbone.load_state_dict(foreign.backbone(shapes(backbone)))
+    source, x, expected = headless(library, tmp_path)
+    assert source.info.label_maps == {}
+    backbone = build_backbone(source.info.model).eval()
+    backbone.load_state_dict(source.backbone(shapes(backbone)))
     with torch.no_grad():
-        found = backbone(x)["layer_19"]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)  # float32, see TOLERANCE
+        feature = backbone(x)["layer_19"]
+    torch.testing.assert_close(feature, expected, rtol=0, atol=1e-3)  # float32, see TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet101"])
 def test_resnet_equals_torchvision(name, tmp_path):
     torch.manual_seed(0)
-    theirs = randomise(getattr(torchvision_models, name)(num_classes=4))
-    foreign = read_torchvision(saved(theirs.state_dict(), tmp_path))
-    assert foreign.info.model.backbone.name == name
-    model = imported(foreign).eval()
+    reference = randomise(getattr(torchvision_models, name)(num_classes=4))
+    source = read_torchvision(saved(reference.state_dict(), tmp_path))
+    assert source.info.model.backbone.name == name
+    model = imported(source).eval()
     x = random_images(65, 97)
     with torch.no_grad():
-        expected = theirs(x)
-        found = model.heads["classification"](model.backbone(x), (65, 97))
+        expected = reference(x)
+        logits = model.heads["classification"](model.backbone(x), (65, 97))
     # The same float32 operations; the pools may add in another order.
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert torch.equal(foreign.reference(x), expected)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(source.reference(x), expected)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet152"])
@@ -303,7 +302,7 @@ def test_other_resnets_are_refused(name, tmp_path):
         read_torchvision(path)
 
 
-# Every tensor has its place
+# Every tensor is accounted for
 
 
 LIBRARIES = {
@@ -318,7 +317,7 @@ CUT = "backbone.layers.layer_1.norm.bias"
 
 
 @every_library
-def test_tensors_without_a_place_are_all_named(library, tmp_path):
+def test_all_tensors_that_do_not_match_are_listed(library, tmp_path):
     network, read, name_of = LIBRARIES[library]
     tensors = network().state_dict()
     removed, renamed, cut = map(name_of, (REMOVED, RENAMED, CUT))
@@ -333,40 +332,30 @@ def test_tensors_without_a_place_are_all_named(library, tmp_path):
         Mismatch("missing", renamed, f"(8,) for {RENAMED}", ""),
         Mismatch("unexpected", "other", "", "(8,)"),
         Mismatch("unexpected", "more", "", "(2, 3)"),
-        Mismatch("of another shape", cut, "(16,)", "(3,)"),
+        Mismatch("wrong shape", cut, "(16,)", "(3,)"),
     }
-    for problem in ("2 missing", "2 unexpected", "1 of another shape"):
+    for problem in ("2 missing", "2 unexpected", "1 wrong shape"):
         assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_what_hugging_faces_segmenter_does_not_use_is_left_out_and_said(tmp_path):
-    theirs = hf_net("ForSemanticSegmentation")
-    foreign = read_hf(hf_folder(theirs, tmp_path))
-    left = theirs.state_dict().keys() - foreign.tensors.keys()
+def test_what_hugging_faces_segmenter_does_not_use_is_left_out_with_a_note(tmp_path):
+    reference = hf_net("ForSemanticSegmentation")
+    source = read_hf(hf_folder(reference, tmp_path))
+    left = reference.state_dict().keys() - source.tensors.keys()
     assert len(left) == 6
     assert all(name.startswith("mobilenet_v2.conv_1x1.") for name in left)
-    assert "left out 6 tensors of mobilenet_v2.conv_1x1" in foreign.notes[0]
+    assert "left out 6 tensors of mobilenet_v2.conv_1x1" in source.notes[0]
 
 
 def test_hugging_faces_segmenter_with_another_layer_is_refused(tmp_path):
-    theirs = hf_net("ForSemanticSegmentation")
-    theirs.segmentation_head.extra = nn.Conv2d(1, 2, 1, bias=False)
+    reference = hf_net("ForSemanticSegmentation")
+    reference.segmentation_head.extra = nn.Conv2d(1, 2, 1, bias=False)
     with pytest.raises(MismatchError, match=r"1 unexpected; first: segmentation_head\.extra"):
-        imported(read_hf(hf_folder(theirs, tmp_path)))
+        imported(read_hf(hf_folder(reference, tmp_path)))
 
 
-# Files that are none
-
-
-class RunsCode:
-    """Unpickling this writes a file."""
-
-    def __init__(self, witness):
-        self.witness = witness
-
-    def __reduce__(self):
-        return open, (str(self.witness), "w")
+# Files that cannot be read
 
 
 def refusal(read, source):
@@ -417,10 +406,10 @@ def test_missing_sources_are_refused(library, tmp_path):
 @pytest.mark.parametrize("name", ["classifier.weight", "conv_stem.weight"])
 def test_timms_tensors_without_rows_are_refused(name, value, tmp_path):
     tensors = timm_net().state_dict() | {name: value}
-    assert f"{name}: expected a row an output" in refusal(read_timm, saved(tensors, tmp_path))
+    assert f"{name}: expected a row for each output" in refusal(read_timm, saved(tensors, tmp_path))
 
 
-def test_timms_cut_edges_are_said(tmp_path):
+def test_a_note_tells_how_timm_crops(tmp_path):
     timm = pytest.importorskip("timm")
     (note,) = read_timm(saved(timm_net().state_dict(), tmp_path)).notes
     assert "the whole image is stretched to 224 x 224, bilinearly" in note
@@ -432,12 +421,12 @@ def test_timms_cut_edges_are_said(tmp_path):
 
 
 def test_timms_preprocessing_and_labels(tmp_path):
-    foreign = read_timm(saved(timm_net(num_classes=1000).state_dict(), tmp_path))
-    assert foreign.info.preprocess == PreprocessSpec(
+    source = read_timm(saved(timm_net(num_classes=1000).state_dict(), tmp_path))
+    assert source.info.preprocess == PreprocessSpec(
         (224, 224), "stretch", IMAGENET_MEAN, IMAGENET_STD
     )
-    assert foreign.info.labels["classification"].names[0] == "tench"
-    assert foreign.info.model.backbone == BackboneConfig(width_mult=0.35)
+    assert source.info.label_maps["classification"].names[0] == "tench"
+    assert source.info.model.backbone == BackboneConfig(width_mult=0.35)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_110d", "mobilenetv2_120d.ra_in1k"])
@@ -471,9 +460,9 @@ def test_without_timm_names_are_refused(monkeypatch):
 def test_files_of_timms_are_read_without_it(tmp_path, monkeypatch):
     path = saved(timm_net().state_dict(), tmp_path)
     monkeypatch.setitem(sys.modules, "timm", None)
-    foreign = read_timm(path)
-    imported(foreign)
-    assert foreign.reference is None
+    source = read_timm(path)
+    imported(source)
+    assert source.reference is None
 
 
 def test_weights_that_cannot_be_downloaded_are_refused(monkeypatch):
@@ -486,18 +475,18 @@ def test_weights_that_cannot_be_downloaded_are_refused(monkeypatch):
 
 
 def test_weights_are_downloaded_by_name(monkeypatch):
-    theirs = timm_net(1.0)
+    reference = timm_net(1.0)
     asked = []
 
     def create_model(name, pretrained):
         asked.append((name, pretrained))
-        return theirs
+        return reference
 
     monkeypatch.setattr(pytest.importorskip("timm"), "create_model", create_model)
-    foreign = read_timm("mobilenetv2_100.ra_in1k")
+    source = read_timm("mobilenetv2_100.ra_in1k")
     assert asked == [("mobilenetv2_100.ra_in1k", True)]
-    assert foreign.info.model.backbone.width_mult == 1
-    assert torch.equal(foreign.tensors["bn2.weight"], theirs.bn2.weight)
+    assert source.info.model.backbone.width_mult == 1
+    assert torch.equal(source.tensors["bn2.weight"], reference.bn2.weight)
 
 
 # Hugging Face
@@ -509,12 +498,12 @@ def plain_hf():
     return hf_net()
 
 
-def test_a_folder_tells_all_settings(tmp_path):
-    theirs = hf_net(
+def test_a_folder_gives_all_settings(tmp_path):
+    reference = hf_net(
         "ForSemanticSegmentation", layer_norm_eps=0.01, output_stride=8, tf_padding=False,
         classifier_dropout_prob=0.25, finegrained_output=False,
     )  # fmt: skip
-    info = read_hf(hf_folder(theirs, tmp_path)).info
+    info = read_hf(hf_folder(reference, tmp_path)).info
     assert info.model.backbone == BackboneConfig(
         width_mult=0.35, output_stride=8, norm_eps=0.01, scale_last_layer=True
     )
@@ -525,27 +514,27 @@ def test_a_folder_tells_all_settings(tmp_path):
 
 
 def test_a_file_alone_is_read_with_the_defaults_of_transformers(tmp_path):
-    theirs = hf_net()
-    foreign = read_hf(saved(theirs.state_dict(), tmp_path, "pytorch_model.bin"))
-    assert foreign.info == read_hf(hf_folder(theirs, tmp_path)).info
-    assert foreign.info.model.backbone == BackboneConfig(
+    reference = hf_net()
+    source = read_hf(saved(reference.state_dict(), tmp_path, "pytorch_model.bin"))
+    assert source.info == read_hf(hf_folder(reference, tmp_path)).info
+    assert source.info.model.backbone == BackboneConfig(
         width_mult=0.35, padding="same", norm_eps=1e-3
     )
-    assert foreign.info.model.heads == HeadsConfig(classification=ClassificationHeadConfig(0.8))
-    assert foreign.info.preprocess == PreprocessSpec((224, 224), "stretch")
+    assert source.info.model.heads == HeadsConfig(classification=ClassificationHeadConfig(0.8))
+    assert source.info.preprocess == PreprocessSpec((224, 224), "stretch")
     for part in ("no config.json", '"tf_padding": true', '"layer_norm_eps": 0.001'):
-        assert part in foreign.notes[0]
-    assert "dropout 0.8" in foreign.notes[1]
+        assert part in source.notes[0]
+    assert "dropout 0.8" in source.notes[1]
 
 
 def test_a_folder_may_hold_a_pickle_of_tensors(tmp_path):
-    theirs = hf_net()
-    expected = read_hf(hf_folder(theirs, tmp_path))
+    reference = hf_net()
+    expected = read_hf(hf_folder(reference, tmp_path))
     (tmp_path / "model.safetensors").unlink()
-    saved(theirs.state_dict(), tmp_path, "pytorch_model.bin")
-    found = read_hf(str(tmp_path))
-    assert found.info == expected.info
-    assert found.tensors.keys() == expected.tensors.keys()
+    saved(reference.state_dict(), tmp_path, "pytorch_model.bin")
+    source = read_hf(str(tmp_path))
+    assert source.info == expected.info
+    assert source.tensors.keys() == expected.tensors.keys()
 
 
 def test_a_folder_without_config_is_refused(tmp_path, plain_hf):
@@ -563,7 +552,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
     ("text", "message"),
     [("{,", "expected JSON, got another text"), ("[]", "expected settings by name, got list")],
 )
-def test_a_config_of_something_else_is_refused(text, message, tmp_path, plain_hf):
+def test_a_config_that_is_no_json_object_is_refused(text, message, tmp_path, plain_hf):
     hf_folder(plain_hf, tmp_path)
     (tmp_path / "config.json").write_text(text)
     assert message in refusal(read_hf, tmp_path)
@@ -582,28 +571,28 @@ def test_a_config_of_something_else_is_refused(text, message, tmp_path, plain_hf
         ("tf_padding", "yes", 'expected true or false, got "yes"'),
         ("layer_norm_eps", 0, "expected a number above 0, got 0"),
         ("classifier_dropout_prob", 1, "expected from 0 to below 1, got 1"),
-        ("depth_multiplier", 1.0, "expected 0.35 as the tensors' shapes tell, got 1.0"),
+        ("depth_multiplier", 1.0, "expected 0.35, which the tensors' shapes have, got 1.0"),
         ("depth_multiplier", True, "expected a number above 0, got true"),
         ("id2label", {"0": "a", "2": "b"}, "expected a name for each of 0 to 6, got 2 names"),
     ],
 )
-def test_settings_that_our_network_has_not_are_refused(key, value, message, tmp_path, plain_hf):
+def test_settings_that_our_network_cannot_have_are_refused(key, value, message, tmp_path, plain_hf):
     folder = hf_folder(plain_hf, tmp_path, **{key: value})
     assert f"{key}: {message}" in refusal(read_hf, folder)
 
 
 def test_a_width_that_rounds_to_the_same_channels_is_the_configs(tmp_path):
-    theirs = hf_net(width_mult=0.51, finegrained_output=False)
-    foreign = read_hf(hf_folder(theirs, tmp_path))
-    assert foreign.info.model.backbone.width_mult == 0.51
-    imported(foreign)
+    reference = hf_net(width_mult=0.51, finegrained_output=False)
+    source = read_hf(hf_folder(reference, tmp_path))
+    assert source.info.model.backbone.width_mult == 0.51
+    imported(source)
 
 
-def test_names_of_the_config_are_kept_and_made_unique(tmp_path, plain_hf):
+def test_class_names_are_the_configs_made_unique(tmp_path, plain_hf):
     names = ["crane", "dog", "crane", "cat", "a", "b", "c"]
     folder = hf_folder(plain_hf, tmp_path, id2label=dict(enumerate(names)))
-    labels = read_hf(folder).info.labels["classification"]
-    assert labels.names == ("crane (0)", "dog", "crane (2)", "cat", "a", "b", "c")
+    label_map = read_hf(folder).info.label_maps["classification"]
+    assert label_map.names == ("crane (0)", "dog", "crane (2)", "cat", "a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -615,11 +604,13 @@ def test_names_of_the_config_are_kept_and_made_unique(tmp_path, plain_hf):
         ("ForSemanticSegmentation", 7, "class 0", "class 6"),
     ],
 )
-def test_labels_that_nobody_named(kind, count, first, last, tmp_path):
-    foreign = read_hf(hf_folder(hf_net(kind, num_labels=count), tmp_path))
-    (labels,) = foreign.info.labels.values()
-    assert (labels.names[0], labels.names[-1]) == (first, last)
-    assert labels.ids == tuple(range(count))
+def test_classes_without_names_get_those_of_a_data_set_or_numbers(
+    kind, count, first, last, tmp_path
+):
+    source = read_hf(hf_folder(hf_net(kind, num_labels=count), tmp_path))
+    (label_map,) = source.info.label_maps.values()
+    assert (label_map.names[0], label_map.names[-1]) == (first, last)
+    assert label_map.ids == tuple(range(count))
 
 
 @pytest.mark.parametrize(
@@ -672,10 +663,10 @@ def test_preprocessing_is_the_processors(processor, expected, tmp_path, plain_hf
         ({"size": {"longest_edge": 9}}, 'or of height and width, got {"longest_edge": 9}'),
     ],
 )
-def test_preprocessing_that_we_have_not_is_refused(processor, message, tmp_path, plain_hf):
-    found = refusal(read_hf, hf_folder(plain_hf, tmp_path, processor))
-    assert message in found
-    assert "preprocessor_config.json: " in found
+def test_preprocessing_that_ours_cannot_do_is_refused(processor, message, tmp_path, plain_hf):
+    error = refusal(read_hf, hf_folder(plain_hf, tmp_path, processor))
+    assert message in error
+    assert "preprocessor_config.json: " in error
 
 
 CROPPED = {"size": {"shortest_edge": 256}, "crop_size": {"height": 96, "width": 128}}
@@ -714,16 +705,16 @@ WHOLE = {"size": {"height": 96, "width": 128}, "crop_size": {"height": 96, "widt
         ),
     ],
 )
-def test_preprocessing_that_is_not_ours_is_said(processor, notes, tmp_path, plain_hf):
-    found = read_hf(hf_folder(plain_hf, tmp_path, processor)).notes
-    assert [note for note in found if note.startswith("preprocessing")] == notes
+def test_notes_tell_where_preprocessing_differs(processor, notes, tmp_path, plain_hf):
+    all_notes = read_hf(hf_folder(plain_hf, tmp_path, processor)).notes
+    assert [note for note in all_notes if note.startswith("preprocessing")] == notes
 
 
 def test_a_segmenter_sees_what_its_processor_gives(tmp_path):
-    theirs = hf_net("ForSemanticSegmentation")
-    whole = read_hf(hf_folder(theirs, tmp_path, WHOLE))
+    reference = hf_net("ForSemanticSegmentation")
+    whole = read_hf(hf_folder(reference, tmp_path, WHOLE))
     assert whole.info.preprocess == PreprocessSpec((96, 128), "stretch")
-    cut = read_hf(hf_folder(theirs, tmp_path, CROPPED))
+    cut = read_hf(hf_folder(reference, tmp_path, CROPPED))
     assert cut.info.preprocess == PreprocessSpec((96, 128), "fit")
     assert "the whole image is fitted into 96 x 128" in cut.notes[-1]
 
@@ -740,7 +731,7 @@ def test_a_segmenter_sees_what_its_processor_gives(tmp_path):
 )
 def test_hugging_faces_tensors_without_rows_are_refused(kind, name, value, tmp_path):
     tensors = hf_net(kind).state_dict() | {name: value}
-    assert f"{name}: expected a row an output" in refusal(read_hf, saved(tensors, tmp_path))
+    assert f"{name}: expected a row for each output" in refusal(read_hf, saved(tensors, tmp_path))
 
 
 @every_library
@@ -753,5 +744,5 @@ def test_classifiers_of_another_shape_are_refused(library, value, tmp_path):
         if tensors[name].shape == value.shape:
             continue
         path = saved(tensors | {name: value}, tmp_path)
-        found = refusal(lambda source: imported(read(source)), path)
-        assert f"{name}: expected a row an output" in found or f"first: {name}" in found
+        error = refusal(lambda source: imported(read(source)), path)
+        assert f"{name}: expected a row for each output" in error or f"first: {name}" in error

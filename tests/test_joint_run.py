@@ -19,8 +19,8 @@ from mbv2det.data.images import read_image
 from mbv2det.deploy.draw import voc_colour
 from mbv2det.deploy.predictor import assemble, load_model
 from mbv2det.segmentation.multi_view import MultiView
-from mbv2det.weights.files import save_weights
-from mbv2det.weights.sources import read_model
+from mbv2det.weights.readers import read_model
+from mbv2det.weights.share_file import save_weights
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from mbv2det.backbones import FeatureSpec, MobileNetV2
 from mbv2det.backbones.layers import Conv2dSame, conv2d, make_divisible
 from mbv2det.errors import ConfigError
-from mbv2det.weights.sources import fill_backbone, read_backbone
+from mbv2det.weights.readers import load_backbone_weights, read_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,7 +77,7 @@ def saved(content, folder):
 
 
 def load(backbone, path):
-    fill_backbone(backbone, read_backbone(path))
+    load_backbone_weights(backbone, read_backbone(path))
 
 
 def images(height, width, count=1, seed=0):
@@ -363,7 +363,7 @@ def test_every_tensor_is_loaded(tmp_path):
 def test_loading_another_width_is_refused(tmp_path):
     path = saved(torchvision_net(0.5).state_dict(), tmp_path)
     with pytest.raises(
-        ConfigError, match=r"got \d+ of another shape; first: features\.0\.0\.weight \(expected"
+        ConfigError, match=r"got \d+ wrong shape; first: features\.0\.0\.weight \(expected"
     ):
         load(MobileNetV2(0.75), path)
 

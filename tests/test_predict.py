@@ -15,7 +15,7 @@ from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.structures import Detections
-from mbv2det.weights.files import WeightsInfo, save_weights
+from mbv2det.weights.share_file import WeightsInfo, save_weights
 
 FOUND = Detections(
     torch.tensor([[10.0, 20.0, 50.0, 40.0], [0.0, 0.0, 5.0, 5.0]]),
@@ -33,7 +33,7 @@ def weights(tmp_path):
         PreprocessSpec((96, 96)),
         {"detection": LABELS},
     )
-    model = build_model(info.model, info.preprocess, info.labels)
+    model = build_model(info.model, info.preprocess, info.label_maps)
     save_weights(tmp_path / "w.safetensors", model.state_dict(), info)
     return tmp_path / "w.safetensors"
 

@@ -1,4 +1,4 @@
-"""Published trainings, imported: they see what they saw where they come from."""
+"""Published weights, imported: they predict what their own implementation predicts."""
 
 import json
 
@@ -32,49 +32,49 @@ def measured(config, weights, folder, *arguments):
     return json.loads(out.read_text())
 
 
-def test_imagenet_weights_give_torchvisions_logits_and_sensible_classes(
+def test_imagenet_weights_give_torchvisions_logits_and_the_right_classes(
     real_weights, real_data, tmp_path
 ):
     source, photos = real_weights("mobilenet_v2_imagenet.pth"), real_data("photos")
-    path, said = imported("torchvision", source, tmp_path)
-    assert "differ by at most" in said
-    theirs = mobilenet_v2().eval()
-    theirs.load_state_dict(torch.load(source, weights_only=True))
+    path, output = imported("torchvision", source, tmp_path)
+    assert "differ by at most" in output
+    reference = mobilenet_v2().eval()
+    reference.load_state_dict(torch.load(source, weights_only=True))
     predictor = mbv2det.load(path)
-    names = predictor.info.labels["classification"].names
+    names = predictor.info.label_maps["classification"].names
     for photo, expected in PHOTOS.items():
         image, _ = read_image(photos / photo)
-        (found,) = predictor([image])
-        assert {names[i] for i in found["classification"].labels} >= expected
+        (predictions,) = predictor([image])
+        assert {names[i] for i in predictions["classification"].labels} >= expected
         pixels = torch.from_numpy(image[:224, :224].copy()).permute(2, 0, 1)[None]
         with torch.no_grad():
             normalised = predictor.model.normalize(pixels)
             logits = predictor.model(pixels)["classification"]
             # Logits of order ten, in float32.
-            torch.testing.assert_close(logits, theirs(normalised), rtol=0, atol=1e-4)
+            torch.testing.assert_close(logits, reference(normalised), rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_tensorflows_ssdlite_finds_what_it_found(real_weights, real_data, tmp_path):
+def test_tensorflows_ssdlite_keeps_its_ap(real_weights, real_data, tmp_path):
     path, _ = imported("tf", real_weights("ssdlite_voc_tf.npz"), tmp_path)
     metrics = measured(
         "ssdlite_coco", path, tmp_path, f"--data.root={real_data('coco')}",
         "--data.val.annotations=annotations/instances_val2017_voc20.json",
         "--data.val.images=val2017", "--data.num_workers=0",
     )  # fmt: skip
-    found = metrics["detection"]
+    detection = metrics["detection"]
     assert metrics["images"] == 183
-    # An independent implementation's figures.
-    assert found["AP"] == pytest.approx(0.3629, abs=5e-4)
-    assert found["AP50"] == pytest.approx(0.5584, abs=5e-4)
-    assert found["AP75"] == pytest.approx(0.3716, abs=5e-4)
+    # The figures of an independent implementation.
+    assert detection["AP"] == pytest.approx(0.3629, abs=5e-4)
+    assert detection["AP50"] == pytest.approx(0.5584, abs=5e-4)
+    assert detection["AP75"] == pytest.approx(0.3716, abs=5e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stride", "mean_iou", "accuracy"), [(16, 0.5538, 0.8997), (8, 0.5631, 0.9014)]
 )
-def test_tensorflows_deeplab_labels_what_it_labelled(
+def test_tensorflows_deeplab_keeps_its_miou(
     stride, mean_iou, accuracy, real_weights, real_data, tmp_path
 ):
     path, _ = imported("tf", real_weights("deeplabv3_voc_tf.npz"), tmp_path)
@@ -82,6 +82,6 @@ def test_tensorflows_deeplab_labels_what_it_labelled(
         "deeplabv3_voc", path, tmp_path, f"--data.root={real_data('voc21')}",
         f"--backbone.output_stride={stride}", "--data.num_workers=0",
     )  # fmt: skip
-    # An independent implementation's figures.
+    # The figures of an independent implementation.
     assert metrics["segmentation"]["mIoU"] == pytest.approx(mean_iou, abs=5e-4)
     assert metrics["segmentation"]["pixel_accuracy"] == pytest.approx(accuracy, abs=5e-4)

@@ -1,4 +1,4 @@
-"""TensorFlow's variables, written here by its own rules, arrive at their places and mean the same.
+"""TensorFlow's variables, written here under its names, arrive in the right tensors.
 
 Source of names and layouts: TensorFlow research slim/nets/mobilenet, object_detection, deeplab.
 """
@@ -14,16 +14,19 @@ import numpy as np
 import pytest
 import torch
 from networks import randomise
+from runs import run_command
+from tensorflow_network import outputs_in_tensorflow
+from unsafe_pickle import RunsCode
 
-from mbv2det.build import build_model
 from mbv2det.cli.import_weights import raw
 from mbv2det.config import BackboneConfig, DetectionHeadConfig, EvalConfig, SegmentationHeadConfig
+from mbv2det.deploy.predictor import assemble
 from mbv2det.detection.box_coder import BoxCoder
 from mbv2det.errors import ConfigError
 from mbv2det.geometry import xyxy_to_cxcywh
 from mbv2det.labels import VOC_NAMES
 from mbv2det.preprocess import PreprocessSpec
-from mbv2det.weights.foreign import Mismatch, MismatchError
+from mbv2det.weights.source import Mismatch, MismatchError
 from mbv2det.weights.tensorflow import read_tensorflow
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,13 +42,13 @@ COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 
 
 def rounded(channels):
-    """To a multiple of 8, and not down by more than a tenth."""
+    """Rounds to a multiple of 8, but down by no more than a tenth."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * channels else nearest + 8
 
 
 class Variables(dict):
-    """Arrays by name, in the order that TensorFlow makes them; every number in them is another."""
+    """Arrays by name, in the order in which TensorFlow creates them; all numbers are distinct."""
 
     def add(self, name, *shape):
         start = sum(array.size for array in self.values())
@@ -70,9 +73,9 @@ class Variables(dict):
         self.add(f"{scope}/biases", outputs)
 
     def layers(self, prefix, last=1280):
-        """The backbone; its channels at layer 15's expansion and at the end."""
+        """Adds the backbone; returns its channels at layer 15's expansion and at the end."""
         channels = self.conv(f"{prefix}/Conv", 3, rounded(32 * WIDTH), 3)
-        taps = []
+        features = []
         for number, outputs in enumerate(BLOCKS):
             scope = f"{prefix}/expanded_conv" + (f"_{number}" if number else "")
             inside = channels
@@ -81,53 +84,53 @@ class Variables(dict):
             self.depthwise(f"{scope}/depthwise", inside)
             channels = self.conv(f"{scope}/project", inside, rounded(outputs * WIDTH))
             if number == 13:
-                taps.append(inside)
+                features.append(inside)
         if last:
             channels = self.conv(f"{prefix}/Conv_1", channels, last)
-        return [*taps, channels]
+        return [*features, channels]
 
 
 def classifier(classes=5):
-    found = Variables()
-    _, channels = found.layers("MobilenetV2")
+    variables = Variables()
+    _, channels = variables.layers("MobilenetV2")
     if classes:
-        found.logits("MobilenetV2/Logits/Conv2d_1c_1x1", channels, classes)
-    return found
+        variables.logits("MobilenetV2/Logits/Conv2d_1c_1x1", channels, classes)
+    return variables
 
 
 def deeplab(aspp="pool", labels=21):
-    found = Variables()
-    _, channels = found.layers("MobilenetV2", last=None)
-    found.conv("image_pooling", channels, 256)
-    found.conv("aspp0", channels, 256)
+    variables = Variables()
+    _, channels = variables.layers("MobilenetV2", last=None)
+    variables.conv("image_pooling", channels, 256)
+    variables.conv("aspp0", channels, 256)
     for number in (1, 2, 3) if aspp != "pool" else ():
         if aspp == "full":
-            found.conv(f"aspp{number}", channels, 256, 3)
+            variables.conv(f"aspp{number}", channels, 256, 3)
         else:
-            found.depthwise(f"aspp{number}_depthwise", channels)
-            found.conv(f"aspp{number}_pointwise", channels, 256)
-    found.conv("concat_projection", 256 * (2 if aspp == "pool" else 5), 256)
-    found.logits("logits/semantic", 256, labels)
-    return found
+            variables.depthwise(f"aspp{number}_depthwise", channels)
+            variables.conv(f"aspp{number}_pointwise", channels, 256)
+    variables.conv("concat_projection", 256 * (2 if aspp == "pool" else 5), 256)
+    variables.logits("logits/semantic", 256, labels)
+    return variables
 
 
 def ssdlite(slots=21, last=448):
-    found = Variables()
+    variables = Variables()
     prefix = "FeatureExtractor/MobilenetV2"
-    levels = found.layers(prefix, last)
+    levels = variables.layers(prefix, last)
     for number, outputs in enumerate(EXTRAS):
         depth = int(outputs * WIDTH)
         inside = depth // 2
-        found.conv(f"{prefix}/layer_19_1_Conv2d_{number + 2}_1x1_{inside}", levels[-1], inside)
+        variables.conv(f"{prefix}/layer_19_1_Conv2d_{number + 2}_1x1_{inside}", levels[-1], inside)
         scope = f"{prefix}/layer_19_2_Conv2d_{number + 2}_3x3_s2_{depth}"
-        found.depthwise(f"{scope}_depthwise", inside)
-        levels.append(found.conv(scope, inside, depth))
+        variables.depthwise(f"{scope}_depthwise", inside)
+        levels.append(variables.conv(scope, inside, depth))
     for kind, outputs in (("ClassPredictor", slots), ("BoxEncodingPredictor", 4)):
         for number, (channels, anchors) in enumerate(zip(levels, ANCHORS, strict=True)):
             scope = f"BoxPredictor_{number}/{kind}"
-            found.depthwise(f"{scope}_depthwise", channels)
-            found.logits(scope, channels, anchors * outputs)
-    return found
+            variables.depthwise(f"{scope}_depthwise", channels)
+            variables.logits(scope, channels, anchors * outputs)
+    return variables
 
 
 NETWORKS = {
@@ -149,11 +152,8 @@ def written(variables, folder, name="weights.npz"):
     return str(folder / name)
 
 
-def imported(foreign):
-    model = build_model(foreign.info.model, foreign.info.preprocess, foreign.info.labels).eval()
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    model.load_state_dict(foreign.renamed(expected))
-    return model
+def imported(weights):
+    return assemble(weights).eval()
 
 
 def read(variables, folder):
@@ -161,7 +161,7 @@ def read(variables, folder):
 
 
 def by_hand(name, array):
-    """The array as PyTorch lays it out."""
+    """Returns an array in PyTorch's layout."""
     if array.ndim < 4:
         return array
     kernel = np.einsum("yxcm->cmyx" if name.endswith("depthwise_weights") else "yxio->oiyx", array)
@@ -169,7 +169,7 @@ def by_hand(name, array):
 
 
 def rows_by_hand(name, array, slots):
-    """A predictor's rows in our order: of boxes dx before dy, of 91 classes COCO's alone."""
+    """Returns a predictor's rows in our order: dx before dy for boxes, COCO's 80 of 91 classes."""
     if "/BoxEncodingPredictor/" in name:
         y, x, height, width = (array[k::4] for k in range(4))
         return np.stack([x, y, width, height], axis=1).reshape(array.shape)
@@ -180,20 +180,20 @@ def rows_by_hand(name, array, slots):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_variable_lands_in_the_tensor_that_is_made_at_its_turn(network, tmp_path):
+def test_variables_and_tensors_correspond_in_the_order_of_their_creation(network, tmp_path):
     variables = NETWORKS[network]()
     assert sum(array.size for array in variables.values()) < 2**24  # exact in float32
     state = imported(read(variables, tmp_path)).state_dict()
     ours = {name: tensor for name, tensor in state.items() if not name.endswith("batches_tracked")}
     slots = int(network.split()[1]) if "ssdlite" in network else 0
-    for (name, tensor), (theirs, array) in zip(ours.items(), variables.items(), strict=True):
-        expected = rows_by_hand(theirs, by_hand(theirs, array), slots)
-        np.testing.assert_array_equal(tensor.numpy(), expected, err_msg=f"{name} of {theirs}")
+    for (name, tensor), (tf_name, array) in zip(ours.items(), variables.items(), strict=True):
+        expected = rows_by_hand(tf_name, by_hand(tf_name, array), slots)
+        np.testing.assert_array_equal(tensor.numpy(), expected, err_msg=f"{name} of {tf_name}")
     counters = [tensor for name, tensor in state.items() if name not in ours]
     assert all(int(counter) == 0 for counter in counters)
 
 
-PLACES = {
+PAIRS = {
     "Conv/weights": "layer_1.conv.weight",
     "expanded_conv/depthwise/depthwise_weights": "layer_2.depthwise.conv.weight",
     "expanded_conv/project/BatchNorm/gamma": "layer_2.project.norm.weight",
@@ -207,9 +207,9 @@ PLACES = {
 def test_layers_are_counted_as_tensorflow_counts_them(tmp_path):
     variables = classifier()
     state = imported(read(variables, tmp_path)).state_dict()
-    for theirs, ours in PLACES.items():
-        expected = by_hand(theirs, variables[f"MobilenetV2/{theirs}"])
-        np.testing.assert_array_equal(state[f"backbone.layers.{ours}"].numpy(), expected)
+    for tf_name, name in PAIRS.items():
+        expected = by_hand(tf_name, variables[f"MobilenetV2/{tf_name}"])
+        np.testing.assert_array_equal(state[f"backbone.layers.{name}"].numpy(), expected)
 
 
 # What the numbers mean
@@ -225,7 +225,7 @@ def test_layers_are_counted_as_tensorflow_counts_them(tmp_path):
     ],
     ids=["ty", "tx", "th", "tw"],
 )
-def test_each_box_row_moves_what_tensorflow_calls_so(row, change, tmp_path):
+def test_each_box_row_moves_the_coordinate_that_tensorflow_names(row, change, tmp_path):
     variables = ssdlite()
     for name in variables:
         if "/BoxEncodingPredictor/" in name:
@@ -235,10 +235,10 @@ def test_each_box_row_moves_what_tensorflow_calls_so(row, change, tmp_path):
     model = imported(read(variables, tmp_path))
     with torch.no_grad():
         outputs = model(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))["detection"]
-    found = BoxCoder().decode(outputs.deltas[0], outputs.anchors)
+    boxes = BoxCoder().decode(outputs.deltas[0], outputs.anchors)
     anchors = xyxy_to_cxcywh(outputs.anchors)
-    # 1/10 of a side along, or e^(1/5) of it: TensorFlow's scale factors 10, 10, 5, 5.
-    torch.testing.assert_close(xyxy_to_cxcywh(found), change(anchors), rtol=1e-5, atol=1e-4)
+    # Moved by 1/10 of a side, or scaled by e^(1/5): TensorFlow's scale factors 10, 10, 5, 5.
+    torch.testing.assert_close(xyxy_to_cxcywh(boxes), change(anchors), rtol=1e-5, atol=1e-4)
 
 
 def test_the_91_slots_of_coco_keep_background_and_its_80_ids(tmp_path):
@@ -246,34 +246,34 @@ def test_the_91_slots_of_coco_keep_background_and_its_80_ids(tmp_path):
     biases = "BoxPredictor_1/ClassPredictor/biases"
     anchor, slot = np.divmod(np.arange(6 * 91), 91)
     variables[biases] = (1000 * anchor + slot).astype(np.float32)
-    foreign = read(variables, tmp_path)
-    labels = foreign.info.labels["detection"]
+    weights = read(variables, tmp_path)
+    label_map = weights.info.label_maps["detection"]
     ids = [i for i in range(1, 91) if i not in COCO_GAPS]
-    assert labels.ids == tuple(ids)
-    named = dict(zip(labels.ids, labels.names, strict=True))
-    assert [named[i] for i in (1, 13, 90)] == ["person", "stop sign", "toothbrush"]
-    bias = imported(foreign).heads["detection"].class_predictors[1][1].bias.detach()
+    assert label_map.ids == tuple(ids)
+    name_of_id = dict(zip(label_map.ids, label_map.names, strict=True))
+    assert [name_of_id[i] for i in (1, 13, 90)] == ["person", "stop sign", "toothbrush"]
+    bias = imported(weights).heads["detection"].class_predictors[1][1].bias.detach()
     expected = 1000 * torch.arange(6)[:, None] + torch.tensor([0, *ids])
     assert torch.equal(bias.view(6, 81), expected.float())
-    assert list(foreign.notes) == ["left out the slots of 10 unused COCO ids"]
+    assert list(weights.notes) == ["left out the slots of 10 unused COCO ids"]
 
 
 @pytest.mark.parametrize(
     ("slots", "names"), [(21, VOC_NAMES), (7, tuple(f"class {k}" for k in range(1, 7)))]
 )
 def test_other_detectors_have_vocs_names_or_numbers(slots, names, tmp_path):
-    labels = read(ssdlite(slots), tmp_path).info.labels["detection"]
-    assert labels.names == names
-    assert labels.ids == tuple(range(1, slots))
+    label_map = read(ssdlite(slots), tmp_path).info.label_maps["detection"]
+    assert label_map.names == names
+    assert label_map.ids == tuple(range(1, slots))
 
 
 @pytest.mark.parametrize(
     ("labels", "first", "last"), [(21, "background", "tvmonitor"), (7, "class 0", "class 6")]
 )
 def test_segmenters_have_vocs_names_or_numbers(labels, first, last, tmp_path):
-    found = read(deeplab(labels=labels), tmp_path).info.labels["segmentation"]
-    assert (len(found), found.names[0], found.names[-1]) == (labels, first, last)
-    assert found.ids == tuple(range(labels))
+    label_map = read(deeplab(labels=labels), tmp_path).info.label_maps["segmentation"]
+    assert (len(label_map), label_map.names[0], label_map.names[-1]) == (labels, first, last)
+    assert label_map.ids == tuple(range(labels))
 
 
 @pytest.mark.parametrize(
@@ -281,12 +281,12 @@ def test_segmenters_have_vocs_names_or_numbers(labels, first, last, tmp_path):
     [(1001, "background", "toilet tissue"), (1000, "tench", "toilet tissue"), (2, "class 0", None)],
 )
 def test_classifiers_have_imagenets_names_or_numbers(classes, first, last, tmp_path):
-    found = read(classifier(classes), tmp_path).info.labels["classification"]
-    assert (len(found), found.names[0]) == (classes, first)
-    assert found.names[-1] == last or last is None
+    label_map = read(classifier(classes), tmp_path).info.label_maps["classification"]
+    assert (len(label_map), label_map.names[0]) == (classes, first)
+    assert label_map.names[-1] == last or last is None
 
 
-def test_a_classifier_brings_its_settings(tmp_path):
+def test_settings_of_a_classifier(tmp_path):
     info = read(classifier(), tmp_path).info
     assert info.model.backbone == BackboneConfig(width_mult=WIDTH, padding="same", norm_eps=1e-3)
     assert info.model.heads.tasks == ("classification",)
@@ -296,11 +296,11 @@ def test_a_classifier_brings_its_settings(tmp_path):
 def test_a_backbone_alone_has_no_head(tmp_path):
     info = read(classifier(classes=0), tmp_path).info
     assert info.model.heads.tasks == ()
-    assert info.labels == {}
+    assert info.label_maps == {}
 
 
 @pytest.mark.parametrize("aspp", ["pool", "full", "separable"])
-def test_a_segmenter_brings_its_settings(aspp, tmp_path):
+def test_settings_of_a_segmenter(aspp, tmp_path):
     info = read(deeplab(aspp), tmp_path).info
     assert info.model.backbone == BackboneConfig(
         width_mult=WIDTH, padding="same", norm_eps=1e-3, output_stride=16
@@ -311,9 +311,9 @@ def test_a_segmenter_brings_its_settings(aspp, tmp_path):
 
 
 @pytest.mark.parametrize(("last", "scaled"), [(448, True), (1280, False)])
-def test_a_detector_brings_its_settings(last, scaled, tmp_path):
-    foreign = read(ssdlite(last=last), tmp_path)
-    info = foreign.info
+def test_settings_of_a_detector(last, scaled, tmp_path):
+    weights = read(ssdlite(last=last), tmp_path)
+    info = weights.info
     assert info.model.backbone == BackboneConfig(
         width_mult=WIDTH, padding="same", norm_eps=1e-3, scale_last_layer=scaled
     )
@@ -321,7 +321,7 @@ def test_a_detector_brings_its_settings(last, scaled, tmp_path):
     assert info.model.heads.detection == DetectionHeadConfig(class_loss="sigmoid", norm_eps=1e-3)
     assert info.preprocess == PreprocessSpec((300, 300), "stretch", (0.5,) * 3, (0.5,) * 3)
     assert info.eval == EvalConfig(score_threshold=0.01, nms_iou=0.6, max_detections=100)
-    assert imported(foreign).heads["detection"].slots.background
+    assert imported(weights).heads["detection"].slots.background
 
 
 def of_module(variables, scope, module):
@@ -336,35 +336,35 @@ def of_module(variables, scope, module):
     if conv.bias is not None:
         variables[f"{scope}/biases"] = conv.bias.detach().numpy()
     if norm is not None:
-        for theirs, tensor in (
+        for tf_name, tensor in (
             ("gamma", norm.weight), ("beta", norm.bias),
             ("moving_mean", norm.running_mean), ("moving_variance", norm.running_var),
         ):  # fmt: skip
-            variables[f"{scope}/BatchNorm/{theirs}"] = tensor.detach().numpy()
+            variables[f"{scope}/BatchNorm/{tf_name}"] = tensor.detach().numpy()
 
 
 def of_transformers(network, scopes, last=True):
-    """A network of transformers as TensorFlow's variables, its head's modules under `scopes`."""
-    found = {}
+    """Returns the variables of a network of transformers; `scopes` are its head's modules."""
+    variables = {}
     base = network.mobilenet_v2
     stem = base.conv_stem
-    of_module(found, "MobilenetV2/Conv", stem.first_conv)
-    of_module(found, "MobilenetV2/expanded_conv/depthwise", stem.conv_3x3)
-    of_module(found, "MobilenetV2/expanded_conv/project", stem.reduce_1x1)
+    of_module(variables, "MobilenetV2/Conv", stem.first_conv)
+    of_module(variables, "MobilenetV2/expanded_conv/depthwise", stem.conv_3x3)
+    of_module(variables, "MobilenetV2/expanded_conv/project", stem.reduce_1x1)
     for number, block in enumerate(base.layer, start=1):
         scope = f"MobilenetV2/expanded_conv_{number}"
-        of_module(found, f"{scope}/expand", block.expand_1x1)
-        of_module(found, f"{scope}/depthwise", block.conv_3x3)
-        of_module(found, f"{scope}/project", block.reduce_1x1)
+        of_module(variables, f"{scope}/expand", block.expand_1x1)
+        of_module(variables, f"{scope}/depthwise", block.conv_3x3)
+        of_module(variables, f"{scope}/project", block.reduce_1x1)
     if last:
-        of_module(found, "MobilenetV2/Conv_1", base.conv_1x1)
+        of_module(variables, "MobilenetV2/Conv_1", base.conv_1x1)
     for scope, module in scopes.items():
-        of_module(found, scope, module)
-    return found
+        of_module(variables, scope, module)
+    return variables
 
 
-def theirs_and_ours(kind, folder, **settings):
-    """A random network of transformers, and ours with its weights by way of TensorFlow's names."""
+def network_pair(kind, folder, **settings):
+    """Returns a network of transformers, and ours with its weights as TensorFlow's variables."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)  # randomise leaves the classifier alone
     config = transformers.MobileNetV2Config(
@@ -392,16 +392,16 @@ def theirs_and_ours(kind, folder, **settings):
     [("ForImageClassification", {}), ("ForSemanticSegmentation", {"output_stride": 16})],
 )
 def test_outputs_are_those_of_transformers(kind, settings, size, tmp_path):
-    network, model = theirs_and_ours(kind, tmp_path, **settings)
+    network, model = network_pair(kind, tmp_path, **settings)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=generator)
     with torch.no_grad():
         expected = network(images / 127.5 - 1.0).logits
-        (found,) = model(images).values()
-    found = getattr(found, "logits", found)
+        (outputs,) = model(images).values()
+    logits = getattr(outputs, "logits", outputs)
     assert 0.1 < expected.std() < 10
     # Float32 sums of a thousand terms, of order one.
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("width_mult", [0.25, 0.5, 1.0])
@@ -411,28 +411,28 @@ def test_mobilenet_v1_gives_the_logits_of_transformers(width_mult, tmp_path):
     config = transformers.MobileNetV1Config(
         depth_multiplier=width_mult, num_labels=1001, tf_padding=True
     )
-    theirs = randomise(transformers.MobileNetV1ForImageClassification(config), gain=2**0.5)
-    torch.nn.init.normal_(theirs.classifier.weight, std=0.03)
+    reference = randomise(transformers.MobileNetV1ForImageClassification(config), gain=2**0.5)
+    torch.nn.init.normal_(reference.classifier.weight, std=0.03)
     variables = {}
-    of_module(variables, "MobilenetV1/Conv2d_0", theirs.mobilenet_v1.conv_stem)
-    for position, layer in enumerate(theirs.mobilenet_v1.layer):
+    of_module(variables, "MobilenetV1/Conv2d_0", reference.mobilenet_v1.conv_stem)
+    for position, layer in enumerate(reference.mobilenet_v1.layer):
         part = ("depthwise", "pointwise")[position % 2]
         of_module(variables, f"MobilenetV1/Conv2d_{position // 2 + 1}_{part}", layer)
-    of_module(variables, "MobilenetV1/Logits/Conv2d_1c_1x1", theirs.classifier)
-    foreign = read(variables, tmp_path)
-    model = imported(foreign)
-    assert foreign.info.model.backbone == BackboneConfig(
+    of_module(variables, "MobilenetV1/Logits/Conv2d_1c_1x1", reference.classifier)
+    weights = read(variables, tmp_path)
+    model = imported(weights)
+    assert weights.info.model.backbone == BackboneConfig(
         name="mobilenet_v1", width_mult=width_mult, padding="same", norm_eps=1e-3
     )
-    assert foreign.info.labels["classification"].names[0] == "background"
+    assert weights.info.label_maps["classification"].names[0] == "background"
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 64, 97), dtype=torch.uint8, generator=generator)
     with torch.no_grad():
-        expected = theirs(images / 127.5 - 1.0).logits
-        found = model(images)["classification"]
+        expected = reference(images / 127.5 - 1.0).logits
+        logits = model(images)["classification"]
     assert 0.1 < expected.std() < 10
     # Float32 sums of a thousand terms, of order one.
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("network", [classifier, deeplab, ssdlite, partial(ssdlite, slots=91)])
@@ -443,56 +443,64 @@ def test_outputs_are_those_of_tensorflow_itself(network, tmp_path):
         fan_in = array.size / array.shape[-1] if array.ndim == 4 else 1
         values = generator.normal(size=array.shape) * (2 / fan_in) ** 0.5
         variables[name] = (abs(values) + 0.5 if "variance" in name else values).astype(np.float32)
-    foreign = read(variables, tmp_path)
-    model = imported(foreign)
+    weights = read(variables, tmp_path)
+    model = imported(weights)
     images = torch.randn(2, 3, 96, 129, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = model.backbone(images)
-        (found,) = (raw(head(features, (96, 129))) for head in model.heads.values())
-        expected = foreign.reference(images)
+        (outputs,) = (raw(head(features, (96, 129))) for head in model.heads.values())
+        expected = outputs_in_tensorflow(weights, variables, images)
     assert expected.std() > 0.1
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # float32
+    torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)  # float32
 
 
-# What training leaves behind
+def test_the_import_has_no_network_of_tensorflows_to_compare_with(tmp_path):
+    path = written(classifier(), tmp_path)
+    assert read_tensorflow(path).reference is None
+    done = run_command("import_weights", "tf", path, "--out", tmp_path / "out.safetensors")
+    assert "no network of the source's own to compare with" in done.stderr
+    assert (tmp_path / "out.safetensors").is_file()
 
 
-def test_moving_averages_stand_in_for_their_variables(tmp_path):
+# Variables that only training needs
+
+
+def test_moving_averages_replace_their_variables(tmp_path):
     variables = classifier()
     expected = imported(read(variables, tmp_path)).state_dict()
     averaged = [name for name in variables if not name.rpartition("/")[2].startswith("moving_")]
     for name in averaged:
         variables[f"{name}/ExponentialMovingAverage"] = variables[name]
         variables[name] = np.zeros_like(variables[name])
-    foreign = read(variables, tmp_path)
-    found = imported(foreign).state_dict()
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    notes = [f"took {len(averaged)} moving averages in place of their variables"]
-    assert list(foreign.notes) == notes
+    weights = read(variables, tmp_path)
+    state = imported(weights).state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
+    notes = [f"used {len(averaged)} moving averages in place of their variables"]
+    assert list(weights.notes) == notes
 
 
 @pytest.mark.parametrize("slot", ["RMSProp_1", "Momentum", "Adam"])
-def test_what_only_training_needs_is_left_out_and_said(slot, tmp_path):
+def test_what_only_training_needs_is_left_out_with_a_note(slot, tmp_path):
     variables = ssdlite(91)
     names = list(variables)
     for name in names[:10]:
         variables[f"{name}/{slot}"] = np.ones_like(variables[name])
     variables["global_step"] = np.array(200_000, np.int64)
     variables["beta1_power"] = np.array(0.5, np.float32)
-    foreign = read(variables, tmp_path)
-    assert foreign.tensors.keys() == set(names)
-    assert list(foreign.notes) == [
-        "left out 12 variables of the training: optimiser, counters",
+    weights = read(variables, tmp_path)
+    assert weights.tensors.keys() == set(names)
+    assert list(weights.notes) == [
+        "left out 12 variables that only training needs: optimiser, counters",
         "left out the slots of 10 unused COCO ids",
     ]
-    imported(foreign)
+    imported(weights)
 
 
 def test_weights_alone_come_without_notes(tmp_path):
     assert list(read(deeplab(), tmp_path).notes) == []
 
 
-# Variables without a place
+# Variables that do not match
 
 
 BACKBONE_OF = {
@@ -502,7 +510,7 @@ BACKBONE_OF = {
 
 
 @pytest.mark.parametrize("network", BACKBONE_OF)
-def test_all_variables_without_a_place_are_listed(network, tmp_path):
+def test_all_variables_that_do_not_match_are_listed(network, tmp_path):
     variables, prefix = NETWORKS[network](), BACKBONE_OF[network]
     removed = f"{prefix}/expanded_conv_5/expand/BatchNorm/beta"
     renamed = f"{prefix}/expanded_conv_2/project/BatchNorm/beta"
@@ -513,13 +521,13 @@ def test_all_variables_without_a_place_are_listed(network, tmp_path):
     variables[cut] = variables[cut][:3]
     with pytest.raises(MismatchError) as caught:
         imported(read(variables, tmp_path))
-    ours = "backbone.layers.layer_{}.norm.bias"
+    name = "backbone.layers.layer_{}.norm.bias"
     assert set(caught.value.rows) == {
-        Mismatch("missing", removed, f"(96,) for {ours.format('7.expand')}", ""),
-        Mismatch("missing", renamed, f"(8,) for {ours.format('4.project')}", ""),
+        Mismatch("missing", removed, f"(96,) for {name.format('7.expand')}", ""),
+        Mismatch("missing", renamed, f"(8,) for {name.format('4.project')}", ""),
         Mismatch("unexpected", "other", "", "(8,)"),
         Mismatch("unexpected", "more", "", "(2, 3)"),
-        Mismatch("of another shape", cut, "(16,)", "(3,)"),
+        Mismatch("wrong shape", cut, "(16,)", "(3,)"),
     }
     assert "2 missing, " in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -558,7 +566,7 @@ def test_a_heads_missing_variable_is_named(network, name, tmp_path):
 def test_a_predictor_with_rows_left_over_is_named(name, tmp_path):
     variables = ssdlite()
     variables[name] = variables[name][..., :-1]
-    with pytest.raises(MismatchError, match=f"1 of another shape; first: {name}"):
+    with pytest.raises(MismatchError, match=f"1 wrong shape; first: {name}"):
         imported(read(variables, tmp_path))
 
 
@@ -568,7 +576,7 @@ def test_another_network_is_refused(tmp_path):
     assert "first name: 'resnet_v1_50/conv1/weights'" in message
 
 
-# Files that are none
+# Files that cannot be read
 
 
 def refusal(source):
@@ -576,16 +584,6 @@ def refusal(source):
         imported(read_tensorflow(str(source)))
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-class RunsCode:
-    """Unpickling this writes a file."""
-
-    def __init__(self, witness):
-        self.witness = witness
-
-    def __reduce__(self):
-        return open, (str(self.witness), "w")
 
 
 def test_pickled_objects_are_refused_without_running_them(tmp_path):
@@ -639,7 +637,7 @@ def test_a_text_is_refused(text, tmp_path):
     assert f"{path}: not a whole .npz file of arrays" in refusal(path)
 
 
-def test_a_zip_of_something_else_is_refused(tmp_path):
+def test_a_zip_without_arrays_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
         archive.writestr("readme.txt", "no array")
     assert "expected arrays of numbers, got |S8 under 'readme.txt'" in refusal(tmp_path / "w.npz")
@@ -665,7 +663,7 @@ def test_a_checkpoint_that_is_not_there_is_refused(tmp_path):
     assert "(the PREFIX of PREFIX.index), found none" in message
 
 
-def test_without_tensorflow_a_checkpoint_is_refused_with_the_way_out(tmp_path, monkeypatch):
+def test_without_tensorflow_a_checkpoint_is_refused_with_advice(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     (tmp_path / "model.ckpt.index").write_bytes(b"")
     message = refusal(tmp_path / "model.ckpt")
@@ -678,7 +676,7 @@ class OpError(Exception):
 
 
 def fake_tensorflow(monkeypatch, load_checkpoint):
-    """A module with the little of tensorflow that reads checkpoints."""
+    """Replaces tensorflow by a module with the few functions that read checkpoints."""
     module = ModuleType("tensorflow")
     module.__spec__ = ModuleSpec("tensorflow", None)
     module.train = SimpleNamespace(load_checkpoint=load_checkpoint)
@@ -700,11 +698,11 @@ def test_a_checkpoint_is_read_where_tensorflow_is(given, tmp_path, monkeypatch):
 
     fake_tensorflow(monkeypatch, load_checkpoint)
     (tmp_path / "model.ckpt.index").write_bytes(b"")
-    foreign = read_tensorflow(str(tmp_path / given))
+    weights = read_tensorflow(str(tmp_path / given))
     assert asked == [str(tmp_path / "model.ckpt") if given else str(tmp_path)]
     expected = read(variables, tmp_path)
-    assert foreign.info == expected.info
-    assert all(torch.equal(foreign.tensors[n], t) for n, t in expected.tensors.items())
+    assert weights.info == expected.info
+    assert all(torch.equal(weights.tensors[n], t) for n, t in expected.tensors.items())
 
 
 @pytest.mark.parametrize("kind", [OpError, ValueError, RuntimeError])

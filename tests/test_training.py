@@ -95,7 +95,7 @@ def test_predict_needs_the_weights_only(two_epochs, tmp_path):
     run_command("predict", "--weights", run / "best.safetensors", images, "--out", tmp_path)
     assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 5
     results = json.loads((tmp_path / "results.json").read_text())
-    ids = mbv2det.load(run / "best.safetensors").info.labels["detection"].ids
+    ids = mbv2det.load(run / "best.safetensors").info.label_maps["detection"].ids
     assert {r["category_id"] for r in results} <= set(ids)
     assert {r["image_id"] for r in results} <= {1, 2, 3, 4, 5}
 

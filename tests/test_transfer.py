@@ -1,4 +1,4 @@
-"""A network that starts from another's weights: what both have by name is kept, the rest is new."""
+"""A network that starts from another's weights: what both have by name is copied, the rest new."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ from mbv2det.config import (
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.labels import LabelMap
 from mbv2det.preprocess import PreprocessSpec
-from mbv2det.weights.files import WeightsInfo
-from mbv2det.weights.foreign import Foreign, MismatchError
+from mbv2det.weights.share_file import WeightsInfo
+from mbv2det.weights.source import MismatchError, WeightsSource
 from mbv2det.weights.transfer import transfer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,35 +43,37 @@ ZEBRA = 1
 
 
 def info_of(heads, names, backbone=BACKBONE):
-    maps = {
+    label_maps = {
         "detection": LabelMap(tuple(names), tuple(range(1, len(names) + 1))),
         "segmentation": LabelMap.of_masks(("background", *names)),
     }
     return WeightsInfo(
         ModelConfig(backbone, HeadsConfig(**heads)),
         PreprocessSpec(SIZE),
-        {task: maps[task] for task in heads},
+        {task: label_maps[task] for task in heads},
         EvalConfig(score_threshold=0.0),
     )
 
 
 def built(info):
-    return build_model(info.model, info.preprocess, info.labels)
+    return build_model(info.model, info.preprocess, info.label_maps)
 
 
 def weights_of(heads, names=ANIMALS, backbone=BACKBONE):
     """A network of random weights, and these weights."""
     info = info_of(heads, names, backbone)
     model = randomise(built(info))
-    return model, Foreign("w.safetensors", model.state_dict(), info, name_of=lambda name: name)
+    return model, WeightsSource(
+        "w.safetensors", model.state_dict(), info, name_of=lambda name: name
+    )
 
 
-def transferred(source, heads, names, backbone=BACKBONE):
-    """The network that the weights started, its tensors beforehand, and what was done."""
+def start(source, heads, names, backbone=BACKBONE):
+    """The network started from the weights, its tensors before that, and what was transferred."""
     info = info_of(heads, names, backbone)
     model = randomise(built(info), seed=2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    return model, before, transfer(source, model, info.model, info.labels)
+    return model, before, transfer(source, model, info.model, info.label_maps)
 
 
 def outputs_of(model, task):
@@ -88,53 +90,53 @@ every_head = pytest.mark.parametrize("heads", ALL.values(), ids=ALL)
 
 
 @every_head
-def test_for_the_same_classes_every_tensor_is_kept(heads):
-    theirs, source = weights_of(heads)
-    ours, _, done = transferred(source, heads, ANIMALS)
+def test_for_the_same_classes_every_tensor_is_copied(heads):
+    stored, source = weights_of(heads)
+    ours, _, summary = start(source, heads, ANIMALS)
     state = ours.state_dict()
-    assert all(torch.equal(state[name], value) for name, value in theirs.state_dict().items())
-    assert done.kept == state.keys()
-    assert not [line for line in done.lines if "anew" in line or "left out" in line]
+    assert all(torch.equal(state[name], value) for name, value in stored.state_dict().items())
+    assert summary.transferred == state.keys()
+    assert not [line for line in summary.lines if "newly" in line or "left out" in line]
 
 
 # Other classes
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"),
+    ("stored", "ours"),
     [(SSDLITE, SSDLITE), (SSD, SSD), (FOCAL, FOCAL), (SSDLITE, FOCAL), (FOCAL, SSDLITE),
      (SSDLITE, SIGMOID)],
     ids=["ssdlite", "ssd", "focal", "softmax to focal", "focal to softmax", "softmax to sigmoid"],
 )  # fmt: skip
-def test_boxes_of_shared_classes_get_their_logits_at_every_anchor(theirs, ours):
-    old, source = weights_of(theirs)
-    new, _, _ = transferred(source, ours, OTHERS)
-    found, expected = outputs_of(new.eval(), "detection"), outputs_of(old, "detection")
+def test_boxes_of_shared_classes_get_their_logits_at_every_anchor(stored, ours):
+    old, source = weights_of(stored)
+    new, _, _ = start(source, ours, OTHERS)
+    outputs, expected = outputs_of(new.eval(), "detection"), outputs_of(old, "detection")
     first, old_first = (int(net.heads["detection"].slots.background) for net in (new, old))
-    assert found.logits.shape[-1] == first + len(OTHERS)
+    assert outputs.logits.shape[-1] == first + len(OTHERS)
     for label, old_label in OLD_OF_NEW.items():
         logits = expected.logits[..., old_first + old_label]
-        torch.testing.assert_close(found.logits[..., first + label], logits, rtol=1e-5, atol=1e-5)
-        assert logits.std() > 0.1  # they tell one anchor from another
-    if first and old_first:  # the slot of background is kept
+        torch.testing.assert_close(outputs.logits[..., first + label], logits, rtol=1e-5, atol=1e-5)
+        assert logits.std() > 0.1  # they differ from anchor to anchor
+    if first and old_first:  # the slot of background is copied
         torch.testing.assert_close(
-            found.logits[..., 0], expected.logits[..., 0], rtol=1e-5, atol=1e-5
+            outputs.logits[..., 0], expected.logits[..., 0], rtol=1e-5, atol=1e-5
         )
-    torch.testing.assert_close(found.deltas, expected.deltas, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs.deltas, expected.deltas, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("heads", [DEEPLAB, AUXILIARY, LRASPP], ids=["plain", "aux", "lraspp"])
 def test_masks_of_shared_classes_get_their_logits_at_every_cell(heads):
     old, source = weights_of(heads)
-    new, _, _ = transferred(source, heads, OTHERS)
-    found, expected = outputs_of(new.eval(), "segmentation"), outputs_of(old, "segmentation")
-    pairs = [(found.logits, expected.logits)]
-    pairs += [(found.auxiliary, expected.auxiliary)] if heads is AUXILIARY else []
-    for logits, theirs in pairs:
+    new, _, _ = start(source, heads, OTHERS)
+    outputs, expected = outputs_of(new.eval(), "segmentation"), outputs_of(old, "segmentation")
+    pairs = [(outputs.logits, expected.logits)]
+    pairs += [(outputs.auxiliary, expected.auxiliary)] if heads is AUXILIARY else []
+    for logits, stored in pairs:
         assert logits.shape[1] == 1 + len(OTHERS)
         for label, old_label in {0: 0, **{n + 1: o + 1 for n, o in OLD_OF_NEW.items()}}.items():
             # The convolutions add up in an order that the number of rows decides.
-            torch.testing.assert_close(logits[:, label], theirs[:, old_label], rtol=0, atol=1e-5)
+            torch.testing.assert_close(logits[:, label], stored[:, old_label], rtol=0, atol=1e-5)
 
 
 def class_tensors(model, task):
@@ -153,9 +155,9 @@ def class_tensors(model, task):
      (AUXILIARY, "segmentation", 1), (LRASPP, "segmentation", 1)],
     ids=["ssdlite", "ssd", "focal", "auxiliary", "lraspp"],
 )  # fmt: skip
-def test_rows_of_new_classes_start_as_they_were_built(heads, task, first):
+def test_rows_of_new_classes_keep_their_initial_values(heads, task, first):
     _, source = weights_of(heads)
-    new, before, done = transferred(source, heads, OTHERS)
+    new, before, summary = start(source, heads, OTHERS)
     tensors = class_tensors(new, task)
     assert len(tensors) == {"detection": 12, "segmentation": 4}[task]
     for name, tensor in tensors.items():
@@ -169,55 +171,56 @@ def test_rows_of_new_classes_start_as_they_were_built(heads, task, first):
     state = new.state_dict()
     rest = state.keys() - tensors.keys()
     assert all(torch.equal(state[name], source.tensors[name]) for name in rest)
-    assert done.kept == rest
+    assert summary.transferred == rest
 
 
-def test_without_a_slot_for_background_that_of_softmax_starts_anew():
+def test_background_is_new_where_the_weights_have_no_slot_for_it():
     _, source = weights_of(FOCAL)
-    new, before, done = transferred(source, SSDLITE, ANIMALS)
+    new, before, summary = start(source, SSDLITE, ANIMALS)
     for name, tensor in class_tensors(new, "detection").items():
         rows, fresh = tensor.unflatten(0, (-1, 5)), before[name].unflatten(0, (-1, 5))
         assert torch.equal(rows[:, 0], fresh[:, 0])
-        assert name not in done.kept
-    assert "  heads.detection: 1 classes start anew: background" in done.lines
+        assert name not in summary.transferred
+    assert "  heads.detection: 1 classes newly initialised: background" in summary.lines
 
 
 def test_predictions_do_not_depend_on_the_order_of_the_classes():
     names = ("dog", "tv", "cat", "cow")
     old, source = weights_of(BOTH)
-    new, _, _ = transferred(source, BOTH, names)
+    new, _, _ = start(source, BOTH, names)
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-    found, expected = (
+    predictions, expected = (
         Predictor(net, info_of(BOTH, classes))([image])[0]
         for net, classes in ((new, names), (old, ANIMALS))
     )
     assert len(expected["detection"].boxes) > 10
-    assert by_name(found["detection"], names) == by_name(expected["detection"], ANIMALS)
+    assert by_name(predictions["detection"], names) == by_name(expected["detection"], ANIMALS)
     old_labels = torch.tensor([0, *(1 + ANIMALS.index(name) for name in names)])
-    labels = old_labels[found["segmentation"].labels.long()]
+    labels = old_labels[predictions["segmentation"].labels.long()]
     assert torch.equal(labels, expected["segmentation"].labels.long())
 
 
-def by_name(found, names):
-    """(name, score, box) in the order of their scores, rounded to what float32 keeps."""
-    rows = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+def by_name(detections, names):
+    """(name, score, box) in the order of their scores, rounded to float32's precision."""
+    columns = (detections.labels, detections.scores, detections.boxes)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     rounded = [(names[k], round(s, 4), [round(v, 2) for v in box]) for k, s, box in rows]
     return sorted(rounded, key=lambda row: (-row[1], row))
 
 
-# What is said
+# The summary
 
 
-def test_the_lines_name_kept_new_and_dropped_classes():
+def test_the_summary_names_copied_new_and_left_out_classes():
     _, source = weights_of(SSDLITE)
-    new, _, done = transferred(source, SSDLITE, OTHERS)
+    new, _, summary = start(source, SSDLITE, OTHERS)
     counts = [len([n for n in new.state_dict() if n.startswith(p)]) for p in ("backbone", "heads")]
-    assert done.lines == [
+    assert summary.lines == [
         "weights: w.safetensors",
-        f"  backbone: {counts[0]} tensors kept",
-        f"  heads.detection: {counts[1] - 12} tensors kept, 12 by class",
-        "  heads.detection: 4 of 5 classes kept by name: background, cow, tvmonitor, cat",
-        "  heads.detection: 1 classes start anew: zebra",
+        f"  backbone: {counts[0]} tensors copied",
+        f"  heads.detection: {counts[1] - 12} tensors copied, 12 class by class",
+        "  heads.detection: 4 of 5 classes copied by name: background, cow, tvmonitor, cat",
+        "  heads.detection: 1 classes newly initialised: zebra",
         "  heads.detection: 1 classes of the weights left out: dog",
     ]
 
@@ -225,76 +228,78 @@ def test_the_lines_name_kept_new_and_dropped_classes():
 def test_long_lists_of_classes_are_cut():
     names = [f"class {k}" for k in range(30)]
     _, source = weights_of(DEEPLAB, names)
-    _, _, done = transferred(source, DEEPLAB, names[:20])
+    _, _, summary = start(source, DEEPLAB, names[:20])
     assert (
-        "  heads.segmentation: 21 of 21 classes kept by name: background, class 0, class 1, "
+        "  heads.segmentation: 21 of 21 classes copied by name: background, class 0, class 1, "
         "class 2, class 3, class 4, class 5, class 6, class 7, class 8, ..."
-    ) in done.lines
+    ) in summary.lines
 
 
-def test_a_head_that_the_weights_lack_starts_anew():
-    theirs, source = weights_of(SSDLITE)
-    new, before, done = transferred(source, BOTH, ANIMALS)
+def test_a_head_that_the_weights_lack_is_newly_initialised():
+    stored, source = weights_of(SSDLITE)
+    new, before, summary = start(source, BOTH, ANIMALS)
     state = new.state_dict()
     fresh = {name for name in state if name.startswith("heads.segmentation.")}
-    assert "  heads.segmentation: the weights have none; it starts anew" in done.lines
+    assert "  heads.segmentation: not in the weights; newly initialised" in summary.lines
     assert all(torch.equal(state[name], before[name]) for name in fresh)
-    assert done.kept == state.keys() - fresh
-    assert done.kept == theirs.state_dict().keys()
+    assert summary.transferred == state.keys() - fresh
+    assert summary.transferred == stored.state_dict().keys()
 
 
 def test_a_head_that_is_not_configured_is_left_out():
     _, source = weights_of(BOTH)
-    new, _, done = transferred(source, DEEPLAB, ANIMALS)
-    assert "  heads.detection: in the weights, not configured; left out" in done.lines
+    new, _, summary = start(source, DEEPLAB, ANIMALS)
+    assert "  heads.detection: in the weights, but not configured; left out" in summary.lines
     assert list(new.heads) == ["segmentation"]
-    assert done.kept == new.state_dict().keys()
+    assert summary.transferred == new.state_dict().keys()
 
 
-def test_layers_behind_the_end_of_the_weights_start_anew():
-    theirs, source = weights_of(DEEPLAB)  # ends with layer 18
-    new, before, done = transferred(source, SSDLITE, ANIMALS)
+def test_layers_after_the_last_of_the_weights_are_newly_initialised():
+    stored, source = weights_of(DEEPLAB)  # ends with layer 18
+    new, before, summary = start(source, SSDLITE, ANIMALS)
     state = new.state_dict()
     last = {name for name in state if name.startswith("backbone.layers.layer_19.")}
-    kept = [name for name in theirs.state_dict() if name.startswith("backbone.")]
-    assert f"  backbone: {len(kept)} tensors kept; starts anew: layer_19" in done.lines
+    copied = [name for name in stored.state_dict() if name.startswith("backbone.")]
+    assert f"  backbone: {len(copied)} tensors copied; newly initialised: layer_19" in summary.lines
     assert len(last) == 6
     assert all(torch.equal(state[name], before[name]) for name in last)
-    assert done.kept == set(kept)
+    assert summary.transferred == set(copied)
 
 
-def test_an_auxiliary_head_that_the_weights_lack_starts_anew():
+def test_an_auxiliary_head_that_the_weights_lack_is_newly_initialised():
     _, source = weights_of(DEEPLAB)
-    new, before, done = transferred(source, AUXILIARY, ANIMALS)
+    new, before, summary = start(source, AUXILIARY, ANIMALS)
     state = new.state_dict()
     fresh = {name for name in state if ".auxiliary." in name}
     assert all(torch.equal(state[name], before[name]) for name in fresh)
-    assert done.kept == state.keys() - fresh
-    (line,) = [line for line in done.lines if "tensors start anew" in line]
-    assert line.startswith(f"  heads.segmentation: {len(fresh)} tensors start anew: auxiliary.0.")
+    assert summary.transferred == state.keys() - fresh
+    (line,) = [line for line in summary.lines if "tensors newly initialised" in line]
+    assert line.startswith(
+        f"  heads.segmentation: {len(fresh)} tensors newly initialised: auxiliary.0."
+    )
 
 
-def test_class_layers_of_other_channels_start_anew_whole():
+def test_class_layers_of_other_channels_are_newly_initialised():
     _, source = weights_of(DEEPLAB)
     wider = {"segmentation": SegmentationHeadConfig(channels=24)}
-    new, before, done = transferred(source, wider, ANIMALS)
+    new, before, summary = start(source, wider, ANIMALS)
     for name, tensor in class_tensors(new, "segmentation").items():
         assert torch.equal(tensor, before[name])
-        assert name not in done.kept
-    assert "  heads.segmentation: all 5 classes start anew" in done.lines
-    assert not [line for line in done.lines if "by name" in line]
+        assert name not in summary.transferred
+    assert "  heads.segmentation: all 5 classes newly initialised" in summary.lines
+    assert not [line for line in summary.lines if "by name" in line]
 
 
-def test_predictors_of_another_kind_start_anew():
+def test_predictors_of_another_kind_are_newly_initialised():
     _, source = weights_of(SSDLITE)
-    new, before, done = transferred(source, SSD, ANIMALS)
+    new, before, summary = start(source, SSD, ANIMALS)
     assert all(torch.equal(t, before[n]) for n, t in class_tensors(new, "detection").items())
-    assert "  heads.detection: all 5 classes start anew" in done.lines
+    assert "  heads.detection: all 5 classes newly initialised" in summary.lines
 
 
 def test_another_backbone_is_refused():
     _, source = weights_of(SSDLITE, backbone=BackboneConfig(width_mult=0.35))
-    with pytest.raises(MismatchError, match=r"^w\.safetensors: .* of another shape; first: ") as e:
-        transferred(source, SSDLITE, ANIMALS)
-    assert {row.problem for row in e.value.rows} == {"of another shape"}
+    with pytest.raises(MismatchError, match=r"^w\.safetensors: .* wrong shape; first: ") as e:
+        start(source, SSDLITE, ANIMALS)
+    assert {row.problem for row in e.value.rows} == {"wrong shape"}
     assert all(row.name.startswith("backbone.layers.") for row in e.value.rows)

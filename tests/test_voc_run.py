@@ -160,7 +160,7 @@ def test_eval_of_a_folder_takes_the_weights_own_names(masks, tmp_path):
     trained = json.loads((tmp_path / "tiny/1/metrics.json").read_text())["segmentation"]
     assert list(trained["per_class"]) == ["background", "cat", "dog"]
     assert json.loads(out.read_text())["segmentation"] == trained
-    assert mbv2det.load(weights).info.labels["segmentation"].ids == (0, CAT, DOG)
+    assert mbv2det.load(weights).info.label_maps["segmentation"].ids == (0, CAT, DOG)
 
 
 def resized(path):

@@ -1,8 +1,12 @@
+"""Share files and checkpoints: written, read back, and refused where they are damaged."""
+
 import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
+from unsafe_pickle import RunsCode
 
 import mbv2det
 from mbv2det.build import build_model
@@ -11,14 +15,21 @@ from mbv2det.deploy.predictor import load_model
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.preprocess import PreprocessSpec
-from mbv2det.weights.files import WeightsInfo, load_weights, save_weights
+from mbv2det.weights.share_file import (
+    ORIGIN,
+    WeightsInfo,
+    encode_origin,
+    load_origin,
+    load_weights,
+    save_weights,
+)
 
 INFO = WeightsInfo(
     model=ModelConfig(
         BackboneConfig(width_mult=0.35), HeadsConfig(DetectionHeadConfig(class_loss="focal"))
     ),
     preprocess=PreprocessSpec((96, 128), "fit", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)),
-    labels={"detection": LabelMap(("cat", "dog"), (7, 90))},
+    label_maps={"detection": LabelMap(("cat", "dog"), (7, 90))},
     eval=EvalConfig(nms_iou=0.45),
     metrics={"detection": {"AP": 0.5, "per_class": {"cat": None, "dog": 0.5}}},
 )
@@ -27,13 +38,13 @@ INFO = WeightsInfo(
 @pytest.fixture
 def saved(tmp_path):
     torch.manual_seed(0)
-    model = build_model(INFO.model, INFO.preprocess, INFO.labels)
+    model = build_model(INFO.model, INFO.preprocess, INFO.label_maps)
     path = tmp_path / "w.safetensors"
     save_weights(path, model.state_dict(), INFO)
     return model, path
 
 
-def test_a_share_file_gives_back_tensors_and_header(saved):
+def test_a_share_file_holds_tensors_and_header(saved):
     model, path = saved
     state, info = load_weights(path)
     assert info == INFO
@@ -63,10 +74,8 @@ def test_a_checkpoint_of_a_run_loads_like_a_share_file(saved, tmp_path):
 
 
 def _header(path):
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as opened:
-        return json.loads(opened.metadata()["mbv2det"])
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["mbv2det"])
 
 
 def test_a_truncated_file_is_refused(saved):
@@ -83,8 +92,22 @@ def test_a_missing_file_is_refused(tmp_path):
 
 def test_tensors_without_our_header_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(ConfigError, match="it has no header"):
+    with pytest.raises(
+        ConfigError, match="expected a file of this toolkit, got tensors without its header"
+    ):
         load_weights(tmp_path / "a.safetensors")
+
+
+def test_the_files_call_the_label_maps_labels(saved):
+    assert _header(saved[1])["labels"] == {"detection": {"names": ["cat", "dog"], "ids": [7, 90]}}
+
+
+def test_a_checkpoint_tells_which_tensors_came_from_files(tmp_path):
+    origin = encode_origin({"a", "b"}, {"b"})
+    torch.save({ORIGIN: origin}, tmp_path / "last.ckpt")
+    assert load_origin(tmp_path / "last.ckpt") == ({"a", "b"}, {"b"})
+    torch.save({}, tmp_path / "other.ckpt")  # of a run that started from no file
+    assert load_origin(tmp_path / "other.ckpt") == (frozenset(), frozenset())
 
 
 def test_another_format_is_refused(tmp_path):
@@ -116,13 +139,9 @@ def test_tensors_that_do_not_fit_are_named(saved, change, message):
         load_model(path)
 
 
-class _Trap:
-    def __reduce__(self):
-        return print, ("executed",)
-
-
-def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path, capsys):
-    torch.save({"state_dict": _Trap()}, tmp_path / "trap.ckpt")
+def test_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_path):
+    witness = tmp_path / "witness"
+    torch.save({"state_dict": RunsCode(witness)}, tmp_path / "trap.ckpt")
     with pytest.raises(ConfigError, match="not a file of tensors"):
         load_weights(tmp_path / "trap.ckpt")
-    assert "executed" not in capsys.readouterr().out
+    assert not witness.exists()

@@ -1,4 +1,4 @@
-"""The commands on weights: imported, trained on, measured, looked at, and refused."""
+"""The commands on weights files: import, training from them, evaluation, prediction, errors."""
 
 import json
 from dataclasses import replace
@@ -10,6 +10,7 @@ import torch
 from networks import randomise
 from runs import run_command, write_config
 from torchvision.models import mobilenet_v2
+from unsafe_pickle import RunsCode
 
 import mbv2det
 from mbv2det.build import build_model
@@ -26,8 +27,8 @@ from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from mbv2det.training.optim import make_optimizer
-from mbv2det.weights.files import WeightsInfo, load_weights, save_weights
-from mbv2det.weights.foreign import Foreign
+from mbv2det.weights.share_file import WeightsInfo, load_weights, save_weights
+from mbv2det.weights.source import WeightsSource
 from mbv2det.weights.torchvision import read_torchvision
 from mbv2det.weights.transfer import transfer
 
@@ -42,7 +43,10 @@ NETWORK = (
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A configuration, a run of it with a network of its own, and its weights with another mean."""
+    """Returns a configuration, a run of it with another network, and the run's weights.
+
+    The weights' preprocessing has another mean than the run's.
+    """
     folder = tmp_path_factory.mktemp("weights")
     config = write_config(folder, num_train=4, num_val=2)
     run_command("train", config, *QUICK, *NETWORK, "--data.classes=[triangle,ellipse,star]")
@@ -59,7 +63,7 @@ def errors_of(done):
 
 
 def fails(name, *arguments):
-    """The one line of an error that a user made."""
+    """Runs a command that fails by a user's error; returns its one line."""
     done = run_command(name, *arguments, check=False)
     (error,) = errors_of(done)
     assert done.returncode == 2
@@ -67,10 +71,10 @@ def fails(name, *arguments):
     return error
 
 
-# Starting from a model
+# Training from a model
 
 
-def test_training_goes_on_from_a_model_for_other_classes(trained, tmp_path):
+def test_training_starts_from_a_model_for_other_classes(trained, tmp_path):
     config, _, weights = trained
     done = run_command(
         "train", config, *QUICK, f"--weights={weights}", "--data.classes=[ring,triangle]",
@@ -78,16 +82,16 @@ def test_training_goes_on_from_a_model_for_other_classes(trained, tmp_path):
     )  # fmt: skip
     lines = done.stderr.splitlines()
     start = lines.index(f"weights: {weights}")
-    kept = [line.split(": ", 1)[1] for line in lines[start + 1 : start + 6]]
-    assert kept[0].endswith(" tensors kept")
-    assert kept[1].endswith(" tensors kept, 12 by class")
-    assert kept[2:] == [
-        "2 of 3 classes kept by name: background, triangle",
-        "1 classes start anew: ring",
+    summary = [line.split(": ", 1)[1] for line in lines[start + 1 : start + 6]]
+    assert summary[0].endswith(" tensors copied")
+    assert summary[1].endswith(" tensors copied, 12 class by class")
+    assert summary[2:] == [
+        "2 of 3 classes copied by name: background, triangle",
+        "1 classes newly initialised: ring",
         "2 classes of the weights left out: ellipse, star",
     ]
     state, info = load_weights(tmp_path / "tiny/1/best.safetensors")
-    assert info.labels["detection"].names == ("ring", "triangle")
+    assert info.label_maps["detection"].names == ("ring", "triangle")
     assert info.preprocess.mean == IMAGENET_MEAN
     assert f"--weights={weights.name}" in info.command
     assert str(weights.parent) not in info.command
@@ -109,7 +113,7 @@ SETTINGS = {
 }
 
 
-def test_the_weights_settings_win_and_each_difference_is_said(trained, tmp_path):
+def test_the_weights_settings_win_and_each_difference_is_printed(trained, tmp_path):
     config, _, weights = trained
     root = f"--trainer.default_root_dir={tmp_path}"
     done = run_command("train", config, *QUICK, f"--weights={weights}", root)
@@ -158,6 +162,7 @@ def test_a_run_from_a_model_resumes_without_the_file_it_began_with(more, trained
     again = (*common, "--data.classes=[triangle,ring]", "--resume=last", "--trainer.max_epochs=2")
     done = run_command("train", *again, *more)
     assert errors_of(done) == []
+    assert "copied" not in done.stderr
     assert "kept" not in done.stderr
     checkpoint = torch.load(tmp_path / "tiny/1/checkpoints/last.ckpt")
     assert checkpoint["epoch"] == 1
@@ -181,7 +186,11 @@ def test_a_runs_configuration_trains_the_same_again(trained, tmp_path):
     )
     one, info = load_weights(tmp_path / "tiny/1/best.safetensors")
     two, same = load_weights(tmp_path / "config/1/best.safetensors")
-    assert (same.model, same.preprocess, same.labels) == (info.model, info.preprocess, info.labels)
+    assert (same.model, same.preprocess, same.label_maps) == (
+        info.model,
+        info.preprocess,
+        info.label_maps,
+    )
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -198,7 +207,7 @@ def test_a_model_that_is_not_what_it_says_is_refused(change, trained, tmp_path):
         done = run_command("train", config, *NETWORK, f"--{key}={broken}", check=False)
         assert done.returncode == 2
         assert "problem" in done.stderr  # the table
-        assert "expected every tensor to have its place" in done.stderr.splitlines()[-1]
+        assert "expected the tensors of the network, got 1 " in done.stderr.splitlines()[-1]
 
 
 def test_another_backbone_is_refused(trained):
@@ -220,9 +229,9 @@ def test_only_norms_that_were_loaded_are_frozen(trained, tmp_path):
     state, _ = load_weights(tmp_path / "tiny/1/best.safetensors")
     moved = [n for n in state if n.endswith("running_mean") and n in before
              and not torch.equal(state[n], before[n])]  # fmt: skip
-    still = [n for n in state if n.endswith("running_mean") and (state[n] == 0).all()]
+    untrained = [n for n in state if n.endswith("running_mean") and (state[n] == 0).all()]
     assert [name for name in moved if name.startswith("backbone.")] == []
-    assert still == []
+    assert untrained == []
 
 
 def test_weights_of_a_model_and_of_a_backbone_exclude_each_other(trained):
@@ -257,58 +266,58 @@ def test_a_run_does_not_resume_as_another(trained, change, expected):
     assert error == f"error: --resume: {last} was trained with {expected}"
 
 
-def test_what_is_kept_learns_at_a_fraction_of_the_rate():
+def test_transferred_tensors_learn_at_a_fraction_of_the_rate():
     def built(names):
         model = ModelConfig(
             BackboneConfig(width_mult=0.1, scale_last_layer=True),
             HeadsConfig(DetectionHeadConfig()),
         )
-        labels = {"detection": LabelMap(names, tuple(range(len(names))))}
-        info = WeightsInfo(model, PreprocessSpec((64, 64)), labels)
-        return build_model(info.model, info.preprocess, info.labels), info
+        label_maps = {"detection": LabelMap(names, tuple(range(len(names))))}
+        info = WeightsInfo(model, PreprocessSpec((64, 64)), label_maps)
+        return build_model(info.model, info.preprocess, info.label_maps), info
 
     old, stored = built(("cat", "dog"))
     new, info = built(("dog", "cow"))
-    source = Foreign("w", old.state_dict(), stored, lambda name: name)
-    kept = transfer(source, new, info.model, info.labels).kept
+    source = WeightsSource("w", old.state_dict(), stored, lambda name: name)
+    transferred = transfer(source, new, info.model, info.label_maps).transferred
     config = OptimConfig(lr=0.5, momentum=0.0, weight_decay=0.0, kept_lr_mult=0.1)
-    optimizer = make_optimizer(new, config, kept)
+    optimizer = make_optimizer(new, config, transferred)
     before = {name: param.detach().clone() for name, param in new.named_parameters()}
     for param in new.parameters():
         param.grad = torch.ones_like(param)
     optimizer.step()
-    fresh = {name for name in before if ".class_predictors." in name and name not in kept}
-    assert len(fresh) == 12  # six levels' weights and biases
+    new_names = {n for n in before if ".class_predictors." in n and n not in transferred}
+    assert len(new_names) == 12  # six levels' weights and biases
     for name, param in new.named_parameters():
-        step = 0.5 if name in fresh else 0.05
+        step = 0.5 if name in new_names else 0.05
         torch.testing.assert_close(param.detach(), before[name] - step, msg=name)
 
 
 # Checkpoints
 
 
-def test_a_checkpoint_becomes_a_file_that_measures_the_same(trained, tmp_path):
+def test_an_imported_checkpoint_has_the_same_metrics(trained, tmp_path):
     config, run, _ = trained
     last, out = run / "checkpoints/last.ckpt", tmp_path / "last.safetensors"
     done = run_command("import_weights", "ckpt", last, "--out", out)
     assert f"weights: {out}" in done.stderr.splitlines()
     assert "3 classes: triangle, ellipse, star" in done.stdout
-    found = []
+    metrics = []
     for weights in (last, out):
         run_command("eval", config, "--weights", weights, "--out", tmp_path / "m.json")
-        found.append(json.loads((tmp_path / "m.json").read_text())["detection"])
-    assert found[0] == found[1]
+        metrics.append(json.loads((tmp_path / "m.json").read_text())["detection"])
+    assert metrics[0] == metrics[1]
     assert load_weights(out)[1] == load_weights(last)[1]
 
 
 # Weights without a head for boxes or masks
 
 
-def saved(folder, name, heads, labels):
+def saved(folder, name, heads, label_maps):
     info = WeightsInfo(
-        ModelConfig(BackboneConfig(width_mult=0.1), heads), PreprocessSpec((64, 64)), labels
+        ModelConfig(BackboneConfig(width_mult=0.1), heads), PreprocessSpec((64, 64)), label_maps
     )
-    model = randomise(build_model(info.model, info.preprocess, labels))
+    model = randomise(build_model(info.model, info.preprocess, label_maps))
     save_weights(folder / name, model.state_dict(), info)
     return folder / name
 
@@ -320,14 +329,12 @@ def backbone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    labels = {"classification": LabelMap.of_masks([f"class {k}" for k in range(7)])}
+    label_maps = {"classification": LabelMap.of_masks([f"class {k}" for k in range(7)])}
     heads = HeadsConfig(classification=ClassificationHeadConfig())
-    return saved(tmp_path_factory.mktemp("classifier"), "classifier.safetensors", heads, labels)
+    return saved(tmp_path_factory.mktemp("classifier"), "classifier.safetensors", heads, label_maps)
 
 
-def test_a_backbone_alone_is_neither_measured_nor_looked_at_nor_trained_as_a_model(
-    trained, backbone, tmp_path
-):
+def test_a_backbone_alone_is_refused_where_a_model_is_needed(trained, backbone, tmp_path):
     config = trained[0]
     assert f"heads: {backbone} is for features alone, but tiny asks for detection" in fails(
         "eval", config, "--weights", backbone
@@ -341,7 +348,7 @@ def test_a_backbone_alone_is_neither_measured_nor_looked_at_nor_trained_as_a_mod
     assert error.endswith("give its backbone as backbone.weights")
 
 
-def test_a_classifier_is_neither_measured_nor_trained_as_a_model(trained, classifier):
+def test_a_classifier_is_refused_by_eval_and_train(trained, classifier):
     config = trained[0]
     assert f"heads: {classifier} is for classification, but tiny asks for detection" in fails(
         "eval", config, "--weights", classifier
@@ -376,15 +383,17 @@ def test_predict_names_the_likeliest_classes_of_an_image(trained, classifier, tm
         scores = [row["score"] for row in rows]
         assert len(rows) == 5
         assert scores == sorted(scores, reverse=True)
-        found = predictor.predict_file(images / f"{stem}.jpg")["classification"]
-        expected = [predictor.info.labels["classification"].names[k] for k in found.labels.tolist()]
+        prediction = predictor.predict_file(images / f"{stem}.jpg")["classification"]
+        expected = [
+            predictor.info.label_maps["classification"].names[k] for k in prediction.labels.tolist()
+        ]
         assert [row["class"] for row in rows] == expected
         assert f"{stem}: {rows[0]['class']} {rows[0]['score']:.2f}, " in done.stderr
     present = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert present == {"classes.json", "pictures/000001.jpg", "pictures/000002.jpg"}
 
 
-# Files that are none
+# Files that cannot be read
 
 
 def test_eval_asks_for_weights(trained):
@@ -393,31 +402,21 @@ def test_eval_asks_for_weights(trained):
 
 
 @pytest.mark.parametrize("name", ["eval", "predict", "train"])
-def test_another_librarys_file_is_refused_with_the_way_out(trained, foreign, name, tmp_path):
-    config, theirs = trained[0], foreign / "net.pth"
+def test_another_librarys_file_is_refused_with_advice(trained, library_files, name, tmp_path):
+    config, file = trained[0], library_files / "net.pth"
     arguments = {
-        "eval": (config, "--weights", theirs),
-        "predict": ("--weights", theirs, config.parent / "shapes/val", "--out", tmp_path),
-        "train": (config, *QUICK, "--weights", theirs),
+        "eval": (config, "--weights", file),
+        "predict": ("--weights", file, config.parent / "shapes/val", "--out", tmp_path),
+        "train": (config, *QUICK, "--weights", file),
     }[name]
-    expected = f"{theirs}: expected a .safetensors or .ckpt file of this toolkit; import_weights"
+    expected = f"{file}: expected a .safetensors or .ckpt file of this toolkit; import_weights"
     assert expected in fails(name, *arguments)
 
 
-class RunsCode:
-    """Unpickling this writes a file."""
-
-    def __init__(self, witness):
-        self.witness = witness
-
-    def __reduce__(self):
-        return open, (str(self.witness), "w")
-
-
 @pytest.fixture(scope="module")
-def foreign(tmp_path_factory):
-    """A folder of weights of other libraries, most of them damaged."""
-    folder = tmp_path_factory.mktemp("foreign")
+def library_files(tmp_path_factory):
+    """Returns a folder with weights of other libraries, most of them damaged."""
+    folder = tmp_path_factory.mktemp("libraries")
     state = randomise(mobilenet_v2(width_mult=0.1, num_classes=3)).state_dict()
     torch.save(state, folder / "net.pth")
     (folder / "cut.pth").write_bytes((folder / "net.pth").read_bytes()[:-1000])
@@ -432,18 +431,18 @@ def foreign(tmp_path_factory):
     return folder
 
 
-def test_weights_are_imported_and_looked_at(foreign, trained, tmp_path):
+def test_weights_are_imported_and_predict(library_files, trained, tmp_path):
     out = tmp_path / "new/net.safetensors"
     done = run_command(
-        "import_weights", "torchvision", foreign / "net.pth", "--out", out,
-        "--labels", foreign / "three.txt",
+        "import_weights", "torchvision", library_files / "net.pth", "--out", out,
+        "--labels", library_files / "three.txt",
     )  # fmt: skip
     assert "3 classes: red, green, blue" in done.stdout
     assert "check: outputs for a random image, of up to " in done.stderr
     assert done.stderr.splitlines()[-1] == f"weights: {out}"
     assert [path.name for path in out.parent.iterdir()] == ["net.safetensors"]
     _, info = load_weights(out)
-    assert info.labels["classification"] == LabelMap(("red", "green", "blue"), (0, 1, 2))
+    assert info.label_maps["classification"] == LabelMap(("red", "green", "blue"), (0, 1, 2))
     assert (info.metrics, info.command) == ({}, "")
     images = trained[0].parent / "shapes/val"
     run_command("predict", "--weights", out, images, "--out", tmp_path)
@@ -476,30 +475,30 @@ def test_weights_are_imported_and_looked_at(foreign, trained, tmp_path):
         ("torchvision", "MobileNet_V2_Weights.NONE", "or a name such as MobileNet_V2_Weights."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_imported_is_said_and_nothing_is_written(
-    foreign, format, source, expected, tmp_path
+def test_what_cannot_be_imported_is_refused_and_nothing_is_written(
+    library_files, format, source, expected, tmp_path
 ):
-    given = source if "Weights" in source else foreign / source
+    given = source if "Weights" in source else library_files / source
     out = tmp_path / "out.safetensors"
     assert expected in fails("import_weights", format, given, "--out", out)
     assert list(tmp_path.iterdir()) == []
-    assert not (foreign / "witness").exists()
+    assert not (library_files / "witness").exists()
 
 
-def test_all_tensors_without_a_place_stand_in_a_table_above_the_error(foreign, tmp_path):
+def test_all_tensors_that_do_not_match_stand_in_a_table_above_the_error(library_files, tmp_path):
     done = run_command(
-        "import_weights", "torchvision", foreign / "renamed.pth",
+        "import_weights", "torchvision", library_files / "renamed.pth",
         "--out", tmp_path / "out.safetensors", check=False,
     )  # fmt: skip
     assert done.returncode == 2
     (error,) = errors_of(done)
     assert done.stderr.splitlines()[-1] == error
-    assert "got 1 of another shape, 1 missing, 1 unexpected; first: features.0.1.bias" in error
+    assert "got 1 wrong shape, 1 missing, 1 unexpected; first: features.0.1.bias" in error
     cells = [line.split("│")[1:-1] for line in done.stderr.splitlines() if line.startswith("│")]
     columns = ["".join(cell.strip() for cell in column) for column in zip(*cells, strict=True)]
     assert columns == [
         "features.0.1.biasfeatures.18.1.biasanother",
-        "of another shapemissingunexpected",
+        "wrong shapemissingunexpected",
         "(8,)(1280,) forbackbone.layers.layer_19.norm.bias",
         "(3,)(1280,)",
     ]
@@ -514,10 +513,10 @@ def test_all_tensors_without_a_place_stand_in_a_table_above_the_error(foreign, t
         ("none.txt", "--labels: expected a file of names, found none at "),
     ],
 )
-def test_names_that_do_not_fit_are_refused(foreign, labels, expected, tmp_path):
+def test_names_that_do_not_fit_are_refused(library_files, labels, expected, tmp_path):
     error = fails(
-        "import_weights", "torchvision", foreign / "net.pth",
-        "--out", tmp_path / "out.safetensors", "--labels", foreign / labels,
+        "import_weights", "torchvision", library_files / "net.pth",
+        "--out", tmp_path / "out.safetensors", "--labels", library_files / labels,
     )  # fmt: skip
     assert expected in error
     assert error.startswith("error: --labels: ")
@@ -532,11 +531,11 @@ def test_names_that_do_not_fit_are_refused(foreign, labels, expected, tmp_path):
         ("file/out.safetensors", "--out: expected a file in a folder, got "),
     ],
 )
-def test_places_that_cannot_be_written_are_refused(foreign, out, expected, tmp_path):
+def test_places_that_cannot_be_written_are_refused(library_files, out, expected, tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "file").write_text("")
     before = sorted(tmp_path.rglob("*"))
-    arguments = ("torchvision", foreign / "net.pth", "--out", tmp_path / out)
+    arguments = ("torchvision", library_files / "net.pth", "--out", tmp_path / out)
     assert expected in fails("import_weights", *arguments)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -548,10 +547,10 @@ def test_import_weights_explains_itself():
         assert f"\n{format}  " in text
 
 
-def test_outputs_that_differ_from_the_sources_own_are_refused(foreign):
-    source = read_torchvision(str(foreign / "net.pth"))
+def test_outputs_that_differ_from_the_sources_own_are_refused(library_files):
+    source = read_torchvision(str(library_files / "net.pth"))
     info = source.info
-    model = build_model(info.model, info.preprocess, info.labels).eval()
+    model = build_model(info.model, info.preprocess, info.label_maps).eval()
     with pytest.raises(ConfigError, match=r"net\.pth: outputs for .*: expected 0\.001 of them"):
         check(source, model)  # its weights are fresh, not the source's
 
@@ -570,8 +569,8 @@ def test_a_pickle_in_torchs_cache_is_not_executed(tmp_path, monkeypatch):
     assert not out.exists()
 
 
-def test_weights_without_numbers_are_refused(foreign, tmp_path):
-    state = torch.load(foreign / "net.pth", weights_only=True)
+def test_weights_without_numbers_are_refused(library_files, tmp_path):
+    state = torch.load(library_files / "net.pth", weights_only=True)
     state["features.0.0.weight"].fill_(float("nan"))
     torch.save(state, tmp_path / "nan.pth")
     out = tmp_path / "out.safetensors"
@@ -584,15 +583,15 @@ def test_weights_without_numbers_are_refused(foreign, tmp_path):
 @pytest.mark.parametrize(
     "name", ["features.0.0.weight", "classifier.1.bias", "classifier.1.weight"]
 )
-def test_tensors_of_any_shape_end_in_one_line(name, value, foreign, tmp_path):
-    state = torch.load(foreign / "net.pth", weights_only=True)
+def test_tensors_of_any_shape_end_in_one_line(name, value, library_files, tmp_path):
+    state = torch.load(library_files / "net.pth", weights_only=True)
     state[name] = value
     torch.save(state, tmp_path / "odd.pth")
     out = tmp_path / "out.safetensors"
     done = run_command(
         "import_weights", "torchvision", tmp_path / "odd.pth", "--out", out, check=False
     )
-    if name == "classifier.1.bias" and value.shape == (3,):  # right, as it happens
+    if name == "classifier.1.bias" and value.shape == (3,):  # the right shape
         assert done.returncode == 0
         return
     assert done.returncode == 2

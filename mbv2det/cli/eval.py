@@ -29,8 +29,8 @@ from mbv2det.preprocess import Preprocessor
 from mbv2det.tasks import SegmentationTask
 from mbv2det.training.callbacks import FaultReport
 from mbv2det.training.module import DenseModule, metrics_document
-from mbv2det.weights.files import WeightsInfo
-from mbv2det.weights.sources import read_model
+from mbv2det.weights.readers import read_model
+from mbv2det.weights.share_file import WeightsInfo
 
 _DESCRIPTION = """
 Measures weights on the validation split of a configuration.
@@ -62,11 +62,11 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     info = overridden(source.info, settings)
     model = assemble(replace(source, info=info))
     wanted = measured_tasks(info, settings)
-    data = with_classes(settings.config.data, info.labels)
+    data = with_classes(settings.config.data, info.label_maps)
     split = read_split(data, data.val, "data.val", wanted)
-    split = with_labels(split, {name: info.labels[name] for name in wanted})
+    split = with_labels(split, {name: info.label_maps[name] for name in wanted})
     say_split("val", split)
-    tasks = [t for t in build_tasks(info.model, info.eval, info.labels) if t.name in wanted]
+    tasks = [t for t in build_tasks(info.model, info.eval, info.label_maps) if t.name in wanted]
     module = DenseModule(
         model,
         tasks,
@@ -182,7 +182,7 @@ def _say_architecture(stored: WeightsInfo, settings: Settings) -> None:
     for key, value in theirs.items():
         if asked.get(key) != value:
             say(f"{key}: {value} in the weights; they keep it, {asked.get(key)} was asked for")
-    for task, labels in stored.labels.items():
+    for task, labels in stored.label_maps.items():
         names = config.data.classes
         if names == "auto" or task not in config.heads.tasks:
             continue

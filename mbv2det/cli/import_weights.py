@@ -22,15 +22,15 @@ from mbv2det.errors import ConfigError, DataError
 from mbv2det.labels import LabelMap
 from mbv2det.model import DensePredictor
 from mbv2det.segmentation.outputs import SegmentationOutputs
-from mbv2det.weights.files import WeightsInfo, save_weights
-from mbv2det.weights.foreign import Foreign
 from mbv2det.weights.huggingface import read_hf
-from mbv2det.weights.sources import read_model
+from mbv2det.weights.readers import read_model
+from mbv2det.weights.share_file import WeightsInfo, save_weights
+from mbv2det.weights.source import WeightsSource
 from mbv2det.weights.tensorflow import read_tensorflow
 from mbv2det.weights.timm import read_timm
 from mbv2det.weights.torchvision import read_torchvision
 
-_READERS: dict[str, Callable[[str], Foreign]] = {
+_READERS: dict[str, Callable[[str], WeightsSource]] = {
     "torchvision": read_torchvision,
     "timm": read_timm,
     "hf": read_hf,
@@ -125,21 +125,21 @@ def named(info: WeightsInfo, names_file: Path) -> WeightsInfo:
     if not names_file.is_file():
         raise ConfigError(f"--labels: expected a file of names, found none at {names_file}")
     names = tuple(read_list(names_file))
-    if len(info.labels) != 1:
-        raise ConfigError(f"--labels: expected weights of one head, got {len(info.labels)}")
-    ((task, labels),) = info.labels.items()
+    if len(info.label_maps) != 1:
+        raise ConfigError(f"--labels: expected weights of one head, got {len(info.label_maps)}")
+    ((task, labels),) = info.label_maps.items()
     if len(names) != len(labels):
         raise ConfigError(
             f"--labels: {names_file}: expected {len(labels)} names, one a line, got {len(names)}"
         )
     try:
-        return replace(info, labels={task: LabelMap(names, labels.ids)})
+        return replace(info, label_maps={task: LabelMap(names, labels.ids)})
     except DataError as error:
         raise ConfigError(f"--labels: {names_file}: {error}") from None
 
 
 @torch.inference_mode()
-def check(foreign: Foreign, model: DensePredictor) -> str:
+def check(foreign: WeightsSource, model: DensePredictor) -> str:
     """Compares the outputs with those of the source's own network, where it can be run here.
 
     Raises:
@@ -179,7 +179,7 @@ def describe(info: WeightsInfo, model: DensePredictor, tensors: int) -> None:
     table = Table(show_header=False)
     table.add_row("backbone", f"{backbone.name}, width {backbone.width_mult}")
     for task in info.model.heads.tasks:
-        names = info.labels[task].names
+        names = info.label_maps[task].names
         shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         table.add_row(task, f"{len(names)} classes: {shown}")
     table.add_row("parameters", f"{count_parameters(model):,} in {tensors} tensors of the source")

@@ -87,7 +87,7 @@ def predict(predictor: Predictor, files: Sequence[Path], out: Path, min_score: f
     Raises:
         DataError: If none could be read.
     """
-    tasks, labels = [task.name for task in predictor.tasks], predictor.info.labels
+    tasks, labels = [task.name for task in predictor.tasks], predictor.info.label_maps
     boxes, masks = DetectionTask.name in tasks, SegmentationTask.name in tasks
     classes: dict[str, list[dict[str, Any]]] = {}
     for folder in ("pictures", *(["masks"] if masks else [])):

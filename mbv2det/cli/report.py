@@ -78,7 +78,7 @@ def write_pictures(
     ):
         sample = read_sample(annotations, SampleKey(0, index))
         found = predictor([sample.image])[0]
-        truth_beside(sample, found, predictor.info.labels).save(place)
+        truth_beside(sample, found, predictor.info.label_maps).save(place)
 
 
 def picture_paths(files: Sequence[Path], folder: Path, suffix: str) -> list[Path]:

@@ -24,7 +24,7 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.parsing import OneLineParser, first_argument_as_config
 from mbv2det.training.module import NonFiniteLossError
-from mbv2det.weights.foreign import MismatchError
+from mbv2det.weights.source import MismatchError
 
 _PLAIN_REFRESH = 20  # batches between updates of a progress bar that is not on a terminal
 

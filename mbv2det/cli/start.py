@@ -12,8 +12,8 @@ from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.model import DensePredictor
 from mbv2det.preprocess import PreprocessSpec
-from mbv2det.weights.foreign import Foreign
-from mbv2det.weights.sources import fill_backbone, read_backbone, read_model
+from mbv2det.weights.readers import load_backbone_weights, read_backbone, read_model
+from mbv2det.weights.source import WeightsSource
 from mbv2det.weights.transfer import Transfer, transfer
 
 # Settings that say what weights compute, and so come with them. All others say how to train.
@@ -39,8 +39,8 @@ class Start:
 
     model: ModelConfig
     preprocess: PreprocessSpec
-    backbone: Foreign | None = None
-    whole: Foreign | None = None
+    backbone: WeightsSource | None = None
+    whole: WeightsSource | None = None
     winners: Mapping[str, Any] = field(default_factory=dict)
 
     def fill(self, model: DensePredictor, labels: Mapping[str, LabelMap]) -> Transfer:
@@ -54,7 +54,7 @@ class Start:
             return transfer(self.whole, model, self.model, labels)
         if self.backbone is None:
             return Transfer()
-        fill_backbone(model.backbone, self.backbone)
+        load_backbone_weights(model.backbone, self.backbone)
         names = frozenset(f"backbone.{name}" for name in model.backbone.state_dict())
         return Transfer([f"backbone.weights: {self.backbone.source}"], loaded=names)
 
@@ -81,7 +81,7 @@ def starting_point(settings: Settings, checkpoint: Path | None = None) -> Start:
     return Start(model, build_preprocess(config.data))
 
 
-def _from_backbone(settings: Settings, source: Foreign) -> Start:
+def _from_backbone(settings: Settings, source: WeightsSource) -> Start:
     """The configured network, with what its backbone's weights imply."""
     config, stored = settings.config, source.info
     source.renamed(shapes_of(stored))  # a file that is not what it says is of no use
@@ -101,7 +101,7 @@ def _from_backbone(settings: Settings, source: Foreign) -> Start:
     )
 
 
-def _from_model(settings: Settings, source: Foreign) -> Start:
+def _from_model(settings: Settings, source: WeightsSource) -> Start:
     """The weights' network, with heads and training settings as configured."""
     config, stored = settings.config, source.info
     if not any(f"heads.{task}" in _CARRIED for task in stored.model.heads.tasks):
@@ -139,7 +139,7 @@ def _from_model(settings: Settings, source: Foreign) -> Start:
     return Start(model, preprocess, whole=source, winners=winners)
 
 
-def _expect_same_shape(key: str, source: Foreign, asked: Any) -> None:
+def _expect_same_shape(key: str, source: WeightsSource, asked: Any) -> None:
     """Refuses a setting that would change the shapes of the weights' backbone."""
     stored = getattr(source.info.model.backbone, key)
     if asked != stored:

@@ -59,7 +59,7 @@ from mbv2det.training.callbacks import (
 )
 from mbv2det.training.module import DenseModule
 from mbv2det.training.runs import new_run, resumed_run
-from mbv2det.weights.files import (
+from mbv2det.weights.share_file import (
     WeightsInfo,
     encode_info,
     load_origin,
@@ -101,12 +101,12 @@ def train(settings: Settings) -> Path:
     )
     if checkpoint is not None:
         info = replace(info, command=check_resumed(checkpoint, info).command)
-    model = build_model(info.model, info.preprocess, info.labels)
+    model = build_model(info.model, info.preprocess, info.label_maps)
     if checkpoint is None:
         filled = begin(start, model, labels, config.optim)
     else:
         filled = Transfer([], *load_origin(checkpoint))
-    tasks = build_tasks(info.model, info.eval, info.labels)
+    tasks = build_tasks(info.model, info.eval, info.label_maps)
     module = DenseModule(
         model,
         tasks,
@@ -117,7 +117,7 @@ def train(settings: Settings) -> Path:
         header=encode_info(info),
         seed=config.seed,
         loaded=filled.loaded,
-        kept=filled.kept,
+        kept=filled.transferred,
     )
     preprocessor = Preprocessor(info.preprocess)
     data = DenseData(
@@ -158,7 +158,7 @@ def begin(
     filled = start.fill(model, labels)
     for line in filled.lines:
         say(line)
-    if filled.kept:
+    if filled.transferred:
         say(f"  tensors kept learn at {optim.kept_lr_mult} of optim.lr (optim.kept_lr_mult)")
     return filled
 
@@ -221,7 +221,7 @@ def check_resumed(checkpoint: Path, info: WeightsInfo) -> WeightsInfo:
     for part, other in (
         ("model", "another network"),
         ("preprocess", "other preprocessing"),
-        ("labels", "other classes"),
+        ("label_maps", "other classes"),
     ):
         if getattr(stored, part) != getattr(info, part):
             raise ConfigError(f"--resume: {checkpoint} was trained with {other}")
@@ -292,7 +292,7 @@ def _save(info: WeightsInfo, path: Path, model: nn.Module, metrics: dict[str, An
 def _picture(
     annotations: Annotations, info: WeightsInfo, index: int, found: Mapping[str, Any]
 ) -> Image.Image:
-    return truth_beside(read_sample(annotations, SampleKey(0, index)), found, info.labels)
+    return truth_beside(read_sample(annotations, SampleKey(0, index)), found, info.label_maps)
 
 
 def conclude(folder: Path, validation: Annotations) -> None:

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from mbv2det.counting import count_parameters
 from mbv2det.model import DensePredictor
-from mbv2det.weights.files import WeightsInfo
+from mbv2det.weights.share_file import WeightsInfo
 
 _TEMPLATE = Path(__file__).with_name("model_card.md")
 _PIPELINES = {
@@ -44,7 +44,7 @@ def model_card(model: DensePredictor, info: WeightsInfo, data: ModelCardData) ->
         mean=spec.mean,
         std=spec.std,
         resize=spec.resize,
-        labels=[{"task": t, "names": ", ".join(info.labels[t].names)} for t in tasks],
+        labels=[{"task": t, "names": ", ".join(info.label_maps[t].names)} for t in tasks],
     )
 
 

@@ -28,9 +28,9 @@ from mbv2det.geometry import Frame
 from mbv2det.model import DensePredictor
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import Sample, SampleKey
-from mbv2det.weights.files import WeightsInfo, encode_info, save_weights
-from mbv2det.weights.foreign import Foreign
-from mbv2det.weights.sources import fill_backbone, read_backbone, read_model
+from mbv2det.weights.readers import load_backbone_weights, read_backbone, read_model
+from mbv2det.weights.share_file import WeightsInfo, encode_info, save_weights
+from mbv2det.weights.source import WeightsSource
 
 _HUB_WEIGHTS = "model.safetensors"
 _HUB_CONFIG = "config.json"
@@ -60,7 +60,7 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
             ) from None
         self.info = info
         self.device = device
-        self.tasks = build_predicting_tasks(info.model, info.eval, info.labels)
+        self.tasks = build_predicting_tasks(info.model, info.eval, info.label_maps)
         self.preprocessor = Preprocessor(info.preprocess)
 
     @torch.inference_mode()
@@ -160,7 +160,7 @@ def load_backbone(
         ConfigError: If the file is missing, damaged or foreign.
     """
     source = read_backbone(Path(path))
-    labels = source.info.labels.get("classification")
+    labels = source.info.label_maps.get("classification")
     if out_features is None:
         with torch.device("meta"):
             out_features = [list(build_backbone(source.info.model).layers)[-1]]
@@ -170,7 +170,7 @@ def load_backbone(
         num_classes=None if labels is None else len(labels),
         out_features=out_features,
     )
-    fill_backbone(backbone, source)
+    load_backbone_weights(backbone, source)
     return backbone.eval()
 
 
@@ -184,14 +184,14 @@ def load_model(path: Path) -> tuple[DensePredictor, WeightsInfo]:
     return assemble(source), source.info
 
 
-def assemble(source: Foreign) -> DensePredictor:
+def assemble(source: WeightsSource) -> DensePredictor:
     """The network that a description speaks of, with its weights.
 
     Raises:
         MismatchError: If a tensor is missing, unknown or of another shape.
     """
     info = source.info
-    model = build_model(info.model, info.preprocess, info.labels)
+    model = build_model(info.model, info.preprocess, info.label_maps)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     model.load_state_dict(source.renamed(shapes))
     return model

@@ -15,7 +15,7 @@ from mbv2det.model import DensePredictor
 from mbv2det.structures import Batch, LossTerms
 from mbv2det.tasks import Task, monitored
 from mbv2det.training.optim import frozen_norms, make_optimizer, make_schedule
-from mbv2det.weights.files import ORIGIN
+from mbv2det.weights.share_file import ORIGIN, encode_origin
 
 _COUNT = "count"
 
@@ -182,7 +182,7 @@ class DenseModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what it takes to use the weights without the configuration, and to resume."""
         checkpoint["mbv2det"] = self.header
-        checkpoint[ORIGIN] = {"loaded": sorted(self.loaded), "kept": sorted(self.kept)}
+        checkpoint[ORIGIN] = encode_origin(self.loaded, self.kept)
 
 
 def metrics_document(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Weights in files: the toolkit's own, and those of others."""
+"""Weights files: share files and checkpoints of this toolkit, and importers of other libraries."""

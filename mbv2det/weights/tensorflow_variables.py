@@ -1,4 +1,4 @@
-"""TensorFlow's variables by name, from an `.npz` or a checkpoint, without those of the training."""
+"""TensorFlow's variables by name, from an `.npz` file or a checkpoint, for inference."""
 
 import re
 import zlib
@@ -11,31 +11,33 @@ import numpy as np
 
 from mbv2det.errors import ConfigError
 
-_NUMBERS = "biuf"  # kinds of numpy's types
-# What reading a damaged archive raises, or a file that is none.
-_DAMAGE = (ValueError, OSError, EOFError, AttributeError, RuntimeError, BadZipFile, zlib.error)
+_NUMERIC_KINDS = "biuf"  # kinds of numpy's types
+# What numpy raises for a damaged archive, or a file that is not an archive.
+_READ_ERRORS = (ValueError, OSError, EOFError, AttributeError, RuntimeError, BadZipFile, zlib.error)
 _AVERAGE = "/ExponentialMovingAverage"
-# What a checkpoint of a training holds besides: optimisers' slots and counters.
+# Variables that only training needs: optimisers' slots and counters.
 _TRAINING = re.compile(
     r"(^|/)(global_step|learning_rate|beta[12]_power|RMSProp(_1)?|Momentum|Adam(_1)?)$"
 )
 
 
 def read_variables(source: str) -> tuple[dict[str, Any], list[str]]:
-    """The variables that a network predicts with, and notes about the others.
+    """Reads the variables that inference needs, and notes on the others.
+
+    Moving averages replace their variables; what only training needs is left out.
 
     Args:
         source: An `.npz` file, or the prefix, index file or folder of a checkpoint.
 
     Raises:
-        ConfigError: If it cannot be read, or holds anything but numbers.
+        ConfigError: If the source cannot be read, or holds anything but numbers.
     """
     path = Path(source)
     arrays = _read_npz(path) if path.suffix == ".npz" else _read_checkpoint(source)
     for name, array in arrays.items():
-        kind = np.asarray(array).dtype
-        if kind.kind not in _NUMBERS:
-            raise ConfigError(f"{source}: expected arrays of numbers, got {kind} under {name!r}")
+        dtype = np.asarray(array).dtype
+        if dtype.kind not in _NUMERIC_KINDS:
+            raise ConfigError(f"{source}: expected arrays of numbers, got {dtype} under {name!r}")
     return _for_inference(arrays)
 
 
@@ -46,7 +48,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = np.load(file, allow_pickle=False)
             return {name: content[name] for name in content.files}
-    except _DAMAGE as error:
+    except _READ_ERRORS as error:
         raise ConfigError(f"{path}: not a whole .npz file of arrays ({error})") from None
 
 
@@ -73,14 +75,16 @@ def _read_checkpoint(source: str) -> dict[str, Any]:
 
 
 def _for_inference(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The variables that a network predicts with, and notes about the others."""
-    kept = {name: array for name, array in arrays.items() if not _TRAINING.search(name)}
-    averages = [name for name in kept if name.endswith(_AVERAGE)]
-    averaged = {name.removesuffix(_AVERAGE): kept.pop(name) for name in averages}
+    """Leaves out what only training needs, and puts moving averages in place of variables."""
+    variables = {name: array for name, array in arrays.items() if not _TRAINING.search(name)}
+    averages = [name for name in variables if name.endswith(_AVERAGE)]
+    averaged = {name.removesuffix(_AVERAGE): variables.pop(name) for name in averages}
     notes = []
-    if len(kept) + len(averages) < len(arrays):
-        left = len(arrays) - len(kept) - len(averages)
-        notes.append(f"left out {left} variables of the training: optimiser, counters")
+    num_left_out = len(arrays) - len(variables) - len(averages)
+    if num_left_out:
+        notes.append(
+            f"left out {num_left_out} variables that only training needs: optimiser, counters"
+        )
     if averaged:
-        notes.append(f"took {len(averaged)} moving averages in place of their variables")
-    return kept | averaged, notes
+        notes.append(f"used {len(averaged)} moving averages in place of their variables")
+    return variables | averaged, notes

@@ -1,4 +1,4 @@
-"""timm's MobileNetV2: state dicts, and its weights by the model's name."""
+"""Importer of timm's MobileNetV2: state dicts, or weights by the model's name."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -12,15 +12,16 @@ from torch import Tensor
 from mbv2det.config import BackboneConfig, ModelConfig
 from mbv2det.errors import ConfigError
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
-from mbv2det.weights.files import WeightsInfo, read_state_dict
-from mbv2det.weights.foreign import Foreign
-from mbv2det.weights.recognise import (
+from mbv2det.weights.architecture import (
     CLASSIFIER,
-    Place,
-    classification,
+    TensorPath,
+    classification_head,
     mobilenet_v2_width,
     num_outputs,
 )
+from mbv2det.weights.share_file import WeightsInfo
+from mbv2det.weights.source import WeightsSource
+from mbv2det.weights.state_dict import read_state_dict
 
 _SIZE = (224, 224)
 _NOTE = (  # its crop_pct is 0.875
@@ -35,16 +36,17 @@ _NAMES = {
     1.0: "mobilenetv2_100",
     1.4: "mobilenetv2_140",
 }
-_DEEPER = ("mobilenetv2_110d", "mobilenetv2_120d")
-# Stage and repeat of the blocks, which begin with our layer 2.
+_DEEPER_NAMES = ("mobilenetv2_110d", "mobilenetv2_120d")
+# (stage, index in the stage) of each block, from our layer 2 on.
 _BLOCKS = tuple(
-    (stage, repeat)
-    for stage, repeats in enumerate((1, 2, 3, 4, 3, 3, 1))
-    for repeat in range(repeats)
+    (stage, index)
+    for stage, num_blocks in enumerate((1, 2, 3, 4, 3, 3, 1))
+    for index in range(num_blocks)
 )
-_ENDS = {1: ("conv_stem", "bn1"), 19: ("conv_head", "bn2")}
-# Convolution and norm of a block's parts. The first block, without expansion, is timm's depthwise
-# separable convolution, whose last part has another name.
+# Convolution and norm of the layers outside the blocks, by our number.
+_SINGLE_LAYERS = {1: ("conv_stem", "bn1"), 19: ("conv_head", "bn2")}
+# Convolution and norm of each part of a block. The first block has no expansion: it is timm's
+# depthwise separable convolution, which names its projection otherwise.
 _FIRST_BLOCK = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
 _BLOCK = {
     "expand": ("conv_pw", "bn1"),
@@ -53,11 +55,11 @@ _BLOCK = {
 }
 
 
-def read_timm(source: str) -> Foreign:
-    """Timm's weights, from a file of a state dict or by name.
+def read_timm(source: str) -> WeightsSource:
+    """Reads timm's weights from a file of a state dict, or by name.
 
     Args:
-        source: A file, or a name such as `mobilenetv2_100.ra_in1k`, which is downloaded.
+        source: A file, or a name such as `mobilenetv2_100.ra_in1k`, whose weights are downloaded.
 
     Raises:
         ConfigError: If there is no such file or name, or it is not MobileNetV2.
@@ -65,37 +67,36 @@ def read_timm(source: str) -> Foreign:
     path = Path(source)
     tensors = read_state_dict(path) if path.exists() else _download(source)
     if any(name.startswith("blocks.1.2.") for name in tensors):
-        raise _deeper(source)
+        raise _deeper_error(source)
     width_mult = mobilenet_v2_width(tensors, timm_name, source)
     weight = f"{_CLASSIFIER}.weight"
-    heads, labels = classification(
-        num_outputs(tensors, weight, source) if weight in tensors else None
-    )
+    num_classes = num_outputs(tensors, weight, source) if weight in tensors else None
+    heads, label_maps = classification_head(num_classes)
     info = WeightsInfo(
         model=ModelConfig(BackboneConfig(width_mult=width_mult), heads),
         preprocess=PreprocessSpec(_SIZE, "stretch", IMAGENET_MEAN, IMAGENET_STD),
-        labels=labels,
+        label_maps=label_maps,
     )
-    runs = find_spec("timm") is not None and width_mult in _NAMES
-    reference = partial(_run, tensors, _NAMES[width_mult]) if runs else None
-    return Foreign(source, tensors, info, timm_name, [_NOTE], reference)
+    can_run = find_spec("timm") is not None and width_mult in _NAMES
+    reference = partial(_run, tensors, _NAMES[width_mult]) if can_run else None
+    return WeightsSource(source, tensors, info, timm_name, [_NOTE], reference)
 
 
-def timm_name(ours: str) -> str:
-    """Its name of a tensor of ours."""
-    place = Place.of(ours)
-    if place is None:
-        return ours.replace(CLASSIFIER, _CLASSIFIER)
-    if place.layer in _ENDS:
-        conv, norm = _ENDS[place.layer]
-        return f"{conv if place.kind == 'conv' else norm}.{place.tensor}"
-    stage, repeat = _BLOCKS[place.layer - 2]
-    conv, norm = (_BLOCK if place.layer > 2 else _FIRST_BLOCK)[place.part]
-    return f"blocks.{stage}.{repeat}.{conv if place.kind == 'conv' else norm}.{place.tensor}"
+def timm_name(name: str) -> str:
+    """Returns timm's name of a tensor of our network."""
+    path = TensorPath.of(name)
+    if path is None:
+        return name.replace(CLASSIFIER, _CLASSIFIER)
+    if path.layer in _SINGLE_LAYERS:
+        conv, norm = _SINGLE_LAYERS[path.layer]
+        return f"{conv if path.kind == 'conv' else norm}.{path.tensor}"
+    stage, index = _BLOCKS[path.layer - 2]
+    conv, norm = (_BLOCK if path.layer > 2 else _FIRST_BLOCK)[path.part]
+    return f"blocks.{stage}.{index}.{conv if path.kind == 'conv' else norm}.{path.tensor}"
 
 
 def _run(state: Mapping[str, Tensor], name: str, images: Tensor) -> Tensor:
-    """Timm's own network on normalised images."""
+    """Runs timm's own network on normalised images."""
     import timm
 
     weight = state.get(f"{_CLASSIFIER}.weight", torch.empty(0))
@@ -105,14 +106,14 @@ def _run(state: Mapping[str, Tensor], name: str, images: Tensor) -> Tensor:
 
 
 def _download(name: str) -> dict[str, Tensor]:
-    """The state dict behind a name, from timm's cache or the network.
+    """Returns the state dict of named weights, from timm's cache or the network.
 
     Raises:
-        ConfigError: If there is no such name, no timm or no network.
+        ConfigError: If there is no such name, timm is not installed, or it cannot be downloaded.
     """
     architecture = name.partition(".")[0]
-    if architecture in _DEEPER:
-        raise _deeper(name)
+    if architecture in _DEEPER_NAMES:
+        raise _deeper_error(name)
     if architecture not in _NAMES.values():
         raise ConfigError(
             f"SOURCE: expected a file of a state dict, or {', '.join(_NAMES.values())}, got {name}"
@@ -121,13 +122,15 @@ def _download(name: str) -> dict[str, Tensor]:
         import timm
     except ImportError:
         raise ConfigError(
-            f"SOURCE: {name}: expected timm to download it with, found none: pip install timm, or "
-            "give a file"
+            f"SOURCE: {name}: downloading it needs timm, which is not installed: pip install "
+            "timm, or give a file"
         ) from None
-    known = timm.list_models("mobilenetv2_*", pretrained=True)
-    if not any(name in (full, full.partition(".")[0]) for full in known):
-        own = ", ".join(full for full in known if full.partition(".")[0] not in _DEEPER)
-        raise ConfigError(f"SOURCE: expected weights that timm has ({own}), got {name}")
+    available = timm.list_models("mobilenetv2_*", pretrained=True)
+    if not any(name in (full, full.partition(".")[0]) for full in available):
+        shown = [full for full in available if full.partition(".")[0] not in _DEEPER_NAMES]
+        raise ConfigError(
+            f"SOURCE: expected weights that timm has ({', '.join(shown)}), got {name}"
+        )
     try:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except (OSError, RuntimeError) as error:
@@ -138,8 +141,8 @@ def _download(name: str) -> dict[str, Tensor]:
         ) from None
 
 
-def _deeper(source: str) -> ConfigError:
+def _deeper_error(source: str) -> ConfigError:
     return ConfigError(
-        f"SOURCE: {source}: expected the depth of MobileNetV2, got more blocks a stage, as "
-        f"{' and '.join(_DEEPER)} have: another network, which this toolkit does not build"
+        f"SOURCE: {source}: expected the depth of MobileNetV2, got more blocks in a stage, as in "
+        f"{' and '.join(_DEEPER_NAMES)}: another network, which this toolkit does not build"
     )

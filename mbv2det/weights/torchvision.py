@@ -1,4 +1,4 @@
-"""torchvision's MobileNetV2 and ResNet: state dicts, and weights by the names of their enums."""
+"""Importer of torchvision's MobileNetV2 and ResNet: state dicts, or names of its weight enums."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,29 +13,34 @@ from torchvision.models import get_weight, mobilenet_v2, resnet50, resnet101
 from mbv2det.config import BackboneConfig, ModelConfig
 from mbv2det.errors import ConfigError
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
-from mbv2det.weights.files import WeightsInfo, read_state_dict
-from mbv2det.weights.foreign import Foreign
-from mbv2det.weights.recognise import (
+from mbv2det.weights.architecture import (
     CLASSIFIER,
-    Place,
-    classification,
+    TensorPath,
+    classification_head,
     mobilenet_v2_width,
     num_outputs,
 )
+from mbv2det.weights.share_file import WeightsInfo
+from mbv2det.weights.source import WeightsSource
+from mbv2det.weights.state_dict import read_state_dict
 
 _SIZE = (224, 224)
 _FILES = (".pth", ".pt", ".bin", ".safetensors")
+_NOTE = (
+    "preprocessing: the whole image is stretched to 224 x 224; torchvision scales the shorter "
+    "side and cuts out the middle"
+)
 
 
 @dataclass(frozen=True)
 class _Network:
-    """One of torchvision's networks.
+    """A network of torchvision.
 
     Attributes:
-        backbone: Ours that it is.
-        name_of: Its name of a tensor of ours.
-        classifier: Name of its last layer.
-        build: The network itself, by `num_classes`.
+        backbone: Our configuration of its backbone.
+        name_of: Maps the name of a tensor of our network to torchvision's.
+        classifier: Torchvision's name of the last layer.
+        build: Builds torchvision's network; takes `num_classes`.
     """
 
     backbone: BackboneConfig
@@ -44,41 +49,38 @@ class _Network:
     build: Callable[..., nn.Module]
 
 
-def read_torchvision(source: str) -> Foreign:
-    """Torchvision's weights, from a file of a state dict or by name.
+def read_torchvision(source: str) -> WeightsSource:
+    """Reads torchvision's weights from a file of a state dict, or by name.
 
     Args:
-        source: A file, or a name such as `MobileNet_V2_Weights.IMAGENET1K_V2`, which is downloaded.
+        source: A file, or a name such as `MobileNet_V2_Weights.IMAGENET1K_V2`, whose weights are
+            downloaded.
 
     Raises:
         ConfigError: If there is no such file or name, or it is another network.
     """
     is_file = Path(source).suffix in _FILES or Path(source).exists()
     tensors = read_state_dict(Path(source)) if is_file else _download(source)
-    network = _recognised(tensors, source)
+    network = _network_of(tensors, source)
     bias = f"{network.classifier}.bias"
-    count = num_outputs(tensors, bias, source) if bias in tensors else None
-    heads, labels = classification(count)
+    num_classes = num_outputs(tensors, bias, source) if bias in tensors else None
+    heads, label_maps = classification_head(num_classes)
     reference = None
-    if count is not None:
-        reference = partial(_run, tensors, partial(network.build, num_classes=count))
+    if num_classes is not None:
+        reference = partial(_run, tensors, partial(network.build, num_classes=num_classes))
     info = WeightsInfo(
         model=ModelConfig(network.backbone, heads),
         preprocess=PreprocessSpec(_SIZE, "stretch", IMAGENET_MEAN, IMAGENET_STD),
-        labels=labels,
+        label_maps=label_maps,
     )
-    notes = [
-        "preprocessing: the whole image is stretched to 224 x 224; torchvision scales the shorter "
-        "side and cuts out the middle"
-    ]
-    return Foreign(source, tensors, info, network.name_of, notes, reference)
+    return WeightsSource(source, tensors, info, network.name_of, [_NOTE], reference)
 
 
-def _recognised(tensors: Mapping[str, Tensor], source: str) -> _Network:
-    """Which network the tensors are of.
+def _network_of(tensors: Mapping[str, Tensor], source: str) -> _Network:
+    """Returns the network that a state dict belongs to.
 
     Raises:
-        ConfigError: If of none.
+        ConfigError: If it is none of those that our toolkit builds.
     """
     if "layer3.0.conv1.weight" not in tensors:
         width_mult = mobilenet_v2_width(tensors, mobilenet_v2_name, source)
@@ -97,38 +99,39 @@ def _recognised(tensors: Mapping[str, Tensor], source: str) -> _Network:
 
 
 def _run(state: Mapping[str, Tensor], build: Callable[[], nn.Module], images: Tensor) -> Tensor:
-    """Torchvision's own network on normalised images."""
+    """Runs torchvision's own network on normalised images."""
     network = build().eval()
     network.load_state_dict(state)
     return network(images)
 
 
-def resnet_name(ours: str) -> str:
-    """Its name of a tensor of our ResNet, which wraps it."""
-    inside = ours.removeprefix("backbone.layers.").removeprefix("stem.")
-    return inside.replace(CLASSIFIER, "fc")
+def resnet_name(name: str) -> str:
+    """Returns torchvision's name of a tensor of our ResNet, which wraps torchvision's."""
+    inner = name.removeprefix("backbone.layers.").removeprefix("stem.")
+    return inner.replace(CLASSIFIER, "fc")
 
 
-def mobilenet_v2_name(ours: str) -> str:
-    """Its name of a tensor of our MobileNetV2."""
-    place = Place.of(ours)
-    if place is None:
-        return ours.replace(CLASSIFIER, "classifier.1")
-    block = f"features.{place.layer - 1}"
-    if not place.part:
-        return f"{block}.{0 if place.kind == 'conv' else 1}.{place.tensor}"
-    parts = ["expand", "depthwise", "project"] if place.layer > 2 else ["depthwise", "project"]
-    position = parts.index(place.part)
-    if place.part == "project":
-        return f"{block}.conv.{position + (place.kind == 'norm')}.{place.tensor}"
-    return f"{block}.conv.{position}.{0 if place.kind == 'conv' else 1}.{place.tensor}"
+def mobilenet_v2_name(name: str) -> str:
+    """Returns torchvision's name of a tensor of our MobileNetV2."""
+    path = TensorPath.of(name)
+    if path is None:
+        return name.replace(CLASSIFIER, "classifier.1")
+    block = f"features.{path.layer - 1}"
+    is_norm = path.kind == "norm"
+    if not path.part:
+        return f"{block}.{int(is_norm)}.{path.tensor}"
+    parts = ["expand", "depthwise", "project"] if path.layer > 2 else ["depthwise", "project"]
+    position = parts.index(path.part)
+    if path.part == "project":
+        return f"{block}.conv.{position + is_norm}.{path.tensor}"
+    return f"{block}.conv.{position}.{int(is_norm)}.{path.tensor}"
 
 
 def _download(name: str) -> dict[str, Tensor]:
-    """The state dict behind a name, from the library's cache or the network.
+    """Returns the state dict of named weights, from torch's cache or the network.
 
     Raises:
-        ConfigError: If there is no such name or no network.
+        ConfigError: If there is no such name, or it cannot be downloaded.
     """
     try:
         weights = get_weight(name)
@@ -142,7 +145,7 @@ def _download(name: str) -> dict[str, Tensor]:
     except UnpicklingError:
         raise ConfigError(
             f"SOURCE: {name}: the file in torch's cache holds other objects than tensors, or is "
-            "damaged; nothing in it was executed: remove it"
+            "damaged; nothing in it was executed; remove it from the cache"
         ) from None
     except (URLError, RuntimeError, OSError) as error:
         raise ConfigError(

@@ -1,7 +1,8 @@
-"""A whole model's weights in a network for other classes.
+"""Transfer of a whole model's weights to a network for other classes.
 
-The backbone and every tensor that does not count classes are kept; of those that do, the rows of
-classes that both have by name are copied, and the others keep their fresh start.
+The backbone and all layers whose shape does not depend on the classes are copied. Of the layers
+that compute class logits, the rows of the classes that both networks have by name are copied; the
+rows of new classes keep their initial values.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,188 +14,208 @@ from torch import Tensor, nn
 from mbv2det.config import DetectionHeadConfig, HeadsConfig, ModelConfig
 from mbv2det.labels import BACKGROUND, LabelMap
 from mbv2det.model import DensePredictor
-from mbv2det.weights.foreign import Foreign, Mismatch, MismatchError
+from mbv2det.weights.source import Mismatch, MismatchError, WeightsSource
 
-_SHOWN = 10  # names of a list
+_MAX_LISTED = 10  # names in a list before it is cut
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What was done.
+    """What was loaded into a network before its training.
 
     Attributes:
-        lines: It in words.
-        loaded: Names of the network's tensors that come from the file to the last number.
-        kept: The same, where the file holds a whole model: what was learnt for such a task.
+        lines: Summary for the user, a line each.
+        loaded: Names of the network's tensors of which every number comes from a file.
+        transferred: Names of those among them that come from the weights of a whole model, and so
+            were trained for a task; they learn at a lower rate.
     """
 
     lines: list[str] = field(default_factory=list)
     loaded: frozenset[str] = frozenset()
-    kept: frozenset[str] = frozenset()
+    transferred: frozenset[str] = frozenset()
 
 
 def transfer(
-    source: Foreign, model: DensePredictor, config: ModelConfig, labels: Mapping[str, LabelMap]
+    source: WeightsSource,
+    model: DensePredictor,
+    config: ModelConfig,
+    label_maps: Mapping[str, LabelMap],
 ) -> Transfer:
-    """Fills a freshly initialised network as far as the weights reach.
+    """Loads all weights that fit into a freshly initialised network, in place.
 
     Args:
-        source: A whole model of ours.
+        source: Weights of a whole model of this toolkit.
         model: The network.
-        config: Of the network.
-        labels: Of the network, by task.
+        config: Architecture of the network.
+        label_maps: Label map of each task of the network.
 
     Raises:
-        MismatchError: If the backbone is another one.
+        MismatchError: If the backbones have layers of different shapes.
     """
     state = model.state_dict()
-    lines, kept = _copy_backbone(source, state)
+    lines, transferred = _copy_backbone(source, state)
     stored = source.info
     for task in config.heads.tasks:
-        if task in stored.labels:
-            new = _slots(config.heads, task, labels[task])
-            old = _slots(stored.model.heads, task, stored.labels[task])
-            layers = _class_layers(model.heads[task])
-            of_head, found = _copy_head(source.tensors, state, task, layers, Slots(new, old))
-            lines, kept = lines + of_head, kept + found
+        if task in stored.label_maps:
+            slots = Slots(
+                new=_slot_names(config.heads, task, label_maps[task]),
+                old=_slot_names(stored.model.heads, task, stored.label_maps[task]),
+            )
+            class_layers = _class_layer_names(model.heads[task])
+            head_lines, names = _copy_head(source.tensors, state, task, class_layers, slots)
+            lines, transferred = lines + head_lines, transferred + names
         else:
-            lines.append(f"heads.{task}: the weights have none; it starts anew")
+            lines.append(f"heads.{task}: not in the weights; newly initialised")
     unused = [task for task in stored.model.heads.tasks if task not in config.heads.tasks]
-    lines += [f"heads.{task}: in the weights, not configured; left out" for task in unused]
+    lines += [f"heads.{task}: in the weights, but not configured; left out" for task in unused]
     model.load_state_dict(state)
     lines = [f"weights: {source.source}", *(f"  {line}" for line in lines)]
-    return Transfer(lines, frozenset(kept), frozenset(kept))
+    return Transfer(lines, frozenset(transferred), frozenset(transferred))
 
 
 class ClassLayers(Protocol):
-    """What every head has."""
+    """A head that names its class layers; all heads do."""
 
     def class_layers(self) -> Sequence[nn.Module]:
-        """Layers whose outputs are logits, perhaps of several anchors."""
+        """Returns the layers whose outputs are class logits, possibly of several anchors."""
         ...
 
 
 @dataclass(frozen=True)
 class Slots:
-    """What the logits of one place stand for, here and in the weights.
+    """Names of the class slots of a head: the classes, and background where it has logits.
 
     Attributes:
-        new: Names, here.
-        old: Names, in the weights.
+        new: Slots of the network, in the order of its logits.
+        old: Slots of the weights.
     """
 
     new: tuple[str, ...]
     old: tuple[str, ...]
 
     @property
-    def places(self) -> list[int | None]:
-        """Which old slot each new one is, by name; None for new classes."""
+    def old_slots(self) -> list[int | None]:
+        """Old slot of each new one, matched by name; None for a new class."""
         old = LabelMap.of_masks(self.old)
         return [old.find(name) for name in self.new]
 
-    def copied(self, fresh: Tensor, stored: Tensor) -> Tensor:
-        """The fresh rows with those of the known classes from the weights, anchor by anchor."""
-        rows, old = (
+    def copy_rows(self, initial: Tensor, stored: Tensor) -> Tensor:
+        """Returns the initial rows with those of known classes replaced, at each anchor.
+
+        Args:
+            initial: Weight or bias of the network's class layer, a row for each anchor and slot.
+            stored: The same in the weights.
+        """
+        rows, old_rows = (
             tensor.unflatten(0, (-1, len(names)))
-            for tensor, names in ((fresh.clone(), self.new), (stored, self.old))
+            for tensor, names in ((initial.clone(), self.new), (stored, self.old))
         )
-        for position, place in enumerate(self.places):
-            if place is not None:
-                rows[:, position] = old[:, place]
+        for slot, old_slot in enumerate(self.old_slots):
+            if old_slot is not None:
+                rows[:, slot] = old_rows[:, old_slot]
         return rows.flatten(0, 1)
 
     def lines(self) -> list[str]:
-        """Which classes are known, which are new, which are dropped."""
-        known = [
-            name for name, place in zip(self.new, self.places, strict=True) if place is not None
-        ]
-        new = [name for name in self.new if name not in known]
-        kept = {place for place in self.places if place is not None}
-        gone = [name for label, name in enumerate(self.old) if label not in kept]
-        found = [f"{len(known)} of {len(self.new)} classes kept by name{_list(known)}"]
-        found += [f"{len(new)} classes start anew{_list(new)}"] if new else []
-        return (
-            [*found, f"{len(gone)} classes of the weights left out{_list(gone)}"] if gone else found
-        )
+        """Returns which classes are copied, which are new, and which are left out."""
+        pairs = list(zip(self.new, self.old_slots, strict=True))
+        copied = [name for name, old_slot in pairs if old_slot is not None]
+        new = [name for name, old_slot in pairs if old_slot is None]
+        unused = [name for slot, name in enumerate(self.old) if slot not in self.old_slots]
+        lines = [f"{len(copied)} of {len(self.new)} classes copied by name{_listed(copied)}"]
+        if new:
+            lines.append(f"{len(new)} classes newly initialised{_listed(new)}")
+        if unused:
+            lines.append(f"{len(unused)} classes of the weights left out{_listed(unused)}")
+        return lines
 
 
-def _slots(heads: HeadsConfig, task: str, labels: LabelMap) -> tuple[str, ...]:
+def _slot_names(heads: HeadsConfig, task: str, label_map: LabelMap) -> tuple[str, ...]:
     head = getattr(heads, task)
-    background = isinstance(head, DetectionHeadConfig) and head.has_background
-    return (BACKGROUND, *labels.names) if background else labels.names
+    has_background = isinstance(head, DetectionHeadConfig) and head.has_background
+    return (BACKGROUND, *label_map.names) if has_background else label_map.names
 
 
-def _class_layers(head: nn.Module) -> set[str]:
-    """Names, within a head, of the layers whose weight and bias have a row for every class."""
+def _class_layer_names(head: nn.Module) -> set[str]:
+    """Returns the names, within a head, of the layers that have a row for every class."""
     layers = cast(ClassLayers, head).class_layers()
     return {name for name, module in head.named_modules() if any(module is x for x in layers)}
 
 
-def _copy_backbone(source: Foreign, state: dict[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Fills the layers that both have: one network may end earlier, as its heads read less.
+def _copy_backbone(source: WeightsSource, state: dict[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Copies the layers that both backbones have: one may end earlier, as its heads read less.
 
     Returns:
-        Lines, and names of what was kept.
+        Summary, and names of the copied tensors.
     """
     names = [name for name in state if name.startswith("backbone.")]
-    rows = []
+    mismatches = []
     for name in names:
-        old = source.tensors.get(name, state[name])
-        if old.shape != state[name].shape:
-            shapes = str(tuple(state[name].shape)), str(tuple(old.shape))
-            rows.append(Mismatch("of another shape", name, *shapes))
-        state[name] = old
-    if rows:
-        raise MismatchError(source.source, rows)
-    fresh = {name.split(".")[2] for name in names if name not in source.tensors}
-    anew = f"; starts anew{_list(sorted(fresh))}" if fresh else ""
-    kept = [name for name in names if name in source.tensors]
-    return [f"backbone: {len(kept)} tensors kept{anew}"], kept
+        stored = source.tensors.get(name, state[name])
+        if stored.shape != state[name].shape:
+            shapes = str(tuple(state[name].shape)), str(tuple(stored.shape))
+            mismatches.append(Mismatch("wrong shape", name, *shapes))
+        state[name] = stored
+    if mismatches:
+        raise MismatchError(source.source, mismatches)
+    new_layers = {name.split(".")[2] for name in names if name not in source.tensors}
+    suffix = f"; newly initialised{_listed(sorted(new_layers))}" if new_layers else ""
+    copied = [name for name in names if name in source.tensors]
+    return [f"backbone: {len(copied)} tensors copied{suffix}"], copied
 
 
 def _copy_head(
-    source: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
     state: dict[str, Tensor],
     task: str,
     class_layers: Collection[str],
     slots: Slots,
 ) -> tuple[list[str], list[str]]:
-    """Fills one head's tensors.
+    """Copies the tensors of one head that fit.
+
+    Args:
+        tensors: Tensors of the weights by name.
+        state: State dict of the network, which is changed in place.
+        task: Task of the head.
+        class_layers: Names, within the head, of the layers that have a row for every class.
+        slots: Class slots of the network and of the weights.
 
     Returns:
-        Lines, and names of what was kept whole.
+        Summary, and names of the tensors of which every number was copied.
     """
     prefix = f"heads.{task}."
-    kept, by_class, fresh = [], [], []
+    copied, by_class, new = [], [], []
     for name in [n for n in state if n.startswith(prefix)]:
-        short, old, new = name.removeprefix(prefix), source.get(name), state[name]
+        short, stored, initial = name.removeprefix(prefix), tensors.get(name), state[name]
         layer = short.rpartition(".")[0]
         weight = f"{prefix}{layer}.weight"
-        if old is None:
-            fresh.append(short)
-        elif layer in class_layers and _by_class(source.get(weight), state[weight], slots):
-            state[name] = slots.copied(new, old)
+        if stored is None:
+            new.append(short)
+        elif layer in class_layers and _differ_in_classes_only(
+            tensors.get(weight), state[weight], slots
+        ):
+            state[name] = slots.copy_rows(initial, stored)
             by_class.append(name)
-        elif layer not in class_layers and old.shape == new.shape:
-            state[name] = old
-            kept.append(name)
+        elif layer not in class_layers and stored.shape == initial.shape:
+            state[name] = stored
+            copied.append(name)
         else:
-            fresh.append(short)
-    lines = [f"{len(kept)} tensors kept, {len(by_class)} by class"]
-    lines += slots.lines() if by_class else [f"all {len(slots.new)} classes start anew"]
-    lines += [f"{len(fresh)} tensors start anew{_list(fresh)}"] if fresh else []
-    whole = kept if None in slots.places else kept + by_class
-    return [f"heads.{task}: {line}" for line in lines], whole
+            new.append(short)
+    lines = [f"{len(copied)} tensors copied, {len(by_class)} class by class"]
+    lines += slots.lines() if by_class else [f"all {len(slots.new)} classes newly initialised"]
+    lines += [f"{len(new)} tensors newly initialised{_listed(new)}"] if new else []
+    complete = copied if None in slots.old_slots else copied + by_class
+    return [f"heads.{task}: {line}" for line in lines], complete
 
 
-def _by_class(old: Tensor | None, new: Tensor, slots: Slots) -> bool:
-    """Whether the weights of two class layers differ in their classes alone."""
-    if old is None:
+def _differ_in_classes_only(stored: Tensor | None, initial: Tensor, slots: Slots) -> bool:
+    """Returns whether the weights of two class layers have the same anchors and inputs."""
+    if stored is None:
         return False
-    anchors = len(old) // len(slots.old), len(new) // len(slots.new)
-    return anchors[0] == anchors[1] and old.shape[1:] == new.shape[1:]
+    num_anchors = len(stored) // len(slots.old), len(initial) // len(slots.new)
+    return num_anchors[0] == num_anchors[1] and stored.shape[1:] == initial.shape[1:]
 
 
-def _list(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > _SHOWN else ""
-    return f": {', '.join(names[:_SHOWN])}{more}" if names else ""
+def _listed(names: Sequence[str]) -> str:
+    """Returns ": a, b, c", cut after some names; nothing for no names."""
+    more = ", ..." if len(names) > _MAX_LISTED else ""
+    return f": {', '.join(names[:_MAX_LISTED])}{more}" if names else ""

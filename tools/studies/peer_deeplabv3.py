@@ -27,7 +27,7 @@ from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from mbv2det.structures import IGNORE_INDEX, Batch, SegmentationMap
 from mbv2det.training.module import metrics_document
 from mbv2det.training.optim import make_optimizer, schedule_factor
-from mbv2det.weights.sources import fill_backbone, read_backbone
+from mbv2det.weights.readers import load_backbone_weights, read_backbone
 
 _RATES = (6, 12, 18)  # torchvision's default, (12, 24, 36), is DeepLab's for an output stride of 8
 
@@ -85,7 +85,7 @@ def main() -> None:
     assert data.train is not None
     assert data.train.masks is not None
     backbone = MobileNetV2(1.0, config.backbone.output_stride, out_features=("layer_18",))
-    fill_backbone(backbone, read_backbone(Path(str(config.backbone.weights))))
+    load_backbone_weights(backbone, read_backbone(Path(str(config.backbone.weights))))
     model = Peer(backbone, len(data.train.masks.labels)).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config.optim)
     epochs = settings.trainer["max_epochs"]

@@ -1,7 +1,4 @@
-"""The networks of `tensorflow.py` in TensorFlow's own operations, to compare ours with.
-
-Where tensorflow is installed: the check after an import.
-"""
+"""The networks of `mbv2det.weights.tensorflow` in TensorFlow's own operations, to compare with."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,24 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbv2det.weights.recognise import CLASSIFIER
+from mbv2det.weights.architecture import CLASSIFIER
+from mbv2det.weights.source import WeightsSource
 
-# Nominal strides of layers 2 to 18.
+# Strides of layers 2 to 18 at output stride 32.
 _STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)
 _LEVELS = 6
-_ANCHORS = (3, 6, 6, 6, 6, 6)  # of a cell, by level
+_ANCHORS = (3, 6, 6, 6, 6, 6)  # per cell, by level
 
 
 @dataclass(frozen=True)
 class TensorFlowNetwork:
-    """MobileNetV2 and its heads, from variables as TensorFlow has them.
+    """MobileNetV2 and its heads on TensorFlow's variables.
 
-    Modules are named as ours are, so that the two can be read side by side.
+    Modules have the names of ours, so that the two can be read side by side.
 
     Attributes:
         variables: Arrays by TensorFlow's names, in its layouts.
-        name_of: Its name of a tensor of ours.
-        norm_eps: Of the backbone's batch norm, and of SSDLite's.
+        name_of: Maps the name of a tensor of ours to its variable's.
+        norm_eps: Epsilon of batch norm in the backbone and in SSDLite.
     """
 
     variables: Mapping[str, np.ndarray]
@@ -36,12 +34,12 @@ class TensorFlowNetwork:
     norm_eps: float
 
     def classifier(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of normalised images."""
+        """Returns the logits (B, K) of normalised images (B, 3, H, W)."""
         x = self._features(_nhwc(images), 32)["layer_19"].numpy().mean(axis=(1, 2), keepdims=True)
         return torch.from_numpy(self._plain(x, CLASSIFIER).numpy()[:, 0, 0])
 
     def deeplab(self, images: Tensor, output_stride: int, norm_eps: float) -> Tensor:
-        """Logits (B, L, h, w) of normalised images, from the head without atrous branches."""
+        """Returns the logits (B, L, h, w) of normalised images, without atrous branches."""
         import tensorflow as tf
 
         x = self._features(_nhwc(images), output_stride)["layer_18"]
@@ -56,11 +54,11 @@ class TensorFlowNetwork:
         return _nchw(self._plain(joined, "heads.segmentation.classifier"))
 
     def ssdlite(self, images: Tensor, slots: Sequence[int]) -> Tensor:
-        """Class logits and box deltas, in our order, (B, A, slots + 4) of normalised images.
+        """Returns class logits and box deltas, in our order, (B, A, slots + 4).
 
         Args:
-            images: Normalised.
-            slots: Those of its class slots that have a meaning.
+            images: Normalised images (B, 3, H, W).
+            slots: Class slots in use, background among them.
         """
         import tensorflow as tf
 
@@ -71,7 +69,7 @@ class TensorFlowNetwork:
             x = self._conv(levels[-1], f"{module}.0")
             x = self._conv(x, f"{module}.1", stride=2)
             levels.append(self._conv(x, f"{module}.2"))
-        found = []
+        predictions = []
         for kind in ("class", "box"):
             by_level = []
             for level, x in enumerate(levels):
@@ -79,33 +77,33 @@ class TensorFlowNetwork:
                 x = self._plain(self._conv(x, f"{module}.0"), f"{module}.1")
                 anchors = _ANCHORS[level] * x.shape[1] * x.shape[2]
                 by_level.append(tf.reshape(x, [x.shape[0], anchors, -1]))
-            found.append(tf.concat(by_level, axis=1).numpy())
-        classes, (ty, tx, th, tw) = found[0], np.moveaxis(found[1], 2, 0)
+            predictions.append(tf.concat(by_level, axis=1).numpy())
+        logits, (ty, tx, th, tw) = predictions[0], np.moveaxis(predictions[1], 2, 0)
         deltas = np.stack([tx, ty, tw, th], axis=2)
-        return torch.from_numpy(np.concatenate([classes[..., slots], deltas], axis=2))
+        return torch.from_numpy(np.concatenate([logits[..., slots], deltas], axis=2))
 
     def _features(self, x: Any, output_stride: int) -> dict[str, Any]:
-        """Outputs of the layers, and the inside of layer 15, as slim's `mobilenet_base` runs them.
+        """Returns the outputs of the layers and of the expansions, as slim's `mobilenet_base` does.
 
-        Strides beyond the output stride become rates of the layers behind.
+        Strides beyond the output stride become atrous rates of the later layers.
         """
-        found = {"layer_1": self._conv(x, "backbone.layers.layer_1", stride=2)}
-        x, total, rate = found["layer_1"], 2, 1
+        features = {"layer_1": self._conv(x, "backbone.layers.layer_1", stride=2)}
+        x, total, rate = features["layer_1"], 2, 1
         for layer, nominal in enumerate(_STRIDES, start=2):
             module = f"backbone.layers.layer_{layer}"
             stride, next_rate = nominal, rate
             if total * nominal > output_stride:
                 stride, next_rate = 1, rate * nominal
             y = x if layer == 2 else self._conv(x, f"{module}.expand")
-            found[f"layer_{layer}/expansion"] = y
+            features[f"layer_{layer}/expansion"] = y
             y = self._conv(y, f"{module}.depthwise", stride=stride, rate=rate)
             y = self._conv(y, f"{module}.project", act=None)
             x = x + y if stride == 1 and x.shape == y.shape else y
-            found[f"layer_{layer}"] = x
+            features[f"layer_{layer}"] = x
             total, rate = total * stride, next_rate
         if self.name_of("backbone.layers.layer_19.conv.weight") in self.variables:
-            found["layer_19"] = self._conv(x, "backbone.layers.layer_19")
-        return found
+            features["layer_19"] = self._conv(x, "backbone.layers.layer_19")
+        return features
 
     def _conv(
         self,
@@ -116,7 +114,7 @@ class TensorFlowNetwork:
         norm_eps: float | None = None,
         act: Any = "relu6",
     ) -> Any:
-        """Convolution, batch norm, activation."""
+        """Runs a convolution, batch norm and the activation."""
         import tensorflow as tf
 
         name = self.name_of(f"{module}.conv.weight")
@@ -136,13 +134,29 @@ class TensorFlowNetwork:
         return x if act is None else act(x)
 
     def _plain(self, x: Any, module: str) -> Any:
-        """A 1x1 convolution with bias."""
+        """Runs a 1x1 convolution with bias."""
         import tensorflow as tf
 
         weight, bias = (
             self.variables[self.name_of(f"{module}.{tensor}")] for tensor in ("weight", "bias")
         )
         return tf.nn.conv2d(x, weight, 1, "SAME") + bias
+
+
+def outputs_in_tensorflow(
+    weights: WeightsSource, variables: Mapping[str, np.ndarray], images: Tensor
+) -> Tensor:
+    """Runs the network that some weights are for, in TensorFlow, on normalised images.
+
+    MobileNetV2 alone, and of DeepLab only the head without atrous branches.
+    """
+    network = TensorFlowNetwork(variables, weights.name_of, norm_eps=1e-3)
+    model = weights.info.model
+    if model.heads.detection is not None:
+        return network.ssdlite(images, slots=[0, *weights.info.label_maps["detection"].ids])
+    if model.heads.segmentation is not None:
+        return network.deeplab(images, model.backbone.output_stride, norm_eps=1e-5)
+    return network.classifier(images)
 
 
 def _nhwc(images: Tensor) -> np.ndarray:

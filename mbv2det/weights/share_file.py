@@ -1,0 +1,187 @@
+"""Share files: weights and everything that is needed to use them in one `.safetensors` file.
+
+The header holds the architecture, preprocessing, label maps, thresholds and measured metrics as
+JSON. Checkpoints of a training run hold the same header beside their state. Neither can run code.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mbv2det.config import EvalConfig, ModelConfig
+from mbv2det.errors import ConfigError
+from mbv2det.files import whole_file
+from mbv2det.labels import LabelMap
+from mbv2det.parsing import parse_dataclass
+from mbv2det.preprocess import PreprocessSpec
+from mbv2det.weights.state_dict import load_tensors
+
+HEADER = "mbv2det"  # key of the header, in a share file's metadata and in a checkpoint
+ORIGIN = "mbv2det_origin"  # key, in a checkpoint, of the names of the tensors that came from files
+_FORMAT = 2
+_CHECKPOINT_PREFIX = "model."  # of the network's tensors in a checkpoint's state dict
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """The header of a weights file.
+
+    Attributes:
+        model: Architecture.
+        preprocess: Preprocessing of the images that the network was trained on.
+        label_maps: Label map of each task.
+        eval: Postprocessing that the metrics were measured with.
+        metrics: Content of metrics.json; empty if never measured.
+        command: Command that trained the weights; empty if they were imported.
+    """
+
+    model: ModelConfig
+    preprocess: PreprocessSpec
+    label_maps: Mapping[str, LabelMap]
+    eval: EvalConfig = EvalConfig()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
+    """Writes a share file, which appears whole or not at all.
+
+    Args:
+        path: File to write; its folder is made if needed.
+        state: State dict of the network.
+        info: Header.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    try:
+        with whole_file(path) as part:
+            save_file(state, part, metadata={HEADER: encode_info(info), "format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path}: cannot be written ({error})") from None
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
+    """Reads the state dict and the header of a share file or of a run's checkpoint.
+
+    A checkpoint gives its averaged weights.
+
+    Raises:
+        ConfigError: If the file is missing, damaged, or not one of this toolkit.
+    """
+    if not path.is_file():
+        raise ConfigError(f"weights: {path}: expected a file, found none")
+    if path.suffix not in (".safetensors", ".ckpt"):
+        raise ConfigError(
+            f"weights: {path}: expected a .safetensors or .ckpt file of this toolkit; "
+            "import_weights converts the weights of other libraries"
+        )
+    state, header = _read_checkpoint(path) if path.suffix == ".ckpt" else _read_share_file(path)
+    if header is None:
+        raise ConfigError(
+            f"weights: {path}: expected a file of this toolkit, got tensors without its header"
+        )
+    return state, _decode_info(path, header)
+
+
+def has_header(path: Path) -> bool:
+    """Returns whether a file is one of this toolkit, judged by its name and header.
+
+    Raises:
+        ConfigError: If it is a damaged safetensors file.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return path.suffix == ".ckpt"
+    return _read_header(path) is not None
+
+
+def load_origin(checkpoint: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """Reads which tensors of a checkpoint's run came from files when it began.
+
+    Returns:
+        Names of all tensors that came from a file, and of those among them that came from the
+        weights of a whole model.
+
+    Raises:
+        ConfigError: If the file is missing, damaged, or holds more than tensors and plain values.
+    """
+    origin = load_tensors(checkpoint).get(ORIGIN, encode_origin((), ()))
+    return frozenset(origin["loaded"]), frozenset(origin["kept"])
+
+
+def encode_origin(loaded: Collection[str], transferred: Collection[str]) -> dict[str, list[str]]:
+    """Returns what a checkpoint stores under `ORIGIN`.
+
+    Args:
+        loaded: Names of the tensors that came from a file.
+        transferred: Names of those among them that came from the weights of a whole model.
+    """
+    return {"loaded": sorted(loaded), "kept": sorted(transferred)}
+
+
+def encode_info(info: WeightsInfo) -> str:
+    """Returns the header as JSON text."""
+    fields = asdict(info)
+    # The files' own name of the label maps, which other versions read too.
+    renamed = {"labels" if key == "label_maps" else key: value for key, value in fields.items()}
+    return json.dumps({"format": _FORMAT, **renamed})
+
+
+def _decode_info(path: Path, text: str) -> WeightsInfo:
+    """Reads a header that `encode_info` wrote, in this version or an earlier one."""
+    header = _upgraded(path, json.loads(text))
+    return WeightsInfo(
+        model=parse_dataclass(ModelConfig, header["model"]),
+        preprocess=parse_dataclass(PreprocessSpec, header["preprocess"]),
+        label_maps={task: parse_dataclass(LabelMap, m) for task, m in header["labels"].items()},
+        eval=parse_dataclass(EvalConfig, header["eval"]),
+        metrics=header["metrics"],
+        command=header.get("command", ""),
+    )
+
+
+def _upgraded(path: Path, header: dict[str, Any]) -> dict[str, Any]:
+    """Returns a header as the present format has it; headers of earlier formats are converted."""
+    if header.get("format") != _FORMAT:
+        raise ConfigError(
+            f"weights: {path}: expected format {_FORMAT}, got {header.get('format')}: it was "
+            "written by another version of mbv2det"
+        )
+    return header
+
+
+def _read_share_file(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    header = _read_header(path)
+    try:
+        return load_file(path), header
+    except SafetensorError as error:
+        raise _damaged(path, error) from None
+
+
+def _read_header(path: Path) -> str | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(HEADER)
+    except SafetensorError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: SafetensorError) -> ConfigError:
+    return ConfigError(f"weights: {path}: not a whole safetensors file ({error})")
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    content = load_tensors(path)
+    state = {
+        name.removeprefix(_CHECKPOINT_PREFIX): tensor
+        for name, tensor in content.get("state_dict", {}).items()
+        if name.startswith(_CHECKPOINT_PREFIX)
+    }
+    return state, content.get(HEADER)
