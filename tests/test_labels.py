@@ -27,7 +27,7 @@ def test_id_in_a_gap_has_no_label():
         ((), (), "at least one class"),
         (("cat", "cat"), (1, 2), "the name 'cat' twice"),
         (("cat", "dog"), (5, 5), "the id 5 twice"),
-        (("cat", "dog"), (1,), "an id a name, got 2 and 1"),
+        (("cat", "dog"), (1,), "one id for each name, got 2 names and 1 ids"),
     ],
 )
 def test_classes_that_contradict_are_refused(names, ids, message):

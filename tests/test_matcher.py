@@ -48,7 +48,7 @@ def test_matches_of_a_hand_computed_row():
     matches = Matcher()(targets_of(image), ROW)
     assert matches.positive.tolist() == [[True, False, False, True]]
     assert matches.negative.tolist() == [[False, True, True, False]]
-    assert matches.box[matches.positive].tolist() == [0, 1]
+    assert matches.object_index[matches.positive].tolist() == [0, 1]
 
 
 def test_every_anchor_over_the_threshold_is_positive():
@@ -68,7 +68,7 @@ def test_an_anchor_over_two_objects_takes_the_larger_overlap():
     image = [([0.0, 0.0, 10.0, 6.0], 0, False), ([0.0, 0.0, 8.0, 10.0], 1, False)]
     matches = Matcher()(targets_of(image), ROW[:1])
     assert matches.positive.tolist() == [[True]]
-    assert matches.box.tolist() == [[1]]
+    assert matches.object_index.tolist() == [[1]]
 
 
 def test_the_loser_of_a_best_anchor_takes_the_next_best():
@@ -78,14 +78,14 @@ def test_the_loser_of_a_best_anchor_takes_the_next_best():
     for order in ([0, 1], [1, 0]):
         matches = Matcher()(targets_of([image[i] for i in order]), ROW)
         assert matches.positive.tolist() == [[True, True, False, False]]
-        assert [order[n] for n in matches.box[0, :2].tolist()] == [0, 1]
+        assert [order[n] for n in matches.object_index[0, :2].tolist()] == [0, 1]
 
 
 def test_the_best_anchor_of_one_object_is_not_left_to_another_over_the_threshold():
     # Anchor 1 overlaps object 0 (0..20) by 0.5 and is the only one that object 1 (13..17) meets.
     image = [([0.0, 0.0, 20.0, 10.0], 0, False), ([13.0, 3.0, 17.0, 7.0], 1, False)]
     matches = Matcher()(targets_of(image), ROW)
-    assert matches.box[0, :2].tolist() == [0, 1]
+    assert matches.object_index[0, :2].tolist() == [0, 1]
     assert matches.positive.tolist() == [[True, True, False, False]]
 
 
@@ -94,7 +94,7 @@ def test_every_object_gets_an_anchor():
     anchors = random_boxes(300, generator)
     image = [(box, 0, False) for box in random_boxes(12, generator).tolist()]
     matches = Matcher(threshold=0.99)(targets_of(image), anchors)
-    assert set(matches.box[matches.positive].tolist()) == set(range(12))
+    assert set(matches.object_index[matches.positive].tolist()) == set(range(12))
 
 
 def test_order_of_the_objects_does_not_matter():
@@ -105,8 +105,8 @@ def test_order_of_the_objects_does_not_matter():
     second = Matcher()(targets_of([image[i] for i in order]), anchors)
     assert torch.equal(first.positive, second.positive)
     assert torch.equal(first.negative, second.negative)
-    renamed = torch.tensor(order)[second.box]
-    assert torch.equal(first.box[first.positive], renamed[second.positive])
+    renamed = torch.tensor(order)[second.object_index]
+    assert torch.equal(first.object_index[first.positive], renamed[second.positive])
 
 
 def test_a_batch_matches_like_its_images_one_by_one():
@@ -119,7 +119,7 @@ def test_a_batch_matches_like_its_images_one_by_one():
         assert torch.equal(together.positive[i], alone.positive[0])
         assert torch.equal(together.negative[i], alone.negative[0])
         positive = alone.positive[0]
-        assert torch.equal(together.box[i][positive], alone.box[0][positive])
+        assert torch.equal(together.object_index[i][positive], alone.object_index[0][positive])
 
 
 def test_anchors_inside_an_ignored_object_take_no_part():
@@ -133,7 +133,7 @@ def test_an_ignored_object_does_not_hide_an_object():
     crowd, inside = ([0.0, 0.0, 40.0, 10.0], 0, True), ([10.0, 0.0, 20.0, 10.0], 1, False)
     matches = Matcher()(targets_of([crowd, inside]), ROW)
     assert matches.positive.tolist() == [[False, True, False, False]]
-    assert matches.box[0, 1].item() == 1
+    assert matches.object_index[0, 1].item() == 1
     assert not matches.negative.any()
 
 

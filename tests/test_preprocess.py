@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from mbv2det.geometry import Frame
-from mbv2det.preprocess import IMAGENET_MEAN, Preprocessor, PreprocessSpec, reduce
+from mbv2det.preprocess import IMAGENET_MEAN, Preprocessor, PreprocessSpec, downscale
 from mbv2det.structures import Instances, Sample, SampleKey
 
 
@@ -228,7 +228,7 @@ def test_reducing_keeps_image_mask_and_boxes_aligned(factor):
     boxes = np.array([[12, 6, 30, 18]], np.float32)
     instances = Instances(boxes, np.zeros(1, np.int64), np.zeros(1, bool))
     image = np.repeat(mask[..., None], 3, axis=2)
-    found = reduce(Sample(SampleKey(0, 0), image, Frame((25, 36)), instances, mask), factor)
+    found = downscale(Sample(SampleKey(0, 0), image, Frame((25, 36)), instances, mask), factor)
     size = (-(-25 // factor), 36 // factor)
     assert found.image.shape[:2] == found.mask.shape == size
     np.testing.assert_array_equal(found.image[..., 0], found.mask)

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from mbv2det.detection.loss import SSDLoss, focal_loss, hardest, softmax_loss
+from mbv2det.detection.loss import SSDLoss, focal_loss, hardest_negatives, softmax_loss
 from mbv2det.detection.matcher import Matches
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.structures import BoxTargets, LossTerms
@@ -63,7 +63,7 @@ def looped_box_loss(outputs, targets, matches):
     total = 0.0
     for i, a in matches.positive.nonzero().tolist():
         goal = corners_to_delta(
-            targets.boxes[i, matches.box[i, a]].tolist(), outputs.anchors[a].tolist()
+            targets.boxes[i, matches.object_index[i, a]].tolist(), outputs.anchors[a].tolist()
         )
         for said, wanted in zip(outputs.deltas[i, a].tolist(), goal, strict=True):
             d = abs(said - wanted)
@@ -79,7 +79,7 @@ def looped_softmax_loss(logits, targets, matches):
         for a, row in enumerate(image):
             log_sum = math.log(sum(math.exp(v) for v in row))
             if matches.positive[i, a]:
-                total += log_sum - row[1 + targets.labels[i, matches.box[i, a]].item()]
+                total += log_sum - row[1 + targets.labels[i, matches.object_index[i, a]].item()]
                 num_positives += 1
             elif matches.negative[i, a]:
                 negatives.append(log_sum - row[0])
@@ -94,7 +94,8 @@ def looped_focal_loss(logits, targets, matches, alpha=0.25, gamma=2.0):
         for a, row in enumerate(image):
             if not (matches.positive[i, a] or matches.negative[i, a]):
                 continue
-            label = targets.labels[i, matches.box[i, a]].item() if matches.positive[i, a] else -1
+            is_positive = matches.positive[i, a]
+            label = targets.labels[i, matches.object_index[i, a]].item() if is_positive else -1
             for k, value in enumerate(row):
                 p = 1 / (1 + math.exp(-value))
                 p_t, alpha_t = (p, alpha) if k == label else (1 - p, 1 - alpha)
@@ -146,22 +147,24 @@ def test_background_is_slot_zero():
     assert softmax_loss(sure, torch.zeros(1, 5, dtype=torch.int64), matches).item() < 1e-6
 
 
-def test_hardest_takes_the_largest_losses_among_the_candidates():
+def test_hardest_negatives_have_the_largest_losses():
     loss = torch.tensor([[5.0, 1.0, 4.0, 3.0, 2.0]])
-    candidates = torch.tensor([[False, True, True, True, True]])
-    marked = hardest(loss, candidates, torch.tensor([2]))
-    assert marked.tolist() == [[False, False, True, True, False]]
+    negative = torch.tensor([[False, True, True, True, True]])
+    selected = hardest_negatives(loss, negative, torch.tensor([2]))
+    assert selected.tolist() == [[False, False, True, True, False]]
 
 
-def test_hardest_takes_all_candidates_where_there_are_too_few():
-    candidates = torch.tensor([[True, False, True]])
-    assert torch.equal(hardest(torch.zeros(1, 3), candidates, torch.tensor([9])), candidates)
+def test_hardest_negatives_are_all_where_there_are_too_few():
+    negative = torch.tensor([[True, False, True]])
+    selected = hardest_negatives(torch.zeros(1, 3), negative, torch.tensor([9]))
+    assert torch.equal(selected, negative)
 
 
-def test_hardest_quota_holds_for_each_image():
+def test_number_of_hardest_negatives_is_that_of_each_image():
     loss = torch.arange(8.0).view(2, 4)
-    marked = hardest(loss, torch.ones(2, 4, dtype=torch.bool), torch.tensor([1, 3]))
-    assert marked.tolist() == [[False, False, False, True], [False, True, True, True]]
+    negative = torch.ones(2, 4, dtype=torch.bool)
+    selected = hardest_negatives(loss, negative, torch.tensor([1, 3]))
+    assert selected.tolist() == [[False, False, False, True], [False, True, True, True]]
 
 
 @LOSSES
@@ -300,3 +303,28 @@ def test_total_is_the_sum_of_the_terms_over_the_count():
     sums = {"boxes": torch.tensor(6.0), "classes": torch.tensor(9.0)}
     assert LossTerms(sums, torch.tensor(3.0)).total().item() == 5.0
     assert LossTerms(sums, torch.tensor(0.0)).total().item() == 15.0
+
+
+def test_terms_can_be_divided_by_another_count():
+    terms = LossTerms({"boxes": torch.tensor(6.0), "classes": torch.tensor(9.0)}, torch.tensor(3.0))
+    means = terms.means(torch.tensor(1.5))
+    assert {name: mean.item() for name, mean in means.items()} == {"boxes": 4.0, "classes": 6.0}
+    assert terms.total(torch.tensor(1.5)).item() == 10.0
+    # A count below the smallest divisor is replaced by it.
+    assert terms.total(torch.tensor(0.25)).item() == 15.0
+    assert terms.total(torch.tensor(0.25), min_count=0.5).item() == 30.0
+
+
+@LOSSES
+@pytest.mark.parametrize("counts", [(3, 1), (2, 0), (0, 0)])
+def test_mean_gradient_of_two_processes_is_that_of_one(class_loss, slots, counts):
+    outputs, targets = random_case(counts, slots)
+    together = with_gradient(outputs)
+    SSDLoss(class_loss)(together, targets).total().backward()
+    apart = with_gradient(outputs)
+    terms = [SSDLoss(class_loss)(*one_image(apart, targets, i)) for i in range(2)]
+    mean_count = sum(one.count for one in terms) / 2
+    (sum(one.total(mean_count, min_count=1 / 2) for one in terms) / 2).backward()
+    # float32: divisions by the count and by 2 round differently.
+    torch.testing.assert_close(apart.logits.grad, together.logits.grad, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(apart.deltas.grad, together.deltas.grad, rtol=1e-5, atol=1e-7)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from networks import randomise
+from torchvision.ops import box_convert
 
 from mbv2det.build import build_model
 from mbv2det.cli.import_weights import raw
 from mbv2det.config import BackboneConfig, DetectionHeadConfig, EvalConfig, SegmentationHeadConfig
 from mbv2det.detection.box_coder import BoxCoder
 from mbv2det.errors import ConfigError
-from mbv2det.geometry import xyxy_to_cxcywh
 from mbv2det.labels import VOC_NAMES
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.weights.foreign import Mismatch, MismatchError
@@ -236,9 +236,11 @@ def test_each_box_row_moves_what_tensorflow_calls_so(row, change, tmp_path):
     with torch.no_grad():
         outputs = model(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))["detection"]
     found = BoxCoder().decode(outputs.deltas[0], outputs.anchors)
-    anchors = xyxy_to_cxcywh(outputs.anchors)
+    anchors = box_convert(outputs.anchors, "xyxy", "cxcywh")
     # 1/10 of a side along, or e^(1/5) of it: TensorFlow's scale factors 10, 10, 5, 5.
-    torch.testing.assert_close(xyxy_to_cxcywh(found), change(anchors), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        box_convert(found, "xyxy", "cxcywh"), change(anchors), rtol=1e-5, atol=1e-4
+    )
 
 
 def test_the_91_slots_of_coco_keep_background_and_its_80_ids(tmp_path):

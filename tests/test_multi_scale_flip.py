@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from mbv2det.segmentation.multi_view import MultiView, view_size
+from mbv2det.segmentation.multi_scale_flip import MultiScaleFlip, scaled_size
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
@@ -37,7 +37,7 @@ def random_images(size=(33, 49), seed=0):
 
 
 def probabilities(model, images, scales=(1.0,), flip=False):
-    return MultiView(model, scales, flip)(images)["segmentation"].logits.exp()
+    return MultiScaleFlip(model, scales, flip)(images)["segmentation"].logits.exp()
 
 
 def plain_probabilities(model, images):
@@ -57,7 +57,7 @@ def interpolated(values, rows, columns):
 
 def test_plain_view_alone_gives_the_plain_probabilities_on_the_pixels():
     model, images = Sampler(), random_images()
-    outputs = MultiView(model, [1.0])(images)["segmentation"]
+    outputs = MultiScaleFlip(model, [1.0])(images)["segmentation"]
     expected = plain_probabilities(model, images)
     torch.testing.assert_close(outputs.logits.exp(), expected)
     assert torch.equal(outputs.logits.argmax(1), expected.argmax(1))
@@ -103,7 +103,7 @@ def test_ramp_looks_the_same_at_every_scale():
 def test_views_have_the_sizes_of_the_paper_and_the_plain_one_is_not_seen_twice():
     model = Sampler(stride=64)
     scales = [0.5 + 0.25 * i for i in range(6)]
-    MultiView(model, scales, flip=True)(random_images((513, 385)))
+    MultiScaleFlip(model, scales, flip=True)(random_images((513, 385)))
     twice = [h for h in (257, 385, 513, 641, 769, 897) for _ in range(2)]
     assert sorted(h for h, _ in model.calls) == twice
     assert {w for _, w in model.calls} == {193, 289, 385, 481, 577, 673}
@@ -111,7 +111,7 @@ def test_views_have_the_sizes_of_the_paper_and_the_plain_one_is_not_seen_twice()
 
 def test_plain_view_outside_the_scales_serves_the_other_tasks_only():
     model, images = Sampler(), random_images()
-    outputs = MultiView(model, [0.5])(images)
+    outputs = MultiScaleFlip(model, [0.5])(images)
     assert model.calls == [(33, 49), (17, 25)]
     assert outputs["detection"] is model.detection
     assert list(outputs) == ["detection", "segmentation"]
@@ -128,7 +128,7 @@ def test_images_may_be_floats():
 
 
 def test_certainty_has_a_finite_logarithm():
-    logits = MultiView(Sampler(gain=1e5), [1.0])(random_images())["segmentation"].logits
+    logits = MultiScaleFlip(Sampler(gain=1e5), [1.0])(random_images())["segmentation"].logits
     assert logits.isfinite().all()
 
 
@@ -137,15 +137,15 @@ def test_another_task_can_be_the_segmentation():
         def forward(self, images):
             return {"parts": super().forward(images)["segmentation"]}
 
-    assert list(MultiView(Renamed(), [1.0], task="parts")(random_images())) == ["parts"]
+    assert list(MultiScaleFlip(Renamed(), [1.0], task="parts")(random_images())) == ["parts"]
 
 
 def test_sizes_of_views_keep_the_corners_in_their_places():
-    assert view_size((513, 257), 0.5) == (257, 129)
-    assert view_size((1, 9), 1.75) == (1, 15)
+    assert scaled_size((513, 257), 0.5) == (257, 129)
+    assert scaled_size((1, 9), 1.75) == (1, 15)
 
 
 @pytest.mark.parametrize("scales", [[], [1.0, 0.0]])
 def test_views_need_positive_scales(scales):
     with pytest.raises(ValueError, match="positive scales"):
-        MultiView(Sampler(), scales)
+        MultiScaleFlip(Sampler(), scales)
