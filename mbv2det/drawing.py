@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from mbv2det.labels import BACKGROUND, LabelMap
+from mbv2det.labels import BACKGROUND, LabelMap, voc_name
 from mbv2det.structures import IGNORE_INDEX, Detections
 
 Colour = tuple[int, int, int]  # RGB, 0..255
@@ -83,26 +83,29 @@ def voc_colour(value: int) -> Colour:
     return red, green, blue
 
 
-def mask_colours(label_map: LabelMap) -> list[Colour]:
-    """Returns the colour of each label of masks: that of its id in Pascal VOC's palette."""
-    return [voc_colour(value) for value in label_map.ids]
+def mask_palette(label_map: LabelMap) -> dict[str, Colour]:
+    """Returns the colour of each class of masks, by its VOC name where VOC has the class.
+
+    Args:
+        label_map: Label map of the masks; the colours are those of its ids in VOC's palette.
+    """
+    named_values = zip(label_map.names, label_map.ids, strict=True)
+    return {voc_name(name): voc_colour(value) for name, value in named_values}
 
 
-def class_colours(label_map: LabelMap, mask_label_map: LabelMap | None = None) -> list[Colour]:
+def class_colours(label_map: LabelMap, palette: Mapping[str, Colour] | None = None) -> list[Colour]:
     """Returns the colour of each label of boxes.
 
     Args:
-        label_map: Classes of the boxes.
-        mask_label_map: Classes of masks that are drawn on the same picture; a class that is in both
-            has its colour in masks.
+        label_map: Label map of the boxes.
+        palette: Colours of classes that are fixed, such as the `mask_palette` of masks on the same
+            picture; other classes have their `class_colour`.
     """
-    colours = [class_colour(label) for label in range(len(label_map))]
-    if mask_label_map is not None:
-        for label, name in enumerate(label_map.names):
-            mask_label = mask_label_map.find(name)
-            if mask_label is not None:
-                colours[label] = voc_colour(mask_label_map.ids[mask_label])
-    return colours
+    palette = palette or {}
+    return [
+        palette.get(voc_name(name), class_colour(label))
+        for label, name in enumerate(label_map.names)
+    ]
 
 
 def index_image(labels: UInt8[np.ndarray, "H W"], label_map: LabelMap) -> Image.Image:
@@ -245,8 +248,10 @@ def mask_legend(labels: UInt8[np.ndarray, "H W"], label_map: LabelMap) -> dict[s
         label_map: Label map of the masks.
     """
     counts = np.bincount(labels.ravel(), minlength=256)[: len(label_map)]
-    present = zip(label_map.names, mask_colours(label_map), counts, strict=True)
-    return {name: colour for name, colour, count in present if count and name != BACKGROUND}
+    classes = zip(label_map.names, label_map.ids, counts, strict=True)
+    return {
+        name: voc_colour(value) for name, value, count in classes if count and name != BACKGROUND
+    }
 
 
 def add_legend(picture: Image.Image, colours: Mapping[str, Colour]) -> Image.Image:

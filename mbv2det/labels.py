@@ -27,6 +27,11 @@ _VOC_NAME_OF = {
 }
 
 
+def voc_name(name: str) -> str:
+    """Returns VOC's name of a class that COCO spells differently, and any other name as it is."""
+    return _VOC_NAME_OF.get(name, name)
+
+
 def with_background(names: Sequence[str]) -> tuple[str, ...]:
     """Returns the class names of masks for the class names of boxes: background comes first."""
     return (BACKGROUND, *(name for name in names if name != BACKGROUND))
@@ -86,7 +91,7 @@ class LabelMap:
 
     @cached_property
     def _label_of_voc_name(self) -> dict[str, int]:
-        return {_VOC_NAME_OF.get(name, name): label for label, name in enumerate(self.names)}
+        return {voc_name(name): label for label, name in enumerate(self.names)}
 
     def find(self, name: str) -> int | None:
         """Returns the label of a class of another data set, or None if there is no such class.
@@ -96,7 +101,7 @@ class LabelMap:
         """
         if name in self.label_of_name:
             return self.label_of_name[name]
-        return self._label_of_voc_name.get(_VOC_NAME_OF.get(name, name))
+        return self._label_of_voc_name.get(voc_name(name))
 
     def choose(self, names: Sequence[str]) -> "LabelMap":
         """Returns the label map of some of the classes, in the order given; ids are kept.

@@ -12,8 +12,8 @@ from mbv2det.drawing import (
     draw_boxes,
     draw_detections,
     index_image,
-    mask_colours,
     mask_legend,
+    mask_palette,
     side_by_side,
     tint_labels,
     voc_colour,
@@ -45,7 +45,8 @@ def test_voc_palette_is_that_of_the_development_kit():
 
 
 def test_classes_of_masks_have_the_palette_colours_of_their_ids():
-    assert mask_colours(MASK_LABELS) == [voc_colour(0), voc_colour(12), voc_colour(30)]
+    expected = {"background": voc_colour(0), "dog": voc_colour(12), "tree": voc_colour(30)}
+    assert mask_palette(MASK_LABELS) == expected
 
 
 def test_classes_of_boxes_have_different_colours():
@@ -54,7 +55,14 @@ def test_classes_of_boxes_have_different_colours():
 
 
 def test_class_has_one_colour_in_boxes_and_masks():
-    assert class_colours(BOX_LABELS, MASK_LABELS) == [class_colour(0), voc_colour(12)]
+    colours = class_colours(BOX_LABELS, mask_palette(MASK_LABELS))
+    assert colours == [class_colour(0), voc_colour(12)]
+
+
+@pytest.mark.parametrize(("in_boxes", "in_masks"), [("couch", "sofa"), ("sofa", "couch")])
+def test_class_has_one_colour_by_cocos_name_and_by_vocs(in_boxes, in_masks):
+    palette = mask_palette(LabelMap((in_masks,), (18,)))
+    assert class_colours(LabelMap((in_boxes,), (1,)), palette) == [voc_colour(18)]
 
 
 def test_index_image_holds_the_data_sets_own_values():
@@ -138,10 +146,11 @@ def test_scores_can_be_left_out():
         for show in (True, False)
     )
     above = (slice(0, 30), slice(20, None))
-    tags = [
-        (np.asarray(p)[above] != GREY).any(axis=2).any(axis=0).sum() for p in (with_score, without)
+    widths = [
+        (np.asarray(picture)[above] != GREY).any(axis=(0, 2)).sum()
+        for picture in (with_score, without)
     ]
-    assert tags[1] < tags[0]
+    assert 0 < widths[1] < widths[0]
 
 
 @pytest.mark.parametrize("side", [120, 960, 2400])

@@ -62,17 +62,17 @@ def looped_box_loss(outputs, targets, matches):
     """Smooth L1 by its definition: d^2 / 2 below 1, |d| - 1/2 above."""
     total = 0.0
     for i, a in matches.positive.nonzero().tolist():
-        goal = corners_to_delta(
+        target_deltas = corners_to_delta(
             targets.boxes[i, matches.object_index[i, a]].tolist(), outputs.anchors[a].tolist()
         )
-        for said, wanted in zip(outputs.deltas[i, a].tolist(), goal, strict=True):
-            d = abs(said - wanted)
+        for predicted, target in zip(outputs.deltas[i, a].tolist(), target_deltas, strict=True):
+            d = abs(predicted - target)
             total += d * d / 2 if d < 1 else d - 0.5
     return total
 
 
 def looped_softmax_loss(logits, targets, matches):
-    """-log softmax of the right slot over positives and the worst 3:1 negatives, at least 3."""
+    """-log softmax of the target slot over positives and the hardest 3:1 negatives, at least 3."""
     total = 0.0
     for i, image in enumerate(logits.tolist()):
         negatives, num_positives = [], 0
@@ -88,7 +88,7 @@ def looped_softmax_loss(logits, targets, matches):
 
 
 def looped_focal_loss(logits, targets, matches, alpha=0.25, gamma=2.0):
-    """-alpha_t (1 - p_t)^gamma log p_t over every class of every anchor with a role."""
+    """-alpha_t (1 - p_t)^gamma log p_t over every class of every positive and negative anchor."""
     total = 0.0
     for i, image in enumerate(logits.tolist()):
         for a, row in enumerate(image):
@@ -142,9 +142,9 @@ def test_softmax_loss_of_a_hand_computed_row():
 def test_background_is_slot_zero():
     nothing = torch.zeros(1, 5, dtype=torch.bool)
     matches = Matches(torch.zeros(1, 5, dtype=torch.int64), nothing, ~nothing)
-    sure = torch.tensor([30.0, 0.0, 0.0]).expand(1, 5, 3)
+    confident = torch.tensor([30.0, 0.0, 0.0]).expand(1, 5, 3)
     # exp(-30) is far below float32's resolution of 1.
-    assert softmax_loss(sure, torch.zeros(1, 5, dtype=torch.int64), matches).item() < 1e-6
+    assert softmax_loss(confident, torch.zeros(1, 5, dtype=torch.int64), matches).item() < 1e-6
 
 
 def test_hardest_negatives_have_the_largest_losses():
@@ -177,7 +177,7 @@ def test_class_loss_gradient_is_that_of_finite_differences(class_loss, slots):
     assert torch.autograd.gradcheck(partial(class_loss, labels=labels, matches=matches), logits)
 
 
-def test_box_loss_gradient_is_one_beyond_the_bend_and_the_difference_within():
+def test_box_loss_gradient_is_the_difference_limited_to_one():
     anchor = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     targets = BoxTargets(
         anchor[None],
@@ -186,14 +186,14 @@ def test_box_loss_gradient_is_one_beyond_the_bend_and_the_difference_within():
         torch.tensor([True]),
     )
     deltas = torch.tensor([[[2.0, -3.0, 0.5, -0.25]]], requires_grad=True)
-    # The object is the anchor itself, so that every goal is 0.
+    # The object is the anchor itself, so that every target delta is 0.
     outputs = SSDOutputs(torch.zeros(1, 1, NUM_CLASSES + 1), deltas, anchor)
     SSDLoss(softmax_loss)(outputs, targets).sums["boxes"].backward()
     assert deltas.grad.tolist() == [[[1.0, -1.0, 0.5, -0.25]]]
 
 
 @LOSSES
-def test_images_without_objects_teach_background_only(class_loss, slots):
+def test_images_without_objects_train_the_background_only(class_loss, slots):
     outputs, targets = random_case((0, 0), slots)
     outputs = with_gradient(outputs)
     terms = SSDLoss(class_loss)(outputs, targets)
@@ -208,7 +208,7 @@ def test_images_without_objects_teach_background_only(class_loss, slots):
 
 
 @LOSSES
-def test_images_that_nobody_annotated_teach_nothing(class_loss, slots):
+def test_images_without_annotations_have_no_loss(class_loss, slots):
     outputs, targets = random_case((0, 0), slots)
     targets.annotated[:] = False
     outputs = with_gradient(outputs)
@@ -220,18 +220,18 @@ def test_images_that_nobody_annotated_teach_nothing(class_loss, slots):
 
 
 @LOSSES
-def test_images_that_nobody_annotated_change_nothing_of_the_others(class_loss, slots):
+def test_images_without_annotations_do_not_change_the_loss_of_others(class_loss, slots):
     outputs, targets = random_case((3, 0), slots)
     targets.annotated[1] = False
     together = SSDLoss(class_loss)(outputs, targets)
     alone = SSDLoss(class_loss)(*one_image(outputs, targets, 0))
     assert together.count.item() == alone.count.item()
-    for name in SSDLoss.TERMS:
+    for name in SSDLoss.terms:
         # Only the order of a float32 sum differs.
         assert together.sums[name].item() == pytest.approx(alone.sums[name].item(), rel=1e-5)
 
 
-def test_softmax_loss_of_an_image_without_objects_reads_three_negatives():
+def test_softmax_loss_of_an_image_without_objects_uses_three_negatives():
     outputs, targets = random_case((0,), NUM_CLASSES + 1)
     outputs = with_gradient(outputs)
     SSDLoss(softmax_loss)(outputs, targets).total().backward()
@@ -273,7 +273,7 @@ def test_bfloat16_outputs_give_the_float32_loss_of_their_values(class_loss, slot
     with torch.autocast("cpu", torch.bfloat16):
         terms = SSDLoss(class_loss)(half, targets)
     expected = SSDLoss(class_loss)(full, targets)
-    for name in SSDLoss.TERMS:
+    for name in SSDLoss.terms:
         assert terms.sums[name].dtype == torch.float32
         assert terms.sums[name].item() == expected.sums[name].item()
 
@@ -285,7 +285,7 @@ def test_sums_of_a_batch_are_the_sums_of_its_images(class_loss, slots):
     together = loss(outputs, targets)
     alone = [loss(*one_image(outputs, targets, i)) for i in range(3)]
     assert together.count.item() == sum(terms.count.item() for terms in alone)
-    for name in SSDLoss.TERMS:
+    for name in SSDLoss.terms:
         total = sum(terms.sums[name].item() for terms in alone)
         # Only the order of a float32 sum differs.
         assert together.sums[name].item() == pytest.approx(total, rel=1e-5)

@@ -21,6 +21,7 @@ from mbv2det.drawing import (
     class_colours,
     draw_detections,
     mask_legend,
+    mask_palette,
     side_by_side,
     tint_labels,
 )
@@ -121,7 +122,8 @@ def draw_found(
         picture = tint_labels(picture, mask, mask_labels)
     if DetectionTask.name in found:
         label_map = labels[DetectionTask.name]
-        colours = class_colours(label_map, labels.get(SegmentationTask.name))
+        masks = labels.get(SegmentationTask.name)
+        colours = class_colours(label_map, None if masks is None else mask_palette(masks))
         picture = draw_detections(
             picture, found[DetectionTask.name], label_map, colours, min_score, show_scores
         )

@@ -38,7 +38,7 @@ class SSDLoss:
         box_weight: Weight of the box term.
     """
 
-    TERMS: ClassVar = ("boxes", "classes")
+    terms: ClassVar[tuple[str, ...]] = ("boxes", "classes")
 
     class_loss: ClassLoss
     matcher: Matcher = Matcher()
