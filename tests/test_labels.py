@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbv2det.errors import DataError
-from mbv2det.labels import VOC_NAMES, LabelMap
+from mbv2det.labels import VOC_NAMES, LabelMap, voc_name
 
 # Ids with gaps, from zero, negative and beyond 64 bits.
 ID_LISTS = st.lists(st.integers(-1, 2**70), min_size=1, max_size=20, unique=True)
@@ -74,6 +74,11 @@ COCO_NAMES = (
 def test_find_takes_the_names_of_coco_and_of_voc(names, others):
     label_map = LabelMap.of_masks(names)
     assert [label_map.find(name) for name in others] == list(range(20))
+
+
+def test_voc_names_of_cocos_classes():
+    assert tuple(voc_name(name) for name in COCO_NAMES) == VOC_NAMES
+    assert voc_name("zebra") == "zebra"
 
 
 def test_unknown_name_has_no_label():
