@@ -33,7 +33,7 @@ from mbv2det.labels import LabelMap
 from mbv2det.model import DensePredictor, Normalize
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.segmentation.loss import SegmentationLoss
-from mbv2det.segmentation.multi_view import MultiView
+from mbv2det.segmentation.multi_scale_flip import MultiScaleFlip
 from mbv2det.segmentation.postprocess import SegmentationPostprocess
 from mbv2det.tasks import (
     ClassificationTask,
@@ -230,7 +230,7 @@ def seen_by(model: DensePredictor, thresholds: EvalConfig, tasks: Collection[str
     plain = thresholds.scales == (1.0,) and not thresholds.flip
     if plain or SegmentationTask.name not in tasks:
         return model
-    return MultiView(model, thresholds.scales, thresholds.flip, task=SegmentationTask.name)
+    return MultiScaleFlip(model, thresholds.scales, thresholds.flip, task=SegmentationTask.name)
 
 
 def read_split(

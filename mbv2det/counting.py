@@ -1,7 +1,7 @@
-"""Parameters and multiply-adds of a network, as papers count them.
+"""Numbers of parameters and multiply-adds of a network, as papers count them.
 
-A multiply-add is one application of one weight of a convolution or linear layer; biases, norms,
-activations and resampling are not counted. Networks on the meta device are counted without
+A multiply-add is one application of one weight of a convolution or linear layer. Biases, batch
+norm, activations and resampling are not counted. A network on the meta device is counted without
 computing anything.
 """
 
@@ -17,16 +17,16 @@ _ELEMENTWISE = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6)
 
 @dataclass(frozen=True)
 class Counts:
-    """Sizes of a network, and the cost of running it.
+    """Size of a network and cost of running it.
 
     Attributes:
-        parameters: Weights and biases, those of batch norm included.
-        parameters_without_norms: Those that are left once batch norm, whose statistics then stand
-            still, has been multiplied into the convolutions.
-        multiply_adds: One per weight and position of the output.
-        padded_multiply_adds: The same, but of an atrous convolution on the positions at which
-            TensorFlow runs it: it cuts the map into interleaved ones (`space_to_batch`), for which
-            height and width must be multiples of the rate. A rate of 18 makes 36 x 36 of 33 x 33.
+        parameters: Number of weights and biases, including those of batch norm.
+        parameters_without_norms: Number of weights and biases without those of batch norm, which
+            can be folded into the convolutions once its statistics are fixed.
+        multiply_adds: Number of multiply-adds: one for each weight and output position.
+        padded_multiply_adds: Number of multiply-adds that TensorFlow performs. It runs an atrous
+            convolution on interleaved parts of the feature map (`space_to_batch`), whose height and
+            width it pads to multiples of the rate: at rate 18, 33 x 33 becomes 36 x 36.
     """
 
     parameters: int
@@ -36,20 +36,20 @@ class Counts:
 
 
 def count(module: nn.Module, run: Callable[[], object]) -> Counts:
-    """Counts a network or a part of one.
+    """Counts the parameters and multiply-adds of a network or of a part of one.
 
     Args:
-        module: What is counted.
-        run: Calls it, or a network that it is a part of; multiply-adds are those of every image
-            of every call.
+        module: Network, or part of a network, to count.
+        run: Calls `module`, or the network that it is a part of. The multiply-adds of all images of
+            all calls are added up.
     """
-    plain = padded = 0
+    exact = padded = 0
 
     def add(layer: nn.Conv2d | nn.Linear, _: object, output: Tensor) -> None:
-        nonlocal plain, padded
-        per_output = layer.weight[0].numel()
-        plain += per_output * output.numel()
-        padded += per_output * _num_padded(layer, output)
+        nonlocal exact, padded
+        weights_per_output = layer.weight[0].numel()
+        exact += weights_per_output * output.numel()
+        padded += weights_per_output * _num_padded_outputs(layer, output)
 
     layers = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(add) for layer in layers]
@@ -59,18 +59,30 @@ def count(module: nn.Module, run: Callable[[], object]) -> Counts:
     finally:
         for hook in hooks:
             hook.remove()
-    return Counts(count_parameters(module), count_parameters(module, norms=False), plain, padded)
+    return Counts(count_parameters(module), count_parameters(module, norms=False), exact, padded)
+
+
+def count_parameters(module: nn.Module, norms: bool = True) -> int:
+    """Counts the parameters of a network: weights and biases, but no buffers.
+
+    Args:
+        module: Network to count.
+        norms: Whether to include those of batch norm.
+    """
+    layers = [m for m in module.modules() if norms or not isinstance(m, nn.BatchNorm2d)]
+    return sum(p.numel() for layer in layers for p in layer.parameters(recurse=False))
 
 
 @contextmanager
 def _without_elementwise(module: nn.Module) -> Iterator[None]:
-    """Lets norms and activations return what they get: nine tenths of the time on the meta device.
+    """Replaces batch norm and activations by the identity, for speed.
 
-    Only shapes matter to what is counted, and those they keep.
+    They take nine tenths of the time on the meta device, and counting depends on shapes alone,
+    which they do not change.
     """
     layers = [m for m in module.modules() if isinstance(m, _ELEMENTWISE)]
     for layer in layers:
-        vars(layer)["forward"] = _unchanged
+        vars(layer)["forward"] = _identity
     try:
         yield
     finally:
@@ -78,25 +90,14 @@ def _without_elementwise(module: nn.Module) -> Iterator[None]:
             del vars(layer)["forward"]
 
 
-def _unchanged(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 
-def _num_padded(layer: nn.Conv2d | nn.Linear, output: Tensor) -> int:
-    """Outputs that TensorFlow computes, for those that it returns."""
+def _num_padded_outputs(layer: nn.Conv2d | nn.Linear, output: Tensor) -> int:
+    """Returns the number of output values that TensorFlow computes, padding included."""
     if isinstance(layer, nn.Linear):
         return output.numel()
     images, channels, *grid = output.shape
     padded = [r * math.ceil(n / r) for r, n in zip(layer.dilation, grid, strict=True)]
     return images * channels * math.prod(padded)
-
-
-def count_parameters(module: nn.Module, norms: bool = True) -> int:
-    """Trainable numbers of a network.
-
-    Args:
-        module: The network.
-        norms: Whether batch norm's count.
-    """
-    layers = [m for m in module.modules() if norms or not isinstance(m, nn.BatchNorm2d)]
-    return sum(p.numel() for layer in layers for p in layer.parameters(recurse=False))

@@ -1,8 +1,8 @@
-"""Errors that a user can cause and mend; the commands print them as one line."""
+"""Errors that a user can cause and correct; the commands print them as one line."""
 
 
 class ConfigError(ValueError):
-    """A setting that is unknown, impossible, or contradicts another."""
+    """A setting that is unknown, impossible, or contradicts another setting."""
 
 
 class DataError(ValueError):

@@ -1,4 +1,8 @@
-"""Boxes as rectangles in a plane: conversions, overlaps, and the map between two pixel frames."""
+"""Pixel frames and boxes: the map between two frames, areas and overlaps of boxes.
+
+Boxes are (x_min, y_min, x_max, y_max) in continuous pixel coordinates: pixel column i covers
+[i, i + 1]. Conversions between box formats and clipping are torchvision's.
+"""
 
 from dataclasses import dataclass
 
@@ -6,19 +10,21 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How the pixels of a working image lie over those of the original file.
+    """The affine map from the pixels of an original image file to those of a working image.
 
-    working = original * scale + offset, with (y, x) pairs, so that a resize followed by a pad or a
-    crop is one frame.
+    working = original * scale + offset, for each axis. A resize followed by a pad or a crop is
+    again one frame. Pairs are in the order (y, x).
 
     Attributes:
-        original: Size of the original image.
-        scale: Working pixels per original pixel.
-        offset: Where the original's top left corner lies in the working image, in its pixels.
+        original: Size of the original image, (height, width) in pixels.
+        scale: Working pixels per original pixel, (y, x).
+        offset: Position of the original image's top left corner in the working image, (y, x) in
+            working pixels.
     """
 
     original: tuple[int, int]
@@ -26,7 +32,7 @@ class Frame:
     offset: tuple[float, float] = (0.0, 0.0)
 
     def scaled(self, vertical: float, horizontal: float) -> "Frame":
-        """The frame of the working image after it was resized by these factors."""
+        """Returns the frame after the working image was resized by these factors."""
         return Frame(
             self.original,
             (self.scale[0] * vertical, self.scale[1] * horizontal),
@@ -34,20 +40,23 @@ class Frame:
         )
 
     def boxes_to_working(self, boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 4"]:
-        """Maps boxes of the original image into the working image."""
+        """Maps boxes from the original image to the working image, without clipping."""
         scale, offset = self._xyxy()
         return (boxes * scale + offset).astype(boxes.dtype)
 
     def boxes_to_original(self, boxes: Float[Tensor, "N 4"]) -> Float[Tensor, "N 4"]:
-        """Maps boxes of the working image back and clips them to the original image."""
+        """Maps boxes from the working image to the original image and clips them to it."""
         scale, offset = (boxes.new_tensor(v) for v in self._xyxy())
-        return clip_boxes((boxes - offset) / scale, self.original)
+        return clip_boxes_to_image((boxes - offset) / scale, self.original)
 
     def pixel_centres(self) -> tuple[Float[Tensor, " H"], Float[Tensor, " W"]]:
-        """Where the original's pixels are centred in the working image: rows and columns.
+        """Returns the working rows and columns on which the original's pixels are centred.
 
-        Pixel indices, unlike the continuous coordinates of boxes: 0 is the centre of the working
-        image's first pixel.
+        They are pixel indices, unlike the continuous coordinates of boxes: 0 is the centre of the
+        working image's first pixel.
+
+        Returns:
+            One row for each row of the original, one column for each of its columns; on the CPU.
         """
         rows, columns = (
             ((torch.arange(size, dtype=torch.float64) + 0.5) * scale + offset - 0.5).float()
@@ -56,35 +65,13 @@ class Frame:
         return rows, columns
 
     def _xyxy(self) -> tuple[Float[np.ndarray, "4"], Float[np.ndarray, "4"]]:
+        """Returns scale and offset in the order of a box's coordinates."""
         return np.array(self.scale[::-1] * 2), np.array(self.offset[::-1] * 2)
 
 
-def clip_boxes(boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> Float[Tensor, "N 4"]:
-    """Moves every corner into the image.
-
-    Args:
-        boxes: Pixels.
-        size: Of the image.
-    """
-    height, width = size
-    limits = boxes.new_tensor([width, height, width, height])
-    return boxes.clamp(min=0).minimum(limits)
-
-
-def xyxy_to_cxcywh(boxes: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape 4"]:
-    """(x_min, y_min, x_max, y_max) to (x_centre, y_centre, width, height)."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([(low + high) / 2, high - low], dim=-1)
-
-
-def cxcywh_to_xyxy(boxes: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape 4"]:
-    """(x_centre, y_centre, width, height) to (x_min, y_min, x_max, y_max)."""
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat([centre - half, centre + half], dim=-1)
-
-
+# torchvision's box_area does not clamp: an inverted box has a negative area there.
 def box_area(boxes: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape"]:
-    """Area in square pixels; zero for an inverted box."""
+    """Returns areas in square pixels; 0 for an inverted box (maximum below minimum)."""
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
     return sides[..., 0] * sides[..., 1]
 
@@ -92,17 +79,28 @@ def box_area(boxes: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape"]:
 def pairwise_intersection(
     first: Float[Tensor, "*batch N 4"], second: Float[Tensor, "A 4"]
 ) -> Float[Tensor, "*batch N A"]:
-    """Area shared by every pair of a batch of box lists and one list."""
+    """Returns the area shared by every box of `first` and every box of `second`.
+
+    Args:
+        first: A list of boxes, or a batch of lists.
+        second: One list of boxes, compared with every list of `first`.
+    """
     low = torch.maximum(first[..., :, None, :2], second[:, :2])
     high = torch.minimum(first[..., :, None, 2:], second[:, 2:])
     sides = (high - low).clamp(min=0)
     return sides[..., 0] * sides[..., 1]
 
 
+# torchvision's box_iou takes no batch, and divides 0 by 0 where both boxes are empty.
 def pairwise_iou(
     first: Float[Tensor, "*batch N 4"], second: Float[Tensor, "A 4"]
 ) -> Float[Tensor, "*batch N A"]:
-    """Intersection over union of every pair; zero where both boxes are empty."""
+    """Returns the intersection over union of every pair; 0 where both boxes are empty.
+
+    Args:
+        first: A list of boxes, or a batch of lists.
+        second: One list of boxes, compared with every list of `first`.
+    """
     shared = pairwise_intersection(first, second)
     union = box_area(first)[..., :, None] + box_area(second) - shared
     return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Class names, the network's labels, and the data set's own ids: the only place that knows all."""
+"""`LabelMap`: class names, the network's labels, and the data set's own ids in one place."""
 
 import difflib
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from mbv2det.errors import DataError
 
 BACKGROUND = "background"
 
-# Pascal VOC's classes in the order of its masks' values, which start at 1.
+# Pascal VOC's classes in the order of their mask values, which start at 1.
 VOC_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
 
-# What COCO calls the classes that VOC calls otherwise.
+# VOC's name for each COCO class that the two data sets spell differently.
 _VOC_NAME_OF = {
     "airplane": "aeroplane",
     "couch": "sofa",
@@ -27,23 +27,30 @@ _VOC_NAME_OF = {
 }
 
 
+def voc_name(name: str) -> str:
+    """Returns VOC's name of a class that COCO spells differently, and any other name as it is."""
+    return _VOC_NAME_OF.get(name, name)
+
+
 def with_background(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of boxes as names of a mask's labels: background first."""
+    """Returns the class names of masks for the class names of boxes: background comes first."""
     return (BACKGROUND, *(name for name in names if name != BACKGROUND))
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Names and outside ids in label order: label i is `names[i]` here, `ids[i]` in files.
+    """Class names and the data set's own ids, in the order of the network's labels.
 
-    Of boxes, whose labels do not count background, or of masks, whose labels do.
+    Label i has the name `names[i]` and, in files, the id `ids[i]`. A label map of boxes has no
+    background; in a label map of masks, background is a class like any other.
 
     Attributes:
-        names: Unique.
-        ids: The data set's own category ids or mask values, gaps and all; unique.
+        names: Unique class names.
+        ids: Unique category ids or mask values of the data set; they may have gaps.
 
     Raises:
-        DataError: For no names, or a name or id that appears twice.
+        DataError: If there is no class, if a name or an id appears twice, or if the numbers of
+            names and ids differ.
     """
 
     names: tuple[str, ...]
@@ -52,48 +59,55 @@ class LabelMap:
     def __post_init__(self) -> None:
         if not self.names:
             raise DataError("expected at least one class, got none")
-        for what, values in (("name", self.names), ("id", self.ids)):
+        for kind, values in (("name", self.names), ("id", self.ids)):
             seen: set[str | int] = set()
             for value in values:
                 if value in seen:
-                    raise DataError(f"expected unique classes, got the {what} {value!r} twice")
+                    raise DataError(f"expected unique classes, got the {kind} {value!r} twice")
                 seen.add(value)
         if len(self.names) != len(self.ids):
-            raise DataError(f"expected an id a name, got {len(self.names)} and {len(self.ids)}")
+            raise DataError(
+                f"expected one id for each name, got {len(self.names)} names and "
+                f"{len(self.ids)} ids"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
 
     @classmethod
     def of_masks(cls, names: Sequence[str]) -> "LabelMap":
-        """Labels of masks whose values are 0, 1, ... in the order of the names."""
+        """Returns the label map of masks whose values are 0, 1, ... in the order of the names."""
         return cls(tuple(names), tuple(range(len(names))))
 
     @cached_property
     def label_of_name(self) -> dict[str, int]:
-        """Label by name."""
+        """Label of each class name."""
         return {name: label for label, name in enumerate(self.names)}
 
     @cached_property
     def label_of_id(self) -> dict[int, int]:
-        """Label by the data set's own id."""
+        """Label of each of the data set's own ids."""
         return {id_: label for label, id_ in enumerate(self.ids)}
 
     @cached_property
     def _label_of_voc_name(self) -> dict[str, int]:
-        return {_VOC_NAME_OF.get(name, name): label for label, name in enumerate(self.names)}
+        return {voc_name(name): label for label, name in enumerate(self.names)}
 
     def find(self, name: str) -> int | None:
-        """Label of a class of another data set, by its name or by VOC's name for COCO's."""
+        """Returns the label of a class of another data set, or None if there is no such class.
+
+        Args:
+            name: Class name; where COCO and VOC spell a class differently, either name matches.
+        """
         if name in self.label_of_name:
             return self.label_of_name[name]
-        return self._label_of_voc_name.get(_VOC_NAME_OF.get(name, name))
+        return self._label_of_voc_name.get(voc_name(name))
 
     def choose(self, names: Sequence[str]) -> "LabelMap":
-        """The map of some of the classes, in the order given.
+        """Returns the label map of some of the classes, in the order given; ids are kept.
 
         Raises:
-            DataError: For a name that is not among the classes.
+            DataError: If a name is not among the classes, or is given twice.
         """
         for name in names:
             if name not in self.label_of_name:

@@ -1,4 +1,8 @@
-"""From an image of any size to the network's input: the one place where images are resized."""
+"""Preprocessing: from an image of any size to the network's input size.
+
+Images that a network sees are resized here and nowhere else, so training, evaluation and prediction
+cannot disagree.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,18 +20,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class PreprocessSpec:
-    """How images are brought to the form that a network was trained on.
+    """Preprocessing that a network was trained with.
 
-    It belongs to the weights: it is stored in every file of them and loaded, never retyped.
-    Interpolation is bilinear with antialiasing, as PIL's (of masks: the nearest pixel); colours are
-    RGB.
+    It belongs to the weights: every weights file stores it, and it is loaded, never retyped.
+    Images are RGB. They are resized bilinearly with antialiasing, as PIL does; masks take the
+    nearest pixel.
 
     Attributes:
-        size: (H, W) of the network input.
-        resize: `stretch` fills the input and distorts the aspect ratio; `fit` scales the image to
-            fit and pads on the right and below with the mean colour.
-        mean: Of each channel, as a fraction of full brightness.
-        std: Likewise.
+        size: Size of the network input, (height, width) in pixels.
+        resize: Resize rule. `stretch` fills the input and changes the aspect ratio; `fit` keeps the
+            aspect ratio and pads on the right and at the bottom with the mean colour.
+        mean: Mean of each RGB channel, as a fraction of full brightness.
+        std: Standard deviation of each RGB channel, as a fraction of full brightness.
     """
 
     size: tuple[int, int]
@@ -37,51 +41,57 @@ class PreprocessSpec:
 
     @property
     def fill(self) -> tuple[int, int, int]:
-        """The mean as a colour, halves rounded up: what padding is made of."""
+        """Colour of the padding: the mean as uint8 RGB, halves rounded up."""
         red, green, blue = (int(value * 255 + 0.5) for value in self.mean)
         return red, green, blue
 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """Applies a `PreprocessSpec`; images already of its size pass unchanged."""
+    """Applies a `PreprocessSpec`; images that already have its size pass unchanged.
+
+    Normalisation is not done here: it is the first layer of the model.
+
+    Attributes:
+        spec: Size and resize rule to apply.
+    """
 
     spec: PreprocessSpec
 
     def __call__(self, sample: Sample) -> Sample:
-        """The sample at the network's input size, its boxes, mask and frame moved along."""
+        """Resizes a sample to the network's input size: image, boxes, mask and frame."""
         size = (sample.image.shape[0], sample.image.shape[1])
         if size == self.spec.size:
             return sample
-        content = self._resized(size)
-        moved = self.frame(size)
-        image = _resize(sample.image, content, Image.Resampling.BILINEAR)
-        mask, found = sample.mask, sample.instances
+        content_size = self._content_size(size)
+        resize_frame = self.frame(size)
+        image = _resize(sample.image, content_size, Image.Resampling.BILINEAR)
+        mask, instances = sample.mask, sample.instances
         if mask is not None:
-            mask = self._padded(_resize(mask, content, Image.Resampling.NEAREST), IGNORE_INDEX)
-        if found is not None:
-            boxes = moved.boxes_to_working(found.boxes)
-            found = Instances(boxes, found.labels, found.ignore)
-        frame = sample.frame.scaled(*moved.scale)
-        image = self._padded(image, self.spec.fill)
-        return replace(sample, image=image, instances=found, mask=mask, frame=frame)
+            mask = self._pad(_resize(mask, content_size, Image.Resampling.NEAREST), IGNORE_INDEX)
+        if instances is not None:
+            boxes = resize_frame.boxes_to_working(instances.boxes)
+            instances = Instances(boxes, instances.labels, instances.ignore)
+        frame = sample.frame.scaled(*resize_frame.scale)
+        image = self._pad(image, self.spec.fill)
+        return replace(sample, image=image, instances=instances, mask=mask, frame=frame)
 
     def frame(self, size: tuple[int, int]) -> Frame:
-        """How the network's input lies over an image of this size."""
-        height, width = self._resized(size)
+        """Returns the frame of the network input for an image of this size."""
+        height, width = self._content_size(size)
         return Frame(size, (height / size[0], width / size[1]))
 
-    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Size of the image's content within the network input."""
+    def _content_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns the size of the resized image within the network input, without the padding."""
         if self.spec.resize == "stretch":
             return self.spec.size
         scale = min(self.spec.size[0] / size[0], self.spec.size[1] / size[1])
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
-    def _padded(
+    def _pad(
         self, content: UInt8[np.ndarray, "h w ..."], fill: int | tuple[int, int, int]
     ) -> UInt8[np.ndarray, "H W ..."]:
-        """The content at the top left of an input full of `fill`."""
+        """Pads on the right and at the bottom with `fill`, up to the size of the input."""
         if content.shape[:2] == self.spec.size:
             return content
         canvas = np.empty((*self.spec.size, *content.shape[2:]), np.uint8)
@@ -90,38 +100,35 @@ class Preprocessor:
         return canvas
 
 
-def reduce(sample: Sample, factor: int) -> Sample:
-    """The sample at a whole fraction of its size: each pixel the mean of a square.
+def downscale(sample: Sample, factor: int) -> Sample:
+    """Shrinks a sample by a whole factor: each new pixel is the mean of a square of pixels.
 
-    For images far larger than anything that will be shown of them. Masks take the pixel at the
-    middle of the square; a square that reaches beyond the image counts as a whole one.
+    It saves time on images that are far larger than the network will see them. Masks take the pixel
+    at the middle of each square. Where the size is not a multiple of the factor, the last squares
+    reach beyond the image, and the frame counts them as whole ones.
 
     Args:
-        sample: Of any size.
-        factor: Side of the squares; 1 changes nothing.
+        sample: Sample of any size.
+        factor: Side of the squares in pixels; with 1 the sample is returned as it is.
     """
     if factor == 1:
         return sample
     image = np.asarray(Image.fromarray(sample.image).reduce(factor))
-    mask, found = sample.mask, sample.instances
+    mask, instances = sample.mask, sample.instances
     if mask is not None:
         rows, columns = (
-            np.minimum(np.arange(cells) * factor + factor // 2, side - 1)
-            for cells, side in zip(image.shape[:2], mask.shape, strict=True)
+            np.minimum(np.arange(squares) * factor + factor // 2, side - 1)
+            for squares, side in zip(image.shape[:2], mask.shape, strict=True)
         )
         mask = mask[rows[:, None], columns]
-    if found is not None:
-        found = Instances(found.boxes / np.float32(factor), found.labels, found.ignore)
-    return replace(
-        sample,
-        image=image,
-        instances=found,
-        mask=mask,
-        frame=sample.frame.scaled(1 / factor, 1 / factor),
-    )
+    if instances is not None:
+        boxes = instances.boxes / np.float32(factor)
+        instances = Instances(boxes, instances.labels, instances.ignore)
+    frame = sample.frame.scaled(1 / factor, 1 / factor)
+    return replace(sample, image=image, instances=instances, mask=mask, frame=frame)
 
 
 def _resize(
-    pixels: UInt8[np.ndarray, "H W ..."], size: tuple[int, int], how: Image.Resampling
+    pixels: UInt8[np.ndarray, "H W ..."], size: tuple[int, int], resampling: Image.Resampling
 ) -> UInt8[np.ndarray, "h w ..."]:
-    return np.asarray(Image.fromarray(pixels).resize(size[::-1], how))
+    return np.asarray(Image.fromarray(pixels).resize(size[::-1], resampling))

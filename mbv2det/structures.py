@@ -242,21 +242,35 @@ class SegmentationMap:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The named losses of one task over a batch, kept as sums so that they add up over batches.
+    """The named loss terms of one task for one batch, as sums that can be added over batches.
 
     Attributes:
-        sums: Each term summed over the batch.
-        count: What the sums are divided by: matched anchors for detection, annotated pixels for
-            segmentation.
+        sums: Sum of each term over the batch.
+        count: Number of things that the sums are over: matched anchors for detection, annotated
+            pixels for segmentation.
     """
 
     sums: Mapping[str, Float[Tensor, ""]]
     count: Float[Tensor, ""]
 
-    def means(self) -> dict[str, Float[Tensor, ""]]:
-        """Each term divided by the count, or by one where nothing was counted."""
-        return {name: value / self.count.clamp(min=1) for name, value in self.sums.items()}
+    def means(
+        self, count: Float[Tensor, ""] | None = None, min_count: float = 1.0
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Returns each term divided by a count.
 
-    def total(self) -> Float[Tensor, ""]:
-        """The sum of the means: what is minimised."""
-        return torch.stack(list(self.means().values())).sum()
+        With several processes, whose gradients are averaged, the count averaged over the processes
+        makes the gradients those of one process with the whole batch; `min_count` is then 1 over
+        the number of processes.
+
+        Args:
+            count: Divisor; by default the terms' own count.
+            min_count: Smallest divisor: a smaller count, such as 0, is replaced by it.
+        """
+        divisor = (self.count if count is None else count).clamp(min=min_count)
+        return {name: value / divisor for name, value in self.sums.items()}
+
+    def total(
+        self, count: Float[Tensor, ""] | None = None, min_count: float = 1.0
+    ) -> Float[Tensor, ""]:
+        """Returns the sum of the means, which training minimises; arguments as for `means`."""
+        return torch.stack(list(self.means(count, min_count).values())).sum()

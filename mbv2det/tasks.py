@@ -96,7 +96,7 @@ class DetectionTask:
 
     name: ClassVar[str] = "detection"
     monitor: ClassVar[str] = "AP"
-    loss_terms: ClassVar[Sequence[str]] = SSDLoss.TERMS
+    loss_terms: ClassVar[Sequence[str]] = SSDLoss.terms
 
     ssd_loss: SSDLoss
     postprocess: SSDPostprocess

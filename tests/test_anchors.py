@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from mbv2det.detection.anchors import AnchorSpec, make_anchors
+from mbv2det.detection.anchors import AnchorSpec, describe_coverage, make_anchors
 
 GRIDS_320 = ((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
 GRIDS_320x512 = ((20, 32), (10, 16), (5, 8), (3, 4), (2, 2), (1, 1))
@@ -47,10 +48,11 @@ def test_anchors_of_a_2x1_map_on_a_tall_image():
     assert boxes[3].tolist() == [144.0, 464.0, 176.0, 496.0]
 
 
-def test_boxes_of_a_cell_vary_fastest_then_x_then_y():
-    found = centres(make_anchors(AnchorSpec(), ((2, 3),), (200, 300)))
+def test_anchors_of_a_cell_vary_fastest_then_x_then_y():
+    anchors = make_anchors(AnchorSpec(), ((2, 3),), (200, 300))
     expected = [[x, y] for y in (50.0, 150.0) for x in (50.0, 150.0, 250.0) for _ in range(3)]
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-4)  # float32 at 300
+    # float32 at 300
+    torch.testing.assert_close(centres(anchors), torch.tensor(expected), rtol=0, atol=1e-4)
 
 
 # Width x height at 320, scales 0.2, 0.35, ... 0.95 and then 1; w = s sqrt(ratio), h = s / sqrt.
@@ -87,8 +89,8 @@ def test_every_cell_has_the_same_sizes():
 def test_sizes_depend_on_the_shorter_side_only(image_size):
     grids = ((2, 2), (1, 1))
     expected = sides(make_anchors(AnchorSpec(), grids, (320, 320)))
-    found = sides(make_anchors(AnchorSpec(), grids, image_size))
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)  # float32 at 500
+    actual = sides(make_anchors(AnchorSpec(), grids, image_size))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-4)  # float32 at 500
 
 
 def test_centres_divide_the_image_by_the_grid_not_by_a_stride():
@@ -112,7 +114,7 @@ def test_number_of_anchors():
     assert make_anchors(AnchorSpec(), GRIDS_320x512, (320, 512)).shape == (3222, 4)
 
 
-def test_without_reduction_the_lowest_level_has_six_boxes_a_cell():
+def test_without_reduction_the_lowest_level_has_six_anchors_per_cell():
     assert AnchorSpec(reduce_lowest=False).per_cell(6) == [6] * 6
 
 
@@ -139,3 +141,27 @@ def test_anchors_made_in_inference_mode_serve_training():
     weight = torch.ones(1, requires_grad=True)
     (make_anchors(AnchorSpec(), grids, (77, 77)) * weight).sum().backward()
     assert weight.grad is not None
+
+
+def test_coverage_counts_objects_with_an_anchor_over_the_threshold():
+    anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 90.0, 90.0]])
+    # IoU 1, 1 / 2 (just at the threshold), 1 / 4 and 0.
+    boxes = [[0, 0, 10, 10], [50, 50, 90, 70], [0, 0, 5, 5], [20, 20, 30, 30]]
+    line = describe_coverage(np.array(boxes, np.float32), anchors, 0.5)
+    assert line == (
+        "anchors: 2; 50.0% of 4 objects overlap one by 0.5 or more, the others train their best "
+        "one only"
+    )
+
+
+def test_coverage_of_many_objects_is_that_of_their_parts():
+    anchors = make_anchors(AnchorSpec(), ((2, 2),), (64, 64))
+    boxes = np.tile(np.array([[10, 10, 20, 30], [0, 0, 1, 1]], np.float32), (1500, 1))
+    two = describe_coverage(boxes[:2], anchors, 0.2)
+    assert describe_coverage(boxes, anchors, 0.2) == two.replace("of 2 objects", "of 3000 objects")
+
+
+def test_coverage_without_objects_says_so():
+    anchors = make_anchors(AnchorSpec(), ((1, 1),), (64, 64))
+    line = describe_coverage(np.zeros((0, 4), np.float32), anchors, 0.5)
+    assert line == "anchors: no objects to compare them with"

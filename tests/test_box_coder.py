@@ -30,7 +30,7 @@ def test_decode_of_a_hand_computed_box():
     torch.testing.assert_close(BoxCoder().decode(deltas, ANCHOR), BOX, rtol=0, atol=2e-5)
 
 
-def test_no_delta_is_the_anchor():
+def test_zero_deltas_decode_to_the_anchor():
     assert BoxCoder().decode(torch.zeros(1, 4), ANCHOR).tolist() == ANCHOR.tolist()
 
 
@@ -70,7 +70,7 @@ def test_decode_of_huge_deltas_is_finite():
     assert BoxCoder().decode(torch.full((1, 4), 1e6), ANCHOR).isfinite().all()
 
 
-def test_decoded_sides_stop_at_62_anchors():
+def test_decoded_sides_are_limited_to_62_anchors():
     decoded = BoxCoder().decode(torch.tensor([[0.0, 0.0, 1e6, 1e6]]), ANCHOR)
     # 1000 / 16 = 62.5 sides of the 10 x 40 anchor; float32 at 2500 resolves 2e-4.
     torch.testing.assert_close(

@@ -17,7 +17,7 @@ def net():
     ).eval()
 
 
-def test_a_convolution_is_counted_by_hand(net):
+def test_counts_of_a_convolution_computed_by_hand(net):
     net.to("meta")
     counts = count(net, lambda: net(on_meta(3, 10, 7)))
     # 3 * 3 * 3 weights for each of 8 channels, used on 5 x 4 positions; 2 * 8 of batch norm.
@@ -52,7 +52,7 @@ def test_every_image_of_every_call_counts(net):
     assert both.multiply_adds == 4 * one
 
 
-def test_only_the_part_asked_for_is_counted(net):
+def test_only_the_given_part_is_counted(net):
     net.to("meta")
     counts = count(net[1], lambda: net(on_meta(3, 8, 8)))
     assert (counts.parameters, counts.multiply_adds) == (16, 0)
@@ -67,13 +67,13 @@ def test_counting_leaves_the_network_as_it_was(net):
     assert not net[0]._forward_hooks
 
 
-def test_so_does_counting_that_fails(net):
+def test_failed_counting_leaves_the_network_as_it_was(net):
     with pytest.raises(RuntimeError):
         count(net, lambda: net(torch.zeros(1, 4, 8, 8)))
     assert not net[0]._forward_hooks
     assert "forward" not in vars(net[1])
 
 
-def test_norms_can_be_left_out(net):
+def test_parameters_of_norms_can_be_left_out(net):
     assert count_parameters(net) == 27 * 8 + 16
     assert count_parameters(net, norms=False) == 27 * 8

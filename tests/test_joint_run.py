@@ -16,9 +16,8 @@ from mbv2det.build import seen_by
 from mbv2det.config import EvalConfig
 from mbv2det.data.coco import read_coco
 from mbv2det.data.images import read_image
-from mbv2det.deploy.draw import voc_colour
 from mbv2det.deploy.predictor import assemble, load_model
-from mbv2det.segmentation.multi_view import MultiView
+from mbv2det.segmentation.multi_scale_flip import MultiScaleFlip
 from mbv2det.weights.readers import read_model
 from mbv2det.weights.share_file import save_weights
 
@@ -111,7 +110,7 @@ def test_a_detector_is_run_once_whatever_the_scales(joint):
     model, many = mbv2det.load(run / "best.safetensors").model, EvalConfig(scales=(0.5, 1.0))
     assert seen_by(model, many, ("detection",)) is model
     assert seen_by(model, EvalConfig(), ("segmentation",)) is model
-    assert isinstance(seen_by(model, many, ("detection", "segmentation")), MultiView)
+    assert isinstance(seen_by(model, many, ("detection", "segmentation")), MultiScaleFlip)
 
 
 def test_predict_draws_both_and_writes_index_pngs(joint, tmp_path):
@@ -198,12 +197,3 @@ def test_frozen_norms_keep_statistics_and_weights(tmp_path, backbone_weights, fr
     ):
         assert bool((state[f"{norm}.running_mean"] != 0).any()) == moved
         assert bool((state[f"{norm}.weight"] != 1).any()) == moved
-
-
-def test_voc_palette_starts_as_the_kits():
-    # VOClabelcolormap of the kit: background, aeroplane, bicycle, ..., void.
-    expected = {
-        0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 8: (64, 0, 0),
-        15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192),
-    }  # fmt: skip
-    assert {value: voc_colour(value) for value in expected} == expected

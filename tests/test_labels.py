@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbv2det.errors import DataError
-from mbv2det.labels import VOC_NAMES, LabelMap
+from mbv2det.labels import VOC_NAMES, LabelMap, voc_name
 
 # Ids with gaps, from zero, negative and beyond 64 bits.
 ID_LISTS = st.lists(st.integers(-1, 2**70), min_size=1, max_size=20, unique=True)
@@ -11,10 +11,10 @@ ID_LISTS = st.lists(st.integers(-1, 2**70), min_size=1, max_size=20, unique=True
 
 @given(ID_LISTS)
 def test_ids_and_names_lead_back_to_their_label(ids):
-    labels = LabelMap(tuple(f"class {id_}" for id_ in ids), tuple(ids))
-    assert len(labels) == len(ids)
-    assert [labels.label_of_id[id_] for id_ in labels.ids] == list(range(len(ids)))
-    assert [labels.label_of_name[name] for name in labels.names] == list(range(len(ids)))
+    label_map = LabelMap(tuple(f"class {id_}" for id_ in ids), tuple(ids))
+    assert len(label_map) == len(ids)
+    assert [label_map.label_of_id[id_] for id_ in label_map.ids] == list(range(len(ids)))
+    assert [label_map.label_of_name[name] for name in label_map.names] == list(range(len(ids)))
 
 
 def test_id_in_a_gap_has_no_label():
@@ -27,7 +27,7 @@ def test_id_in_a_gap_has_no_label():
         ((), (), "at least one class"),
         (("cat", "cat"), (1, 2), "the name 'cat' twice"),
         (("cat", "dog"), (5, 5), "the id 5 twice"),
-        (("cat", "dog"), (1,), "an id a name, got 2 and 1"),
+        (("cat", "dog"), (1,), "one id for each name, got 2 names and 1 ids"),
     ],
 )
 def test_classes_that_contradict_are_refused(names, ids, message):
@@ -71,15 +71,20 @@ COCO_NAMES = (
 @pytest.mark.parametrize(
     ("names", "others"), [(VOC_NAMES, COCO_NAMES), (COCO_NAMES, VOC_NAMES), (VOC_NAMES, VOC_NAMES)]
 )
-def test_classes_are_found_by_cocos_and_by_vocs_names(names, others):
-    labels = LabelMap.of_masks(names)
-    assert [labels.find(name) for name in others] == list(range(20))
+def test_find_takes_the_names_of_coco_and_of_voc(names, others):
+    label_map = LabelMap.of_masks(names)
+    assert [label_map.find(name) for name in others] == list(range(20))
 
 
-def test_name_that_nobody_has_is_not_found():
+def test_voc_names_of_cocos_classes():
+    assert tuple(voc_name(name) for name in COCO_NAMES) == VOC_NAMES
+    assert voc_name("zebra") == "zebra"
+
+
+def test_unknown_name_has_no_label():
     assert LabelMap(("cat", "tv"), (1, 2)).find("zebra") is None
 
 
-def test_own_name_is_found_before_one_that_means_the_same():
-    labels = LabelMap(("tv", "tvmonitor"), (1, 2))
-    assert [labels.find("tv"), labels.find("tvmonitor")] == [0, 1]
+def test_find_prefers_the_same_name_to_one_of_the_same_meaning():
+    label_map = LabelMap(("tv", "tvmonitor"), (1, 2))
+    assert [label_map.find("tv"), label_map.find("tvmonitor")] == [0, 1]

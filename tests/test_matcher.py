@@ -48,7 +48,7 @@ def test_matches_of_a_hand_computed_row():
     matches = Matcher()(targets_of(image), ROW)
     assert matches.positive.tolist() == [[True, False, False, True]]
     assert matches.negative.tolist() == [[False, True, True, False]]
-    assert matches.box[matches.positive].tolist() == [0, 1]
+    assert matches.object_index[matches.positive].tolist() == [0, 1]
 
 
 def test_every_anchor_over_the_threshold_is_positive():
@@ -64,28 +64,28 @@ def test_an_object_below_the_threshold_gets_its_best_anchor():
 
 
 def test_an_anchor_over_two_objects_takes_the_larger_overlap():
-    # With anchor 0: 0..8 has IoU 0.8, 0..10 x 0..6 has 0.6 and gets it only if nothing else.
+    # With anchor 0: 0..8 has IoU 0.8, 0..10 x 0..6 has 0.6.
     image = [([0.0, 0.0, 10.0, 6.0], 0, False), ([0.0, 0.0, 8.0, 10.0], 1, False)]
     matches = Matcher()(targets_of(image), ROW[:1])
     assert matches.positive.tolist() == [[True]]
-    assert matches.box.tolist() == [[1]]
+    assert matches.object_index.tolist() == [[1]]
 
 
-def test_the_loser_of_a_best_anchor_takes_the_next_best():
-    # Both fit anchor 0 best: object 0 (0..10) with IoU 1, object 1 (0..15) with 10 / 15 against
-    # 5 / 20 with anchor 1.
+def test_object_that_loses_its_best_anchor_takes_the_next_best():
+    # Anchor 0 is the best of both: object 0 (0..10) with IoU 1, object 1 (0..15) with 10 / 15,
+    # against 5 / 20 with anchor 1.
     image = [([0.0, 0.0, 10.0, 10.0], 0, False), ([0.0, 0.0, 15.0, 10.0], 1, False)]
     for order in ([0, 1], [1, 0]):
         matches = Matcher()(targets_of([image[i] for i in order]), ROW)
         assert matches.positive.tolist() == [[True, True, False, False]]
-        assert [order[n] for n in matches.box[0, :2].tolist()] == [0, 1]
+        assert [order[n] for n in matches.object_index[0, :2].tolist()] == [0, 1]
 
 
-def test_the_best_anchor_of_one_object_is_not_left_to_another_over_the_threshold():
-    # Anchor 1 overlaps object 0 (0..20) by 0.5 and is the only one that object 1 (13..17) meets.
+def test_best_anchor_of_an_object_is_not_given_to_another_over_the_threshold():
+    # Anchor 1 overlaps object 0 (0..20) by 0.5 and is the only one that overlaps object 1 (13..17).
     image = [([0.0, 0.0, 20.0, 10.0], 0, False), ([13.0, 3.0, 17.0, 7.0], 1, False)]
     matches = Matcher()(targets_of(image), ROW)
-    assert matches.box[0, :2].tolist() == [0, 1]
+    assert matches.object_index[0, :2].tolist() == [0, 1]
     assert matches.positive.tolist() == [[True, True, False, False]]
 
 
@@ -94,7 +94,7 @@ def test_every_object_gets_an_anchor():
     anchors = random_boxes(300, generator)
     image = [(box, 0, False) for box in random_boxes(12, generator).tolist()]
     matches = Matcher(threshold=0.99)(targets_of(image), anchors)
-    assert set(matches.box[matches.positive].tolist()) == set(range(12))
+    assert set(matches.object_index[matches.positive].tolist()) == set(range(12))
 
 
 def test_order_of_the_objects_does_not_matter():
@@ -105,8 +105,8 @@ def test_order_of_the_objects_does_not_matter():
     second = Matcher()(targets_of([image[i] for i in order]), anchors)
     assert torch.equal(first.positive, second.positive)
     assert torch.equal(first.negative, second.negative)
-    renamed = torch.tensor(order)[second.box]
-    assert torch.equal(first.box[first.positive], renamed[second.positive])
+    renamed = torch.tensor(order)[second.object_index]
+    assert torch.equal(first.object_index[first.positive], renamed[second.positive])
 
 
 def test_a_batch_matches_like_its_images_one_by_one():
@@ -119,7 +119,7 @@ def test_a_batch_matches_like_its_images_one_by_one():
         assert torch.equal(together.positive[i], alone.positive[0])
         assert torch.equal(together.negative[i], alone.negative[0])
         positive = alone.positive[0]
-        assert torch.equal(together.box[i][positive], alone.box[0][positive])
+        assert torch.equal(together.object_index[i][positive], alone.object_index[0][positive])
 
 
 def test_anchors_inside_an_ignored_object_take_no_part():
@@ -133,7 +133,7 @@ def test_an_ignored_object_does_not_hide_an_object():
     crowd, inside = ([0.0, 0.0, 40.0, 10.0], 0, True), ([10.0, 0.0, 20.0, 10.0], 1, False)
     matches = Matcher()(targets_of([crowd, inside]), ROW)
     assert matches.positive.tolist() == [[False, True, False, False]]
-    assert matches.box[0, 1].item() == 1
+    assert matches.object_index[0, 1].item() == 1
     assert not matches.negative.any()
 
 
@@ -143,7 +143,7 @@ def test_an_image_without_objects_is_all_negative():
     assert matches.negative.all()
 
 
-def test_an_image_that_nobody_annotated_has_no_negatives():
+def test_image_without_annotations_has_no_negatives():
     image = [([2.0, 0.0, 12.0, 10.0], 0, False)]
     targets = targets_of(image, [], [])
     targets.annotated[1] = False
@@ -152,7 +152,7 @@ def test_an_image_that_nobody_annotated_has_no_negatives():
     assert matches.positive.tolist() == [[True, False, False, False], [False] * 4, [False] * 4]
 
 
-def test_padding_at_the_origin_matches_no_anchor_there():
+def test_padding_of_the_targets_matches_no_anchor_at_the_origin():
     tiny = torch.tensor([[0.0, 0.0, 1.0, 1.0], [50.0, 50.0, 60.0, 60.0]])
     far = [([50.0, 50.0, 60.0, 60.0], 0, False)]
     matches = Matcher()(targets_of(far, far * 3), tiny)
@@ -161,9 +161,9 @@ def test_padding_at_the_origin_matches_no_anchor_there():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_assignment_equals_taking_pairs_by_descending_overlap(seed):
+def test_assignment_is_greedy_by_descending_iou(seed):
     iou = torch.rand(3, 7, 12, generator=torch.Generator().manual_seed(seed))
-    iou = iou.where(iou > 0.4, 0)  # some pairs do not touch at all
+    iou = iou.where(iou > 0.4, 0)  # some pairs do not overlap
     expected = [greedy_by_sorting(image) for image in iou]
     assert assign_best_anchors(iou).tolist() == expected
 
@@ -174,7 +174,7 @@ def test_an_anchor_waits_for_a_better_object_that_loses_elsewhere():
     assert assign_best_anchors(iou).tolist() == [[0, 1, 2]]
 
 
-def test_with_more_objects_than_anchors_the_best_fitting_are_served():
+def test_with_more_objects_than_anchors_the_largest_overlaps_are_assigned():
     # Pairs in order: (2, 0) 0.9, (0, 0) 0.8, (1, 1) 0.7.
     iou = torch.tensor([[[0.8, 0.6], [0.5, 0.7], [0.9, 0.2]]])
     assert assign_best_anchors(iou).tolist() == [[2, 1]]

@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +9,6 @@ from mbv2det.build import build_model
 from mbv2det.cli.predict import coco_results, image_files
 from mbv2det.cli.report import picture_paths
 from mbv2det.config import BackboneConfig, DetectionHeadConfig, HeadsConfig, ModelConfig
-from mbv2det.deploy.draw import colour, draw_detections, side_by_side
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.preprocess import PreprocessSpec
@@ -45,20 +43,6 @@ def test_results_are_xywh_with_the_data_sets_own_ids():
     }  # fmt: skip
     assert second["category_id"] == 7
     assert coco_results("2008_000001", FOUND, LABELS)[0]["image_id"] == "2008_000001"
-
-
-def test_pictures_show_boxes_from_the_least_score_up():
-    grey = Image.new("RGB", (120, 100), (128, 128, 128))
-    picture = np.asarray(draw_detections(grey, FOUND, LABELS.names, min_score=0.5))
-    # The lower edge of the dog's box: x 10..50 at y 40; the cat's at 0.1 is not drawn.
-    assert tuple(picture[40, 30]) == colour(1)
-    assert (picture[3, 5] == 128).all()
-    assert (picture[70:, 60:] == 128).all()
-
-
-def test_pictures_in_a_row_keep_their_sizes():
-    row = side_by_side([Image.new("RGB", (30, 20)), Image.new("RGB", (10, 40))], gap=4)
-    assert row.size == (44, 40)
 
 
 def test_inputs_are_files_and_folders_to_any_depth(tmp_path):

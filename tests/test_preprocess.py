@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from mbv2det.geometry import Frame
-from mbv2det.preprocess import IMAGENET_MEAN, Preprocessor, PreprocessSpec, reduce
+from mbv2det.preprocess import IMAGENET_MEAN, Preprocessor, PreprocessSpec, downscale
 from mbv2det.structures import Instances, Sample, SampleKey
 
 
@@ -86,7 +86,7 @@ def test_resizing_is_antialiased_bilinear(size):
     np.testing.assert_array_equal(process(size, sample_of(image)).image, expected)
 
 
-def test_downscaling_averages_rather_than_picks():
+def test_resizing_to_a_smaller_size_averages_rather_than_picks():
     # One-pixel stripes, 8 times smaller: antialiasing leaves grey, picking leaves 0 or 255.
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
@@ -213,7 +213,7 @@ def test_a_mask_stays_on_its_pixels(source, target, resize):
     mask = inside.astype(np.uint8)
     done = process(target, sample_of(image, mask=mask), resize, mean=(0.0, 0.0, 0.0))
     light, label = done.image[..., 0] / 255, done.mask == 1
-    # A pixel has the label where most of it is white, but for those that the edge halves.
+    # A pixel has the label where most of it is white, except those that the edge cuts in half.
     assert (label != (light > 0.5)).sum() < 0.02 * label.sum()
     # Picking shifts every edge by up to half a source pixel, which nearly averages out over the
     # ellipse. Rounding half a pixel off would part the centres by 0.5 and more, a pixel by 1.
@@ -221,18 +221,18 @@ def test_a_mask_stays_on_its_pixels(source, target, resize):
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
-def test_reducing_keeps_image_mask_and_boxes_aligned(factor):
+def test_downscaling_keeps_image_mask_and_boxes_aligned(factor):
     # 25 does not divide evenly: the last square reaches beyond the image.
     mask = np.zeros((25, 36), np.uint8)
     mask[6:18, 12:30] = 200
     boxes = np.array([[12, 6, 30, 18]], np.float32)
     instances = Instances(boxes, np.zeros(1, np.int64), np.zeros(1, bool))
     image = np.repeat(mask[..., None], 3, axis=2)
-    found = reduce(Sample(SampleKey(0, 0), image, Frame((25, 36)), instances, mask), factor)
+    reduced = downscale(Sample(SampleKey(0, 0), image, Frame((25, 36)), instances, mask), factor)
     size = (-(-25 // factor), 36 // factor)
-    assert found.image.shape[:2] == found.mask.shape == size
-    np.testing.assert_array_equal(found.image[..., 0], found.mask)
-    np.testing.assert_allclose(found.frame.boxes_to_working(boxes), found.instances.boxes)
-    rows, columns = np.nonzero(found.mask)
+    assert reduced.image.shape[:2] == reduced.mask.shape == size
+    np.testing.assert_array_equal(reduced.image[..., 0], reduced.mask)
+    np.testing.assert_allclose(reduced.frame.boxes_to_working(boxes), reduced.instances.boxes)
+    rows, columns = np.nonzero(reduced.mask)
     extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    np.testing.assert_allclose(found.instances.boxes, [extent])
+    np.testing.assert_allclose(reduced.instances.boxes, [extent])

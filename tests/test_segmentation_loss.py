@@ -48,7 +48,7 @@ def test_gradients_are_those_of_interpolation_with_aligned_corners():
     torch.testing.assert_close(logits.grad, expected, rtol=1e-4, atol=1e-4)  # of about 50
 
 
-def test_uniform_logits_cost_the_logarithm_of_the_labels():
+def test_loss_of_uniform_logits_is_the_logarithm_of_the_number_of_labels():
     _, _, masks = example()
     loss = SegmentationLoss()(outputs_of(torch.zeros(2, NUM_LABELS, 3, 4)), masks)
     assert loss.total().item() == pytest.approx(math.log(NUM_LABELS), rel=1e-5)
@@ -62,7 +62,7 @@ def test_batch_is_the_sum_of_its_images():
     assert together.count == sum(one.count for one in single)
 
 
-def test_auxiliary_term_is_weighted_and_counted_in_the_same_pixels():
+def test_auxiliary_term_is_weighted_and_over_the_same_pixels():
     logits, auxiliary, masks = example()
     loss = SegmentationLoss(auxiliary_weight=0.4)(outputs_of(logits, auxiliary), masks)
     alone = SegmentationLoss()(outputs_of(auxiliary), masks)
@@ -81,7 +81,7 @@ def test_auxiliary_term_needs_a_weight_and_a_head(weight, has_auxiliary):
         assert loss.terms == tuple(sums)
 
 
-def test_ignored_pixels_alone_give_zero_gradients_to_every_logit():
+def test_only_ignored_pixels_give_zero_gradients_to_every_logit():
     logits, auxiliary, masks = example(ignored=1.1)
     loss = SegmentationLoss(auxiliary_weight=0.4)(outputs_of(logits, auxiliary), masks)
     loss.total().backward()
@@ -89,7 +89,7 @@ def test_ignored_pixels_alone_give_zero_gradients_to_every_logit():
     assert logits.grad.count_nonzero() == auxiliary.grad.count_nonzero() == 0
 
 
-def test_ignored_image_does_not_disturb_the_others():
+def test_ignored_image_does_not_change_the_loss_of_others():
     logits, _, masks = example()
     alone = SegmentationLoss()(outputs_of(logits[:1]), masks[:1])
     masks[1] = IGNORE_INDEX
@@ -97,13 +97,13 @@ def test_ignored_image_does_not_disturb_the_others():
     assert together.total() == alone.total()
 
 
-def test_batch_without_images_costs_nothing():
+def test_loss_of_a_batch_without_images_is_zero():
     logits, _, masks = example(num_images=0)
     loss = SegmentationLoss()(outputs_of(logits), masks)
     assert loss.count == loss.total() == 0
 
 
-def test_half_precision_does_not_reach_the_loss():
+def test_loss_is_float32_under_autocast():
     logits, _, masks = example()
     logits = logits.detach().bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -17,14 +17,14 @@ def random_outputs(num_images, cells, stride, num_labels=4, seed=0):
     return SegmentationOutputs(logits, rows, columns)
 
 
-def assert_labels_of(found, logits):
+def assert_labels_of(result, logits):
     """The map has the label of the largest logit, but for ties within rounding."""
     best = logits.topk(2, dim=0)
     clear = best.values[0] - best.values[1] > 1e-4
     assert clear.float().mean() > 0.99
-    assert found.labels.dtype == torch.uint8
-    assert found.labels.shape == logits.shape[1:]
-    assert torch.equal(found.labels[clear].long(), best.indices[0][clear])
+    assert result.labels.dtype == torch.uint8
+    assert result.labels.shape == logits.shape[1:]
+    assert torch.equal(result.labels[clear].long(), best.indices[0][clear])
 
 
 def evaluated(logits, rows, columns, stride):
@@ -40,16 +40,16 @@ def evaluated(logits, rows, columns, stride):
 
 def test_padded_image_equals_aligned_interpolation_and_a_crop():
     outputs = random_outputs(1, (33, 33), stride=16)
-    (found,) = postprocess(outputs, [Frame((500, 375))])
+    (result,) = postprocess(outputs, [Frame((500, 375))])
     full = F.interpolate(outputs.logits, (513, 513), mode="bilinear", align_corners=True)
-    assert_labels_of(found, full[0, :, :500, :375])
+    assert_labels_of(result, full[0, :, :500, :375])
 
 
 def test_stretched_image_is_evaluated_at_the_centres_of_its_pixels():
     outputs = random_outputs(1, (5, 9), stride=8)  # 33x65 pixels
-    (found,) = postprocess(outputs, [Frame((20, 91), (33 / 20, 65 / 91))])
+    (result,) = postprocess(outputs, [Frame((20, 91), (33 / 20, 65 / 91))])
     rows, columns = ((np.arange(n) + 0.5) * m / n - 0.5 for n, m in ((20, 33), (91, 65)))
-    assert_labels_of(found, evaluated(outputs.logits[0], rows, columns, 8))
+    assert_labels_of(result, evaluated(outputs.logits[0], rows, columns, 8))
 
 
 def test_each_image_of_a_batch_has_its_own_frame():
@@ -59,12 +59,12 @@ def test_each_image_of_a_batch_has_its_own_frame():
         Frame((300, 41), (0.1, 1.2)),
         Frame((17, 23), (1.5, 2.0), offset=(3.0, -5.5)),
     ]
-    found = postprocess(outputs, frames)
-    for frame, logits, one in zip(frames, outputs.logits, found, strict=True):
+    results = postprocess(outputs, frames)
+    for frame, logits, result in zip(frames, outputs.logits, results, strict=True):
         (height, width), (sy, sx), (oy, ox) = frame.original, frame.scale, frame.offset
         rows = (np.arange(height) + 0.5) * sy + oy - 0.5
         columns = (np.arange(width) + 0.5) * sx + ox - 0.5
-        assert_labels_of(one, evaluated(logits, rows, columns, 8))
+        assert_labels_of(result, evaluated(logits, rows, columns, 8))
 
 
 @pytest.mark.parametrize("threshold", [8.25, 8.75])
@@ -73,15 +73,15 @@ def test_labels_change_where_the_logits_cross(threshold):
     cells = torch.tensor([0.0, 16.0])
     logits = torch.stack([torch.full((2,), threshold), cells]).view(1, 2, 1, 2)
     outputs = SegmentationOutputs(logits, torch.zeros(1), cells)
-    (found,) = postprocess(outputs, [Frame((1, 8), (1.0, 2.0))])
+    (result,) = postprocess(outputs, [Frame((1, 8), (1.0, 2.0))])
     first = 4 if threshold < 8.5 else 5
-    assert found.labels.tolist() == [[int(i >= first) for i in range(8)]]
+    assert result.labels.tolist() == [[int(i >= first) for i in range(8)]]
 
 
-def test_batch_without_images_gives_no_map():
+def test_batch_without_images_gives_no_results():
     assert postprocess(random_outputs(0, (2, 2), stride=8), []) == []
 
 
-def test_as_many_frames_as_images_are_needed():
+def test_number_of_frames_must_be_that_of_images():
     with pytest.raises(ValueError, match="shorter"):
         postprocess(random_outputs(2, (2, 2), stride=8), [Frame((9, 9))])

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from mbv2det.detection.loss import SSDLoss, focal_loss, hardest, softmax_loss
+from mbv2det.detection.loss import SSDLoss, focal_loss, hardest_negatives, softmax_loss
 from mbv2det.detection.matcher import Matches
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.structures import BoxTargets, LossTerms
@@ -62,24 +62,24 @@ def looped_box_loss(outputs, targets, matches):
     """Smooth L1 by its definition: d^2 / 2 below 1, |d| - 1/2 above."""
     total = 0.0
     for i, a in matches.positive.nonzero().tolist():
-        goal = corners_to_delta(
-            targets.boxes[i, matches.box[i, a]].tolist(), outputs.anchors[a].tolist()
+        target_deltas = corners_to_delta(
+            targets.boxes[i, matches.object_index[i, a]].tolist(), outputs.anchors[a].tolist()
         )
-        for said, wanted in zip(outputs.deltas[i, a].tolist(), goal, strict=True):
-            d = abs(said - wanted)
+        for predicted, target in zip(outputs.deltas[i, a].tolist(), target_deltas, strict=True):
+            d = abs(predicted - target)
             total += d * d / 2 if d < 1 else d - 0.5
     return total
 
 
 def looped_softmax_loss(logits, targets, matches):
-    """-log softmax of the right slot over positives and the worst 3:1 negatives, at least 3."""
+    """-log softmax of the target slot over positives and the hardest 3:1 negatives, at least 3."""
     total = 0.0
     for i, image in enumerate(logits.tolist()):
         negatives, num_positives = [], 0
         for a, row in enumerate(image):
             log_sum = math.log(sum(math.exp(v) for v in row))
             if matches.positive[i, a]:
-                total += log_sum - row[1 + targets.labels[i, matches.box[i, a]].item()]
+                total += log_sum - row[1 + targets.labels[i, matches.object_index[i, a]].item()]
                 num_positives += 1
             elif matches.negative[i, a]:
                 negatives.append(log_sum - row[0])
@@ -88,13 +88,14 @@ def looped_softmax_loss(logits, targets, matches):
 
 
 def looped_focal_loss(logits, targets, matches, alpha=0.25, gamma=2.0):
-    """-alpha_t (1 - p_t)^gamma log p_t over every class of every anchor with a role."""
+    """-alpha_t (1 - p_t)^gamma log p_t over every class of every positive and negative anchor."""
     total = 0.0
     for i, image in enumerate(logits.tolist()):
         for a, row in enumerate(image):
             if not (matches.positive[i, a] or matches.negative[i, a]):
                 continue
-            label = targets.labels[i, matches.box[i, a]].item() if matches.positive[i, a] else -1
+            is_positive = matches.positive[i, a]
+            label = targets.labels[i, matches.object_index[i, a]].item() if is_positive else -1
             for k, value in enumerate(row):
                 p = 1 / (1 + math.exp(-value))
                 p_t, alpha_t = (p, alpha) if k == label else (1 - p, 1 - alpha)
@@ -141,27 +142,29 @@ def test_softmax_loss_of_a_hand_computed_row():
 def test_background_is_slot_zero():
     nothing = torch.zeros(1, 5, dtype=torch.bool)
     matches = Matches(torch.zeros(1, 5, dtype=torch.int64), nothing, ~nothing)
-    sure = torch.tensor([30.0, 0.0, 0.0]).expand(1, 5, 3)
+    confident = torch.tensor([30.0, 0.0, 0.0]).expand(1, 5, 3)
     # exp(-30) is far below float32's resolution of 1.
-    assert softmax_loss(sure, torch.zeros(1, 5, dtype=torch.int64), matches).item() < 1e-6
+    assert softmax_loss(confident, torch.zeros(1, 5, dtype=torch.int64), matches).item() < 1e-6
 
 
-def test_hardest_takes_the_largest_losses_among_the_candidates():
+def test_hardest_negatives_have_the_largest_losses():
     loss = torch.tensor([[5.0, 1.0, 4.0, 3.0, 2.0]])
-    candidates = torch.tensor([[False, True, True, True, True]])
-    marked = hardest(loss, candidates, torch.tensor([2]))
-    assert marked.tolist() == [[False, False, True, True, False]]
+    negative = torch.tensor([[False, True, True, True, True]])
+    selected = hardest_negatives(loss, negative, torch.tensor([2]))
+    assert selected.tolist() == [[False, False, True, True, False]]
 
 
-def test_hardest_takes_all_candidates_where_there_are_too_few():
-    candidates = torch.tensor([[True, False, True]])
-    assert torch.equal(hardest(torch.zeros(1, 3), candidates, torch.tensor([9])), candidates)
+def test_hardest_negatives_are_all_where_there_are_too_few():
+    negative = torch.tensor([[True, False, True]])
+    selected = hardest_negatives(torch.zeros(1, 3), negative, torch.tensor([9]))
+    assert torch.equal(selected, negative)
 
 
-def test_hardest_quota_holds_for_each_image():
+def test_number_of_hardest_negatives_is_that_of_each_image():
     loss = torch.arange(8.0).view(2, 4)
-    marked = hardest(loss, torch.ones(2, 4, dtype=torch.bool), torch.tensor([1, 3]))
-    assert marked.tolist() == [[False, False, False, True], [False, True, True, True]]
+    negative = torch.ones(2, 4, dtype=torch.bool)
+    selected = hardest_negatives(loss, negative, torch.tensor([1, 3]))
+    assert selected.tolist() == [[False, False, False, True], [False, True, True, True]]
 
 
 @LOSSES
@@ -174,7 +177,7 @@ def test_class_loss_gradient_is_that_of_finite_differences(class_loss, slots):
     assert torch.autograd.gradcheck(partial(class_loss, labels=labels, matches=matches), logits)
 
 
-def test_box_loss_gradient_is_one_beyond_the_bend_and_the_difference_within():
+def test_box_loss_gradient_is_the_difference_limited_to_one():
     anchor = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     targets = BoxTargets(
         anchor[None],
@@ -183,14 +186,14 @@ def test_box_loss_gradient_is_one_beyond_the_bend_and_the_difference_within():
         torch.tensor([True]),
     )
     deltas = torch.tensor([[[2.0, -3.0, 0.5, -0.25]]], requires_grad=True)
-    # The object is the anchor itself, so that every goal is 0.
+    # The object is the anchor itself, so that every target delta is 0.
     outputs = SSDOutputs(torch.zeros(1, 1, NUM_CLASSES + 1), deltas, anchor)
     SSDLoss(softmax_loss)(outputs, targets).sums["boxes"].backward()
     assert deltas.grad.tolist() == [[[1.0, -1.0, 0.5, -0.25]]]
 
 
 @LOSSES
-def test_images_without_objects_teach_background_only(class_loss, slots):
+def test_images_without_objects_train_the_background_only(class_loss, slots):
     outputs, targets = random_case((0, 0), slots)
     outputs = with_gradient(outputs)
     terms = SSDLoss(class_loss)(outputs, targets)
@@ -205,7 +208,7 @@ def test_images_without_objects_teach_background_only(class_loss, slots):
 
 
 @LOSSES
-def test_images_that_nobody_annotated_teach_nothing(class_loss, slots):
+def test_images_without_annotations_have_no_loss(class_loss, slots):
     outputs, targets = random_case((0, 0), slots)
     targets.annotated[:] = False
     outputs = with_gradient(outputs)
@@ -217,18 +220,18 @@ def test_images_that_nobody_annotated_teach_nothing(class_loss, slots):
 
 
 @LOSSES
-def test_images_that_nobody_annotated_change_nothing_of_the_others(class_loss, slots):
+def test_images_without_annotations_do_not_change_the_loss_of_others(class_loss, slots):
     outputs, targets = random_case((3, 0), slots)
     targets.annotated[1] = False
     together = SSDLoss(class_loss)(outputs, targets)
     alone = SSDLoss(class_loss)(*one_image(outputs, targets, 0))
     assert together.count.item() == alone.count.item()
-    for name in SSDLoss.TERMS:
+    for name in SSDLoss.terms:
         # Only the order of a float32 sum differs.
         assert together.sums[name].item() == pytest.approx(alone.sums[name].item(), rel=1e-5)
 
 
-def test_softmax_loss_of_an_image_without_objects_reads_three_negatives():
+def test_softmax_loss_of_an_image_without_objects_uses_three_negatives():
     outputs, targets = random_case((0,), NUM_CLASSES + 1)
     outputs = with_gradient(outputs)
     SSDLoss(softmax_loss)(outputs, targets).total().backward()
@@ -270,7 +273,7 @@ def test_bfloat16_outputs_give_the_float32_loss_of_their_values(class_loss, slot
     with torch.autocast("cpu", torch.bfloat16):
         terms = SSDLoss(class_loss)(half, targets)
     expected = SSDLoss(class_loss)(full, targets)
-    for name in SSDLoss.TERMS:
+    for name in SSDLoss.terms:
         assert terms.sums[name].dtype == torch.float32
         assert terms.sums[name].item() == expected.sums[name].item()
 
@@ -282,7 +285,7 @@ def test_sums_of_a_batch_are_the_sums_of_its_images(class_loss, slots):
     together = loss(outputs, targets)
     alone = [loss(*one_image(outputs, targets, i)) for i in range(3)]
     assert together.count.item() == sum(terms.count.item() for terms in alone)
-    for name in SSDLoss.TERMS:
+    for name in SSDLoss.terms:
         total = sum(terms.sums[name].item() for terms in alone)
         # Only the order of a float32 sum differs.
         assert together.sums[name].item() == pytest.approx(total, rel=1e-5)
@@ -300,3 +303,28 @@ def test_total_is_the_sum_of_the_terms_over_the_count():
     sums = {"boxes": torch.tensor(6.0), "classes": torch.tensor(9.0)}
     assert LossTerms(sums, torch.tensor(3.0)).total().item() == 5.0
     assert LossTerms(sums, torch.tensor(0.0)).total().item() == 15.0
+
+
+def test_terms_can_be_divided_by_another_count():
+    terms = LossTerms({"boxes": torch.tensor(6.0), "classes": torch.tensor(9.0)}, torch.tensor(3.0))
+    means = terms.means(torch.tensor(1.5))
+    assert {name: mean.item() for name, mean in means.items()} == {"boxes": 4.0, "classes": 6.0}
+    assert terms.total(torch.tensor(1.5)).item() == 10.0
+    # A count below the smallest divisor is replaced by it.
+    assert terms.total(torch.tensor(0.25)).item() == 15.0
+    assert terms.total(torch.tensor(0.25), min_count=0.5).item() == 30.0
+
+
+@LOSSES
+@pytest.mark.parametrize("counts", [(3, 1), (2, 0), (0, 0)])
+def test_mean_gradient_of_two_processes_is_that_of_one(class_loss, slots, counts):
+    outputs, targets = random_case(counts, slots)
+    together = with_gradient(outputs)
+    SSDLoss(class_loss)(together, targets).total().backward()
+    apart = with_gradient(outputs)
+    terms = [SSDLoss(class_loss)(*one_image(apart, targets, i)) for i in range(2)]
+    mean_count = sum(one.count for one in terms) / 2
+    (sum(one.total(mean_count, min_count=1 / 2) for one in terms) / 2).backward()
+    # float32: divisions by the count and by 2 round differently.
+    torch.testing.assert_close(apart.logits.grad, together.logits.grad, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(apart.deltas.grad, together.deltas.grad, rtol=1e-5, atol=1e-7)

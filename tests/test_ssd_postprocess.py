@@ -18,7 +18,7 @@ def logit(score):
 
 
 def outputs_of(boxes, scores):
-    """One image whose anchors are the boxes themselves, so that no delta is the box."""
+    """Outputs for one image whose anchors are the boxes themselves, so that all deltas are 0."""
     boxes, scores = torch.tensor(boxes), torch.tensor(scores)
     return SSDOutputs(scores.logit()[None], torch.zeros(1, len(boxes), 4), boxes)
 
@@ -41,7 +41,7 @@ def test_scores_of_softmax_slots_drop_background():
     torch.testing.assert_close(scores, torch.tensor([[1 / 8, 5 / 8]]), rtol=1e-6, atol=0)
 
 
-def test_scores_of_sigmoid_slots_stand_for_themselves():
+def test_scores_of_sigmoid_slots_are_independent():
     logits = torch.tensor([[0.0, math.log(3)]])
     torch.testing.assert_close(
         SIGMOID.scores(logits), torch.tensor([[0.5, 0.75]]), rtol=1e-6, atol=0
@@ -63,99 +63,99 @@ def test_detections_of_a_hand_computed_image():
         [[10.0, 10.0, 20.0, 20.0], [11.0, 10.0, 21.0, 20.0], [50.0, 40.0, 70.0, 90.0]],
         [[0.9, 0.1], [0.8, 0.6], [0.2, 0.7]],
     )
-    (found,) = SSDPostprocess(SIGMOID, score_threshold=0.3)(outputs, [Frame((100, 100))])
-    assert found.labels.tolist() == [0, 1, 1]
-    assert found.boxes.tolist() == [
+    (detections,) = SSDPostprocess(SIGMOID, score_threshold=0.3)(outputs, [Frame((100, 100))])
+    assert detections.labels.tolist() == [0, 1, 1]
+    assert detections.boxes.tolist() == [
         [10.0, 10.0, 20.0, 20.0],
         [50.0, 40.0, 70.0, 90.0],
         [11.0, 10.0, 21.0, 20.0],
     ]
     # float32 logit and sigmoid
-    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.7, 0.6]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(detections.scores, torch.tensor([0.9, 0.7, 0.6]), rtol=0, atol=1e-6)
 
 
 def test_deltas_move_the_box():
     # dx = 10 * 0.5 moves half a width; dw = 5 ln 2 doubles it: centre 15 -> 20, width 10 -> 20.
     outputs = outputs_of([[10.0, 10.0, 20.0, 20.0]], [[0.9, 0.1]])
     outputs.deltas[:] = torch.tensor([5.0, 0.0, 5 * math.log(2), 0.0])
-    (found,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [Frame((100, 100))])
+    (detections,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [Frame((100, 100))])
     expected = torch.tensor([[10.0, 10.0, 30.0, 20.0]])
-    torch.testing.assert_close(found.boxes, expected, rtol=0, atol=1e-5)  # float32 at 30
+    torch.testing.assert_close(detections.boxes, expected, rtol=0, atol=1e-5)  # float32 at 30
 
 
-def test_boxes_come_in_the_pixels_of_the_original_file():
+def test_boxes_are_in_pixels_of_the_original_file():
     # A 500 x 1000 (h x w) original fitted into 320 x 320: scale 0.32, content 160 rows high.
     # x: 32 / 0.32 = 100, 160 / 0.32 = 500; y: 16 / 0.32 = 50; 200 lies in the padding, clipped.
     outputs = outputs_of([[32.0, 16.0, 160.0, 200.0]], [[0.9, 0.1]])
     frame = Frame((500, 1000), (0.32, 0.32))
-    (found,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [frame])
+    (detections,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [frame])
     expected = torch.tensor([[100.0, 50.0, 500.0, 500.0]])
-    torch.testing.assert_close(found.boxes, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(detections.boxes, expected, rtol=1e-6, atol=0)
 
 
 def test_each_axis_of_a_stretched_image_has_its_own_scale():
     # 640 x 160 (h x w) stretched to 320 x 320: y halves, x doubles.
     outputs = outputs_of([[32.0, 16.0, 160.0, 200.0]], [[0.9, 0.1]])
-    (found,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(
+    (detections,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(
         outputs, [Frame((640, 160), (0.5, 2.0))]
     )
-    assert found.boxes.tolist() == [[16.0, 32.0, 80.0, 400.0]]
+    assert detections.boxes.tolist() == [[16.0, 32.0, 80.0, 400.0]]
 
 
-def test_an_offset_is_taken_off_before_scaling():
+def test_offset_is_subtracted_before_scaling():
     outputs = outputs_of([[32.0, 16.0, 160.0, 200.0]], [[0.9, 0.1]])
     frame = Frame((400, 400), (0.5, 0.5), (6.0, 2.0))
-    (found,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [frame])
+    (detections,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [frame])
     # x: (32 - 2) * 2, (160 - 2) * 2; y: (16 - 6) * 2, (200 - 6) * 2
-    assert found.boxes.tolist() == [[60.0, 20.0, 316.0, 388.0]]
+    assert detections.boxes.tolist() == [[60.0, 20.0, 316.0, 388.0]]
 
 
 def test_a_box_wholly_outside_the_image_is_dropped():
     boxes = [[120.0, 10.0, 140.0, 20.0], [10.0, 10.0, 20.0, 20.0]]
     outputs = outputs_of(boxes, [[0.9, 0.1], [0.8, 0.1]])
-    (found,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [Frame((100, 100))])
-    assert found.boxes.tolist() == [[10.0, 10.0, 20.0, 20.0]]
+    (detections,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [Frame((100, 100))])
+    assert detections.boxes.tolist() == [[10.0, 10.0, 20.0, 20.0]]
 
 
 @pytest.mark.parametrize("nms_iou", [0.3, 0.6])
-def test_suppression_is_that_of_each_class_alone(nms_iou):
+def test_nms_is_applied_to_each_class_alone(nms_iou):
     outputs = random_outputs()
     slots = ClassSlots(3, "sigmoid", background=False)
     postprocess = SSDPostprocess(slots, score_threshold=0.2, nms_iou=nms_iou, max_detections=500)
-    (found,) = postprocess(outputs, [Frame((100, 100))])
+    (detections,) = postprocess(outputs, [Frame((100, 100))])
     boxes = BoxCoder().decode(outputs.deltas[0], outputs.anchors).clamp(0, 100)
     scores = outputs.logits[0].sigmoid()
     for label in range(3):
         chosen = (scores[:, label] >= 0.2).nonzero()[:, 0]
         kept = chosen[nms(boxes[chosen], scores[chosen, label], nms_iou)]
         assert 0 < len(kept) < len(chosen)
-        ours = found[found.labels == label]
+        ours = detections[detections.labels == label]
         # Mapping to a frame of scale one may round in the last place.
         torch.testing.assert_close(ours.boxes, boxes[kept], rtol=1e-6, atol=1e-5)
         torch.testing.assert_close(ours.scores, scores[kept, label], rtol=0, atol=0)
 
 
-def test_detections_come_best_first_and_no_more_than_the_limit():
+def test_detections_are_sorted_by_score_and_limited_in_number():
     outputs = random_outputs()
     postprocess = SSDPostprocess(ClassSlots(3, "sigmoid", False), max_detections=17)
     frames = [Frame((100, 100))]
-    (found,) = postprocess(outputs, frames)
+    (detections,) = postprocess(outputs, frames)
     (everything,) = SSDPostprocess(ClassSlots(3, "sigmoid", False), max_detections=999)(
         outputs, frames
     )
-    assert len(found) == 17 < len(everything)
-    assert found.scores.tolist() == sorted(everything.scores.tolist(), reverse=True)[:17]
+    assert len(detections) == 17 < len(everything)
+    assert detections.scores.tolist() == sorted(everything.scores.tolist(), reverse=True)[:17]
 
 
-def test_only_the_best_candidates_of_each_class_enter_suppression():
+def test_only_the_best_candidates_of_each_class_enter_nms():
     outputs = random_outputs()
     slots = ClassSlots(3, "sigmoid", False)
-    (found,) = SSDPostprocess(slots, nms_iou=1.0, candidates_per_class=5)(
+    (detections,) = SSDPostprocess(slots, nms_iou=1.0, candidates_per_class=5)(
         outputs, [Frame((100, 100))]
     )
-    assert found.labels.bincount().tolist() == [5, 5, 5]
+    assert detections.labels.bincount().tolist() == [5, 5, 5]
     best = outputs.logits[0].sigmoid().topk(5, dim=0).values
-    assert sorted(found.scores.tolist()) == sorted(best.flatten().tolist())
+    assert sorted(detections.scores.tolist()) == sorted(best.flatten().tolist())
 
 
 def test_the_score_threshold_is_inclusive():
@@ -163,17 +163,21 @@ def test_the_score_threshold_is_inclusive():
     boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [20.0, 20.0, 29.0, 29.0]])
     logits = torch.tensor([[[0.0, -9.0], [-1e-6, -9.0]]])
     outputs = SSDOutputs(logits, torch.zeros(1, 2, 4), boxes)
-    (found,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [Frame((50, 50))])
-    assert found.scores.tolist() == [0.5]
+    (detections,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [Frame((50, 50))])
+    assert detections.scores.tolist() == [0.5]
 
 
-def test_nothing_found_is_empty_with_its_shapes():
+def test_no_detections_are_empty_tensors_of_the_right_shapes():
     outputs = outputs_of([[10.0, 10.0, 20.0, 20.0]], [[0.1, 0.1]])
-    (found,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [Frame((50, 50))])
-    assert (found.boxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
+    (detections,) = SSDPostprocess(SIGMOID, score_threshold=0.5)(outputs, [Frame((50, 50))])
+    assert (detections.boxes.shape, detections.scores.shape, detections.labels.shape) == (
+        (0, 4),
+        (0,),
+        (0,),
+    )
 
 
-def test_a_batch_gives_what_its_images_give_alone():
+def test_batch_gives_the_detections_of_its_images_alone():
     outputs = random_outputs(num_images=3)
     frames = [Frame((100, 80)), Frame((50, 50), (2.0, 2.0)), Frame((300, 90), (0.3, 1.1))]
     postprocess = SSDPostprocess(ClassSlots(3, "sigmoid", False))
@@ -190,5 +194,5 @@ def test_softmax_background_suppresses_every_class():
     boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0]])
     logits = torch.tensor([[[8.0, 1.0, 2.0]]])
     postprocess = SSDPostprocess(ClassSlots(2, "softmax", background=True), score_threshold=0.01)
-    (found,) = postprocess(SSDOutputs(logits, torch.zeros(1, 1, 4), boxes), [Frame((9, 9))])
-    assert len(found) == 0
+    (detections,) = postprocess(SSDOutputs(logits, torch.zeros(1, 1, 4), boxes), [Frame((9, 9))])
+    assert len(detections) == 0

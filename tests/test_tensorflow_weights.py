@@ -16,6 +16,7 @@ import torch
 from networks import randomise
 from runs import run_command
 from tensorflow_network import outputs_in_tensorflow
+from torchvision.ops import box_convert
 from unsafe_pickle import RunsCode
 
 from mbv2det.cli.import_weights import raw
@@ -23,7 +24,6 @@ from mbv2det.config import BackboneConfig, DetectionHeadConfig, EvalConfig, Segm
 from mbv2det.deploy.predictor import assemble
 from mbv2det.detection.box_coder import BoxCoder
 from mbv2det.errors import ConfigError
-from mbv2det.geometry import xyxy_to_cxcywh
 from mbv2det.labels import VOC_NAMES
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.weights.source import Mismatch, MismatchError
@@ -236,9 +236,11 @@ def test_each_box_row_moves_the_coordinate_that_tensorflow_names(row, change, tm
     with torch.no_grad():
         outputs = model(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))["detection"]
     boxes = BoxCoder().decode(outputs.deltas[0], outputs.anchors)
-    anchors = xyxy_to_cxcywh(outputs.anchors)
+    anchors = box_convert(outputs.anchors, "xyxy", "cxcywh")
     # Moved by 1/10 of a side, or scaled by e^(1/5): TensorFlow's scale factors 10, 10, 5, 5.
-    torch.testing.assert_close(xyxy_to_cxcywh(boxes), change(anchors), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        box_convert(boxes, "xyxy", "cxcywh"), change(anchors), rtol=1e-5, atol=1e-4
+    )
 
 
 def test_the_91_slots_of_coco_keep_background_and_its_80_ids(tmp_path):

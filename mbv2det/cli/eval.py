@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mbv2det.atomic_write import write_json
 from mbv2det.build import build_tasks, read_split, seen_by, with_labels
 from mbv2det.cli.report import print_results
 from mbv2det.cli.session import (
@@ -23,7 +24,6 @@ from mbv2det.config import BackboneConfig, DataConfig, EvalConfig, HeadsConfig
 from mbv2det.data.datamodule import DenseData
 from mbv2det.deploy.predictor import assemble
 from mbv2det.errors import ConfigError
-from mbv2det.files import write_json
 from mbv2det.labels import LabelMap, with_background
 from mbv2det.preprocess import Preprocessor
 from mbv2det.tasks import SegmentationTask

@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.progress import track
 
+from mbv2det.atomic_write import write_json
 from mbv2det.cli.report import PICTURE_SCORE, draw_found, picture_paths
 from mbv2det.cli.session import console, one_line_errors, say
 from mbv2det.data.images import SUFFIXES, read_image
-from mbv2det.deploy.draw import index_image
 from mbv2det.deploy.predictor import Predictor, load
+from mbv2det.drawing import index_image
 from mbv2det.errors import ConfigError, DataError
-from mbv2det.files import write_json
 from mbv2det.labels import LabelMap
 from mbv2det.structures import Classification, Detections
 from mbv2det.tasks import ClassificationTask, DetectionTask, SegmentationTask

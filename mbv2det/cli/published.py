@@ -16,7 +16,7 @@ from mbv2det.config import BackboneConfig, Config, ModelConfig
 from mbv2det.counting import Counts, count
 from mbv2det.labels import VOC_NAMES, LabelMap, with_background
 from mbv2det.preprocess import PreprocessSpec
-from mbv2det.segmentation.multi_view import view_size
+from mbv2det.segmentation.multi_scale_flip import scaled_size
 
 _IMAGENET_CLASSES = 1000
 _LABELS = {
@@ -78,8 +78,8 @@ class Trained:
 
 
 def _views(config: Config) -> list[torch.Tensor]:
-    """The image at every scale, as `MultiView` sees it; beside it the mirror image, if asked."""
-    sizes = [view_size(config.data.size, scale) for scale in config.eval.scales]
+    """The image at every scale, as `MultiScaleFlip` sees it, with its mirror image if asked."""
+    sizes = [scaled_size(config.data.size, scale) for scale in config.eval.scales]
     return [torch.empty(1 + config.eval.flip, 3, *size, device="meta") for size in sizes]
 
 

@@ -14,16 +14,17 @@ from rich.table import Column, Table
 
 from mbv2det.data.annotations import Annotations, spread
 from mbv2det.data.dataset import read_sample
-from mbv2det.deploy.draw import (
+from mbv2det.deploy.predictor import Predictor
+from mbv2det.drawing import (
     add_caption,
     add_legend,
-    colour,
+    class_colours,
     draw_detections,
-    draw_segmentation,
+    mask_legend,
+    mask_palette,
     side_by_side,
-    voc_colour,
+    tint_labels,
 )
-from mbv2det.deploy.predictor import Predictor
 from mbv2det.labels import LabelMap
 from mbv2det.structures import Detections, Sample, SampleKey, SegmentationMap
 from mbv2det.tasks import ClassificationTask, DetectionTask, SegmentationTask
@@ -118,27 +119,19 @@ def draw_found(
     segmentation = found.get(SegmentationTask.name)
     if segmentation is not None:
         mask, mask_labels = segmentation.labels.cpu().numpy(), labels[SegmentationTask.name]
-        picture = draw_segmentation(image, mask, mask_labels)
+        picture = tint_labels(picture, mask, mask_labels)
     if DetectionTask.name in found:
-        names, colours = labels[DetectionTask.name].names, _box_colours(labels)
+        label_map = labels[DetectionTask.name]
+        masks = labels.get(SegmentationTask.name)
+        colours = class_colours(label_map, None if masks is None else mask_palette(masks))
         picture = draw_detections(
-            picture, found[DetectionTask.name], names, min_score, show_scores, colours
+            picture, found[DetectionTask.name], label_map, colours, min_score, show_scores
         )
     if segmentation is not None:
-        picture = add_legend(picture, mask, mask_labels)
+        picture = add_legend(picture, mask_legend(mask, mask_labels))
     classes = found.get(ClassificationTask.name)
     if classes is not None:
         names = labels[ClassificationTask.name].names
         rows = zip(classes.labels.tolist(), classes.scores.tolist(), strict=True)
         picture = add_caption(picture, [f"{names[label]} {score:.2f}" for label, score in rows])
     return picture
-
-
-def _box_colours(labels: Mapping[str, LabelMap]) -> list[tuple[int, int, int]]:
-    """Of every class of boxes: that of its label in masks, where masks have it."""
-    masks = labels.get(SegmentationTask.name)
-    found = [None if masks is None else masks.find(n) for n in labels[DetectionTask.name].names]
-    return [
-        colour(i) if masks is None or label is None else voc_colour(masks.ids[label])
-        for i, label in enumerate(found)
-    ]

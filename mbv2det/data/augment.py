@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 
 from mbv2det.config import AugmentConfig
 from mbv2det.geometry import Frame
-from mbv2det.preprocess import Preprocessor, reduce
+from mbv2det.preprocess import Preprocessor, downscale
 from mbv2det.structures import IGNORE_INDEX, NO_INSTANCES, Instances, Sample
 
 _LABEL_FIELDS = ("ignore", "rows")  # columns of the boxes' array behind the four corners
@@ -322,7 +322,7 @@ class Augment:
 
     def __call__(self, sample: Sample) -> Sample:
         """The augmented sample; its frame no longer leads back to the file."""
-        sample = reduce(sample, self._excess(sample.image.shape[:2]))
+        sample = downscale(sample, self._excess(sample.image.shape[:2]))
         generator = np.random.default_rng([self._seed, sample.key.epoch, sample.key.index])
         self._transform.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         objects = sample.instances or NO_INSTANCES

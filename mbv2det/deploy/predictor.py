@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
 from jaxtyping import UInt8
 
+from mbv2det.atomic_write import write_json
 from mbv2det.backbones.features import Backbone
 from mbv2det.build import (
     build_backbone,
@@ -23,7 +24,6 @@ from mbv2det.data.dataset import collate
 from mbv2det.data.images import read_image
 from mbv2det.deploy.model_card import model_card
 from mbv2det.errors import ConfigError
-from mbv2det.files import write_json
 from mbv2det.geometry import Frame
 from mbv2det.model import DensePredictor
 from mbv2det.preprocess import Preprocessor

@@ -1,1 +1,1 @@
-"""SSD's anchors, box coder, matcher, loss and postprocess: everything about boxes but the net."""
+"""SSD around the network: anchors, box coder, matcher, loss and postprocess."""

@@ -1,12 +1,13 @@
 """Anchors, which the SSD paper calls default boxes (Liu et al. 2016, arXiv:1512.02325, sec. 2.2).
 
-- They are derived from the feature grids that the network really produced: cells of size H/h by
-  W/w, centres in the middle of each, whatever the input size.
-- Scales are fractions of the image's shorter side, so aspect ratios hold on non-square inputs
-  (torchvision stretches them along with the image).
-- The lowest level has three boxes a cell, the others six, as in TensorFlow's
+- Anchors are derived from the sizes of the feature maps that the network really produced: an h x w
+  feature map divides an H x W input into cells of H/h by W/w pixels, and anchors are centred in
+  them.
+- Scales are fractions of the input's shorter side, so aspect ratios are exact on non-square inputs
+  too (torchvision stretches the anchors along with the image).
+- The lowest level has three anchors per cell, the others six, as in TensorFlow's
   `multiple_grid_anchor_generator.py` with `reduce_boxes_in_lowest_layer`.
-- Nothing is clipped to the image.
+- Anchors are not clipped to the image.
 """
 
 from dataclasses import dataclass
@@ -17,17 +18,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mbv2det.geometry import pairwise_iou
+
+_BOXES_AT_ONCE = 1000  # with 2,000 anchors, intermediate results of pairwise_iou have 16 MB
+
 
 @dataclass(frozen=True)
 class AnchorSpec:
-    """Shapes of the anchors of every level.
+    """Scales and aspect ratios of the anchors of every level (feature map).
 
     Attributes:
-        min_scale: Of the lowest level, as a fraction of the image's shorter side.
-        max_scale: Of the highest level; those between are evenly spaced.
-        aspect_ratios: Width over height, for every level but the lowest.
-        reduce_lowest: Gives the lowest level three boxes a cell only (half its scale at ratio 1,
-            its scale at ratios 2 and 1/2), which keeps small objects affordable.
+        min_scale: Scale of the lowest level, as a fraction of the input's shorter side.
+        max_scale: Scale of the highest level; the levels between are evenly spaced.
+        aspect_ratios: Width over height of the anchors, for every level but the lowest.
+        reduce_lowest: Whether the lowest level, which has the most cells, has only three anchors
+            per cell: half its scale at ratio 1, and its scale at ratios 2 and 1/2.
     """
 
     min_scale: float = 0.2
@@ -36,7 +41,11 @@ class AnchorSpec:
     reduce_lowest: bool = True
 
     def shapes(self, num_levels: int) -> list[list[tuple[float, float]]]:
-        """(scale, aspect ratio) of the anchors of each level's cells, in the tensor's order."""
+        """Returns the (scale, aspect ratio) pairs of one cell's anchors, for each level.
+
+        Every level but a reduced lowest one ends with a square anchor between its own scale and the
+        next level's (their geometric mean; 1 follows the highest level).
+        """
         scales = [float(s) for s in np.linspace(self.min_scale, self.max_scale, num_levels)]
         levels = []
         for k, (scale, next_scale) in enumerate(zip(scales, [*scales[1:], 1.0], strict=True)):
@@ -48,27 +57,55 @@ class AnchorSpec:
         return levels
 
     def per_cell(self, num_levels: int) -> list[int]:
-        """Anchors of one cell, by level."""
+        """Returns the number of anchors per cell of each level."""
         return [len(level) for level in self.shapes(num_levels)]
 
 
 def make_anchors(
     spec: AnchorSpec, grids: tuple[tuple[int, int], ...], image_size: tuple[int, int]
 ) -> Float[Tensor, "A 4"]:
-    """Every anchor of an image; within a level the cell's box varies fastest, then x, then y.
+    """Returns the anchors of all levels.
+
+    Levels follow one another; within a level the order is by row, then column, then the pair of
+    `AnchorSpec.shapes`.
 
     Args:
-        spec: Their shapes.
-        grids: (h, w) of each level's feature map.
-        image_size: (H, W) of the network input.
+        spec: Scales and aspect ratios.
+        grids: Size of each level's feature map, (h, w).
+        image_size: Size of the network input, (H, W) in pixels.
 
     Returns:
-        xyxy in pixels of the network input, on the CPU. Not to be written to.
+        xyxy boxes in pixels of the network input, on the CPU. The memory is shared with later
+        calls: do not write to it.
     """
     return torch.from_numpy(_anchor_boxes(spec, grids, image_size))
 
 
-# Cached as an array: a tensor made while the network is exported is a fake one, and would stay.
+def describe_coverage(
+    boxes: Float[np.ndarray, "N 4"], anchors: Float[Tensor, "A 4"], threshold: float
+) -> str:
+    """Returns a line that says how many objects have an anchor of about their size and place.
+
+    A low share means that the anchors need other scales.
+
+    Args:
+        boxes: xyxy boxes of the objects, in pixels of the network input.
+        anchors: xyxy anchors, in pixels of the network input.
+        threshold: Intersection over union from which an anchor counts, as the matcher's.
+    """
+    if not len(boxes):
+        return "anchors: no objects to compare them with"
+    parts = torch.from_numpy(boxes).split(_BOXES_AT_ONCE)
+    best_iou = torch.cat([pairwise_iou(part, anchors).amax(dim=1) for part in parts])
+    covered = (best_iou >= threshold).float().mean()
+    return (
+        f"anchors: {len(anchors)}; {covered:.1%} of {len(boxes)} objects overlap one by "
+        f"{threshold} or more, the others train their best one only"
+    )
+
+
+# The cache holds arrays, not tensors: a tensor made during torch.export is a fake one and would
+# stay in the cache.
 @lru_cache(maxsize=64)
 def _anchor_boxes(
     spec: AnchorSpec, grids: tuple[tuple[int, int], ...], image_size: tuple[int, int]

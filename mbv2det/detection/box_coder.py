@@ -1,4 +1,4 @@
-"""Boxes as offsets from anchors (SSD paper eq. 2, with the variances of its released code)."""
+"""Box coder: boxes as offsets from anchors (SSD paper, eq. 2; variances of its released code)."""
 
 import math
 from dataclasses import dataclass
@@ -6,19 +6,22 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torchvision.ops import box_convert
 
-from mbv2det.geometry import cxcywh_to_xyxy, xyxy_to_cxcywh
-
-# exp() of a wild prediction must stay finite; 62.5 times the anchor is beyond any image.
+# Keeps exp() finite for any prediction; a side of 62.5 anchors is larger than any image.
 _MAX_LOG_RATIO = math.log(1000 / 16)
 
 
 @dataclass(frozen=True)
 class BoxCoder:
-    """Encodes a box as (dx, dy, dw, dh) relative to an anchor, and back.
+    """Encodes boxes as deltas (dx, dy, dw, dh) from anchors, and decodes them.
+
+    dx and dy are the shift of the centre in anchor widths and heights; dw and dh are the logarithms
+    of the side ratios.
 
     Attributes:
-        weights: Multiply the offsets; (10, 10, 5, 5) are SSD's variances 0.1 and 0.2.
+        weights: Factors of the four deltas. (10, 10, 5, 5) are the inverses of SSD's variances 0.1
+            and 0.2.
     """
 
     weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
@@ -26,18 +29,29 @@ class BoxCoder:
     def encode(
         self, boxes: Float[Tensor, "*shape 4"], anchors: Float[Tensor, "*#shape 4"]
     ) -> Float[Tensor, "*shape 4"]:
-        """Deltas of xyxy boxes that have positive width and height."""
-        box, anchor = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors)
+        """Returns the deltas of boxes.
+
+        Args:
+            boxes: xyxy boxes with positive width and height.
+            anchors: xyxy anchors in the same frame.
+        """
+        box = box_convert(boxes, "xyxy", "cxcywh")
+        anchor = box_convert(anchors, "xyxy", "cxcywh")
         shift = (box[..., :2] - anchor[..., :2]) / anchor[..., 2:]
-        ratio = (box[..., 2:] / anchor[..., 2:]).log()
-        return torch.cat([shift, ratio], dim=-1) * boxes.new_tensor(self.weights)
+        log_ratio = (box[..., 2:] / anchor[..., 2:]).log()
+        return torch.cat([shift, log_ratio], dim=-1) * boxes.new_tensor(self.weights)
 
     def decode(
         self, deltas: Float[Tensor, "*shape 4"], anchors: Float[Tensor, "*#shape 4"]
     ) -> Float[Tensor, "*shape 4"]:
-        """Xyxy boxes, in the frame of the anchors."""
-        anchor = xyxy_to_cxcywh(anchors)
+        """Returns the xyxy boxes of deltas, in the frame of the anchors and not clipped.
+
+        Args:
+            deltas: Any values; the sides of a box stop at 62.5 times those of its anchor.
+            anchors: xyxy anchors.
+        """
+        anchor = box_convert(anchors, "xyxy", "cxcywh")
         delta = deltas / deltas.new_tensor(self.weights)
         centre = delta[..., :2] * anchor[..., 2:] + anchor[..., :2]
         sides = delta[..., 2:].clamp(max=_MAX_LOG_RATIO).exp() * anchor[..., 2:]
-        return cxcywh_to_xyxy(torch.cat([centre, sides], dim=-1))
+        return box_convert(torch.cat([centre, sides], dim=-1), "cxcywh", "xyxy")

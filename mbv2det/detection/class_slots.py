@@ -1,4 +1,4 @@
-"""What the class logits of one anchor mean."""
+"""Layout of a detector's class logits."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,12 +9,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClassSlots:
-    """The layout of a detector's class logits.
+    """The meaning of an anchor's class logits: each slot is one class, or the background.
 
     Attributes:
-        num_classes: K, without background.
-        activation: `softmax` makes the slots compete, `sigmoid` scores each for itself.
-        background: Slot 0 stands for background and is dropped from the scores.
+        num_classes: Number of classes K, without background.
+        activation: How logits become scores: `softmax` over all slots of an anchor, or `sigmoid` of
+            each slot alone.
+        background: Whether slot 0 is the background and the classes follow; otherwise slot 0 is
+            class 0.
     """
 
     num_classes: int
@@ -23,11 +25,11 @@ class ClassSlots:
 
     @property
     def num_slots(self) -> int:
-        """Logits per anchor."""
+        """Number of class logits per anchor."""
         return self.num_classes + self.background
 
     def scores(self, logits: Float[Tensor, "*shape slots"]) -> Float[Tensor, "*shape K"]:
-        """0..1 for each class, in float32."""
+        """Returns the score of each class, 0..1 in float32; the background is left out."""
         logits = logits.float()
         scores = logits.softmax(dim=-1) if self.activation == "softmax" else logits.sigmoid()
         return scores[..., int(self.background) :]

@@ -1,11 +1,11 @@
-"""The SSD loss (Liu et al. 2016, section 2.2, eq. 1) with three ways of weighing classes.
+"""SSD loss (Liu et al. 2016, arXiv:1512.02325, section 2.2, eq. 1) with three class losses.
 
 - Boxes: smooth L1 over the matched anchors.
-- Classes: softmax with hard negative mining, as the paper; the same with sigmoids, as TensorFlow's
-  MobileNetV2 detectors; or sigmoid focal loss (Lin et al. 2017, arXiv:1708.02002), which needs no
-  mining.
-- Both are summed and divided by the batch's number of matched anchors.
-- All of it in float32, over the whole batch at once.
+- Classes: softmax with hard negative mining, as in the paper; sigmoids with hard negative mining,
+  as in TensorFlow's MobileNetV2 detectors; or sigmoid focal loss (Lin et al. 2017,
+  arXiv:1708.02002), which needs no mining.
+- Both terms are summed and divided by the number of matched anchors of the batch.
+- Everything is computed in float32 and for the whole batch at once.
 """
 
 from collections.abc import Callable
@@ -28,17 +28,17 @@ ClassLoss = Callable[[Tensor, Tensor, Matches], Tensor]
 
 @dataclass(frozen=True)
 class SSDLoss:
-    """Loss of a batch from the head's raw outputs.
+    """Box and class loss of a batch, from the raw outputs of the SSD head.
 
     Attributes:
-        class_loss: (logits, labels, matches) to the summed class loss; `softmax_loss`,
-            `sigmoid_loss` or `focal_loss`.
-        matcher: Gives anchors their role.
-        box_coder: Encodes the boxes that the deltas are compared with.
-        box_weight: Multiplies the box term.
+        class_loss: Function of (logits, labels, matches) that returns the summed class loss:
+            `softmax_loss`, `sigmoid_loss` or `focal_loss`.
+        matcher: Matcher of anchors and objects.
+        box_coder: Encoder of the boxes that the predicted deltas are compared with.
+        box_weight: Weight of the box term.
     """
 
-    TERMS: ClassVar = ("boxes", "classes")
+    terms: ClassVar[tuple[str, ...]] = ("boxes", "classes")
 
     class_loss: ClassLoss
     matcher: Matcher = Matcher()
@@ -46,16 +46,22 @@ class SSDLoss:
     box_weight: float = 1.0
 
     def __call__(self, outputs: SSDOutputs, targets: BoxTargets) -> LossTerms:
-        """Terms `boxes` and `classes`, counted in matched anchors."""
+        """Returns the summed terms `boxes` and `classes`; the count is that of matched anchors.
+
+        Args:
+            outputs: Raw outputs of the SSD head for a batch.
+            targets: Objects of the batch, in pixels of the network input.
+        """
         with torch.autocast(outputs.logits.device.type, enabled=False):
             matches = self.matcher(targets, outputs.anchors)
-            boxes = targets.boxes.gather(1, matches.box[..., None].expand(-1, -1, 4))
-            labels = targets.labels.gather(1, matches.box)
+            boxes = targets.boxes.gather(1, matches.object_index[..., None].expand(-1, -1, 4))
+            labels = targets.labels.gather(1, matches.object_index)
             positive = matches.positive
-            goal = self.box_coder.encode(
+            target_deltas = self.box_coder.encode(
                 boxes[positive], outputs.anchors.expand_as(boxes)[positive]
             )
-            box_loss = F.smooth_l1_loss(outputs.deltas.float()[positive], goal, reduction="sum")
+            deltas = outputs.deltas.float()[positive]
+            box_loss = F.smooth_l1_loss(deltas, target_deltas, reduction="sum")
             class_loss = self.class_loss(outputs.logits.float(), labels, matches)
         return LossTerms(
             {"boxes": self.box_weight * box_loss, "classes": class_loss}, positive.sum().float()
@@ -65,60 +71,33 @@ class SSDLoss:
 def softmax_loss(
     logits: Float[Tensor, "B A slots"], labels: Int64[Tensor, "B A"], matches: Matches
 ) -> Float[Tensor, ""]:
-    """Cross entropy over the positives and each image's hardest negatives; slot 0 is background.
+    """Sums the cross entropy of the positive anchors and of each image's hardest negatives.
 
     Args:
-        logits: With a background slot.
-        labels: 0..K-1 of the matched object, read where positive.
-        matches: Roles of the anchors.
+        logits: Class logits; slot 0 is the background.
+        labels: Label of the object matched to each anchor, 0..K-1; read only where positive.
+        matches: Training targets of the anchors.
     """
     target = torch.where(matches.positive, labels + 1, 0)
     loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
-    return mined(loss.view_as(target), matches)
+    return hard_negative_loss(loss.view_as(target), matches)
 
 
 def sigmoid_loss(
     logits: Float[Tensor, "B A slots"], labels: Int64[Tensor, "B A"], matches: Matches
 ) -> Float[Tensor, ""]:
-    """As `softmax_loss`, each slot by itself: binary cross entropy, background's among them.
+    """Sums the binary cross entropy of the positive anchors and each image's hardest negatives.
+
+    Every slot, background included, is a binary classification of its own. The arguments are those
+    of `softmax_loss`.
 
     Source: TensorFlow object_detection `ssdlite_mobilenet_v2_coco.config`, `core/losses.py`.
-    Differs: negatives are mined without the suppression of near duplicates in front of it.
+    Differs: near duplicates among the negatives are not suppressed before mining.
     """
     target = torch.where(matches.positive, labels + 1, 0)
-    wanted = F.one_hot(target, logits.shape[-1]).to(logits)
-    loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)
-    return mined(loss, matches)
-
-
-def mined(
-    loss: Float[Tensor, "B A"],
-    matches: Matches,
-    negatives_per_positive: int = 3,
-    min_negatives: int = 3,
-) -> Float[Tensor, ""]:
-    """The summed loss of the positives and of each image's hardest negatives.
-
-    Args:
-        loss: Of every anchor.
-        matches: Roles of the anchors.
-        negatives_per_positive: The paper's 3:1.
-        min_negatives: For images without objects, which must teach something too.
-    """
-    quota = (negatives_per_positive * matches.positive.sum(dim=1)).clamp(min=min_negatives)
-    hard = hardest(loss.detach(), matches.negative, quota)
-    return loss[matches.positive | hard].sum()
-
-
-def hardest(
-    loss: Float[Tensor, "B A"], candidates: Bool[Tensor, "B A"], quota: Int64[Tensor, " B"]
-) -> Bool[Tensor, "B A"]:
-    """Marks the `quota` candidates of largest loss in each row, or all where there are fewer."""
-    order = loss.masked_fill(~candidates, -torch.inf).argsort(dim=1, descending=True)
-    rank = torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
-    return candidates & (rank < quota[:, None])
+    one_hot = F.one_hot(target, logits.shape[-1]).to(logits)
+    loss = F.binary_cross_entropy_with_logits(logits, one_hot, reduction="none").sum(dim=-1)
+    return hard_negative_loss(loss, matches)
 
 
 def focal_loss(
@@ -128,16 +107,56 @@ def focal_loss(
     alpha: float = 0.25,
     gamma: float = 2.0,
 ) -> Float[Tensor, ""]:
-    """Sigmoid focal loss over every anchor that is positive or negative; no background slot.
+    """Sums the sigmoid focal loss of all positive and negative anchors.
 
     Args:
-        logits: Without a background slot.
-        labels: 0..K-1 of the matched object, read where positive.
-        matches: Roles of the anchors.
-        alpha: Weight of the positives.
-        gamma: Exponent that quiets what is already right.
+        logits: Class logits, without a background slot.
+        labels: Label of the object matched to each anchor, 0..K-1; read only where positive.
+        matches: Training targets of the anchors.
+        alpha: Weight of a positive target, 0..1; a negative target has the weight 1 - alpha.
+        gamma: Focusing exponent, which down-weights easy examples; 0 turns that off.
     """
     target = F.one_hot(labels.clamp(min=0), logits.shape[-1]).to(logits)
     target = target * matches.positive[..., None]
     loss = sigmoid_focal_loss(logits, target, alpha=alpha, gamma=gamma)
     return loss[matches.positive | matches.negative].sum()
+
+
+def hard_negative_loss(
+    loss: Float[Tensor, "B A"],
+    matches: Matches,
+    negatives_per_positive: int = 3,
+    min_negatives: int = 3,
+) -> Float[Tensor, ""]:
+    """Sums the loss of the positive anchors and of each image's hardest negatives.
+
+    Args:
+        loss: Class loss of each anchor.
+        matches: Training targets of the anchors.
+        negatives_per_positive: Number of negatives for each positive; 3 in the paper.
+        min_negatives: Minimum number of negatives per image, so that images without objects are
+            trained on too.
+    """
+    num_negatives = (negatives_per_positive * matches.positive.sum(dim=1)).clamp(min=min_negatives)
+    selected = hardest_negatives(loss.detach(), matches.negative, num_negatives)
+    return loss[matches.positive | selected].sum()
+
+
+def hardest_negatives(
+    loss: Float[Tensor, "B A"],
+    negative: Bool[Tensor, "B A"],
+    num_negatives: Int64[Tensor, " B"],
+) -> Bool[Tensor, "B A"]:
+    """Selects the negatives of largest loss in each image.
+
+    Args:
+        loss: Class loss of each anchor.
+        negative: True for the anchors to choose from.
+        num_negatives: Number of anchors to select in each image; all negatives are selected where
+            there are fewer.
+    """
+    order = loss.masked_fill(~negative, -torch.inf).argsort(dim=1, descending=True)
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
+    return negative & (rank < num_negatives[:, None])

@@ -1,4 +1,4 @@
-"""What the SSD head says about a batch, before anything is decoded."""
+"""Raw outputs of the SSD head."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 @dataclass
 class SSDOutputs:
-    """Raw outputs; loss and postprocess read nothing else.
+    """Raw outputs of the SSD head for a batch: all that loss and postprocess read.
 
     Attributes:
-        logits: Class logits, laid out as the head's `ClassSlots` say.
-        deltas: Boxes as the head's `BoxCoder` encodes them.
-        anchors: xyxy in pixels of the network input.
+        logits: Class logits of each anchor, in the layout of the head's `ClassSlots`.
+        deltas: Box deltas of each anchor, as the head's `BoxCoder` encodes them.
+        anchors: xyxy anchors in pixels of the network input.
     """
 
     logits: Float[Tensor, "B A slots"]

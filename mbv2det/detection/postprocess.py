@@ -1,4 +1,4 @@
-"""From raw outputs to the objects of each image: decode, threshold, suppress, keep the best."""
+"""SSD postprocess: decode, threshold, non-maximum suppression, keep the best detections."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ from mbv2det.structures import Detections
 
 @dataclass(frozen=True)
 class SSDPostprocess:
-    """Decoding and class-wise non-maximum suppression.
+    """Turns raw outputs into detections, with non-maximum suppression (NMS) for each class.
 
     Attributes:
-        slots: Meaning of the logits.
-        box_coder: Meaning of the deltas.
-        score_threshold: Candidates below are dropped before suppression.
-        nms_iou: Of two boxes of a class overlapping by more, the lower score is dropped.
-        max_detections: Kept of an image, and of each class.
-        candidates_per_class: Best scores of each class that enter suppression.
+        slots: Layout of the class logits.
+        box_coder: Decoder of the box deltas.
+        score_threshold: Lowest score of a detection, 0..1.
+        nms_iou: Intersection over union above which the lower-scoring of two boxes of a class is
+            dropped.
+        max_detections: Maximum number of detections per image, whatever their classes.
+        candidates_per_class: Number of highest-scoring boxes of each class that enter NMS.
     """
 
     slots: ClassSlots
@@ -35,19 +36,29 @@ class SSDPostprocess:
     candidates_per_class: int = 400
 
     def __call__(self, outputs: SSDOutputs, frames: Sequence[Frame]) -> list[Detections]:
-        """Detections of each image, in the frame of its original file."""
+        """Returns the detections of each image, in pixels of its original file.
+
+        Args:
+            outputs: Raw outputs of the SSD head for a batch.
+            frames: Frame of each image of the batch.
+
+        Raises:
+            ValueError: If there are not as many frames as images.
+        """
         scores = self.slots.scores(outputs.logits)
         boxes = self.box_coder.decode(outputs.deltas.float(), outputs.anchors)
         return [
-            self._suppress(frame.boxes_to_original(image_boxes), image_scores)
+            self._detections(frame.boxes_to_original(image_boxes), image_scores)
             for frame, image_boxes, image_scores in zip(frames, boxes, scores, strict=True)
         ]
 
-    def _suppress(self, boxes: Float[Tensor, "A 4"], scores: Float[Tensor, "A K"]) -> Detections:
-        best, anchor = scores.topk(min(self.candidates_per_class, len(scores)), dim=0)
-        row, label = (best >= self.score_threshold).nonzero(as_tuple=True)
-        candidates = Detections(boxes[anchor[row, label]], best[row, label], label)
+    def _detections(self, boxes: Float[Tensor, "A 4"], scores: Float[Tensor, "A K"]) -> Detections:
+        """Applies the threshold, NMS and the limit to one image."""
+        top_scores, anchors = scores.topk(min(self.candidates_per_class, len(scores)), dim=0)
+        rank, label = (top_scores >= self.score_threshold).nonzero(as_tuple=True)
+        candidates = Detections(boxes[anchors[rank, label]], top_scores[rank, label], label)
         sides = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
-        candidates = candidates[(sides > 0).all(dim=1)]  # decoded wholly outside the image
+        # A box that was decoded wholly outside the image has no area after clipping.
+        candidates = candidates[(sides > 0).all(dim=1)]
         kept = batched_nms(candidates.boxes, candidates.scores, candidates.labels, self.nms_iou)
         return candidates[kept[: self.max_detections]]

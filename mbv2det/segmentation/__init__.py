@@ -1,1 +1,1 @@
-"""What surrounds the segmentation head: its outputs, loss and postprocess."""
+"""Segmentation around the network: raw outputs, resampling, loss, postprocess, test-time views."""

@@ -1,4 +1,4 @@
-"""What the segmentation head says about a batch, before anything is brought to full size."""
+"""Raw outputs of the segmentation head."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 @dataclass
 class SegmentationOutputs:
-    """Raw outputs; loss and postprocess read nothing else.
+    """Raw outputs of the segmentation head for a batch: all that loss and postprocess read.
 
-    The cells of the logits lie where `rows` and `columns` say, as SSD's lie where its anchors do:
-    whoever brings them to another grid (`resample`) needs no stride and no padding rule.
+    The positions of the logits' cells are part of the outputs, as the anchors are part of SSD's, so
+    that `resample` needs neither a stride nor a padding rule.
 
     Attributes:
-        logits: Of each label, background included.
-        rows: Pixel row of the network input that each row of cells is centred on; the centre of
-            the first pixel is 0. Evenly spaced.
-        columns: Likewise.
-        auxiliary: Logits of the auxiliary head on the same cells; None where there is none.
+        logits: Logits of each label, background included, on the cells of a grid.
+        rows: Row of the network input on which each row of cells is centred; evenly spaced. 0 is
+            the centre of the first pixel.
+        columns: Column of the network input on which each column of cells is centred, as `rows`.
+        auxiliary: Logits of the auxiliary head on the same cells; None without such a head.
     """
 
     logits: Float[Tensor, "B L h w"]

@@ -1,8 +1,8 @@
-"""Bilinear interpolation between grids whose cells lie at known positions.
+"""Bilinear interpolation between grids whose cells are at known positions.
 
-DeepLab's logits are brought to full size with corners aligned, which is right only for inputs of
-16 n + 1 pixels. Cells that carry their positions are right at every size, and equal to that one at
-those.
+DeepLab interpolates logits to full size with aligned corners, which is exact only for inputs of
+16 n + 1 pixels. Here the cells carry their positions: the result is exact for every input size, and
+equals DeepLab's for those.
 """
 
 import torch
@@ -12,26 +12,39 @@ from torch import Tensor
 
 def resample(
     values: Float[Tensor, "B C h w"],
-    at: tuple[Float[Tensor, " h"], Float[Tensor, " w"]],
-    to: tuple[Float[Tensor, " H"], Float[Tensor, " W"]],
+    source: tuple[Float[Tensor, " h"], Float[Tensor, " w"]],
+    target: tuple[Float[Tensor, " H"], Float[Tensor, " W"]],
 ) -> Float[Tensor, "B C H W"]:
-    """Values of a grid at the positions of another; beyond the outermost cells, those cells'.
+    """Interpolates the values of one grid at the positions of another.
 
-    Two matrix products, so that gradients are deterministic on every device; always in float32.
+    Beyond the outermost cells the values are constant. The computation is two matrix products, so
+    that gradients are deterministic on every device, and always in float32.
 
     Args:
-        values: Of the grid's cells.
-        at: Rows and columns that the cells are centred on, evenly spaced.
-        to: Rows and columns to give values for, in the same units.
+        values: Value of each cell of the source grid.
+        source: Rows and columns of the source cells' centres; evenly spaced.
+        target: Rows and columns to interpolate at, in the same units.
     """
     with torch.autocast(values.device.type, enabled=False):
-        vertical, horizontal = (_hats(cells, wanted) for cells, wanted in zip(at, to, strict=True))
+        vertical, horizontal = (
+            bilinear_weights(cells, positions)
+            for cells, positions in zip(source, target, strict=True)
+        )
         return vertical @ (values.float() @ horizontal.T)
 
 
-def _hats(at: Float[Tensor, " n"], to: Float[Tensor, " m"]) -> Float[Tensor, "m n"]:
-    """Weight of every cell for every wanted position: 1 at the cell, 0 from its neighbours on."""
-    cells = torch.arange(len(at), device=at.device, dtype=torch.float32)
-    spacing = at[1] - at[0] if len(at) > 1 else torch.ones((), device=at.device)
-    positions = ((to - at[0]) / spacing).clamp(0, len(at) - 1)
-    return (1 - (positions[:, None] - cells).abs()).clamp(min=0)
+def bilinear_weights(
+    source: Float[Tensor, " n"], target: Float[Tensor, " m"]
+) -> Float[Tensor, "m n"]:
+    """Returns the weight of each source cell at each target position, along one axis.
+
+    The weight falls linearly from 1 at the cell's centre to 0 at the centres of its neighbours.
+
+    Args:
+        source: Centres of the cells; evenly spaced.
+        target: Positions to interpolate at, in the same units.
+    """
+    cells = torch.arange(len(source), device=source.device, dtype=torch.float32)
+    spacing = source[1] - source[0] if len(source) > 1 else torch.ones((), device=source.device)
+    indices = ((target - source[0]) / spacing).clamp(0, len(source) - 1)
+    return (1 - (indices[:, None] - cells).abs()).clamp(min=0)

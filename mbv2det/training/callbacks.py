@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from torch import Tensor
 
+from mbv2det.atomic_write import write_json
 from mbv2det.data.annotations import Annotations
-from mbv2det.files import write_json
 from mbv2det.structures import Batch
 from mbv2det.training.module import DenseModule, metrics_document
 

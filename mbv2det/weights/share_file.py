@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mbv2det.atomic_write import atomic_write
 from mbv2det.config import EvalConfig, ModelConfig
 from mbv2det.errors import ConfigError
-from mbv2det.files import whole_file
 from mbv2det.labels import LabelMap
 from mbv2det.parsing import parse_dataclass
 from mbv2det.preprocess import PreprocessSpec
@@ -62,7 +62,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> 
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             save_file(state, part, metadata={HEADER: encode_info(info), "format": "pt"})
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path}: cannot be written ({error})") from None

@@ -46,8 +46,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from mbv2det.atomic_write import atomic_write, write_json
 from mbv2det.backbones import MobileNetV1, MobileNetV2
-from mbv2det.files import whole_file, write_json
 
 _STAGES = ((24, 56), (32, 28), (64, 14), (96, 14), (160, 7))  # channels, cells; paper table 2
 _NETWORKS = (MobileNetV1, MobileNetV2)
@@ -200,7 +200,7 @@ def main() -> None:
         "paper_table_3": _TABLE_3,
     }
     write_json(options.out / "block_cost.json", document)
-    with whole_file(options.out / "block_cost.png") as part:
+    with atomic_write(options.out / "block_cost.png") as part:
         draw(costs, networks).savefig(part, dpi=120, format="png")
     print(f"written to {options.out}")
 

@@ -38,10 +38,10 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
+from mbv2det.atomic_write import atomic_write, write_json
 from mbv2det.cli.session import ConfigParser, Settings, one_line_errors, say
 from mbv2det.cli.train import train
 from mbv2det.errors import ConfigError
-from mbv2det.files import whole_file, write_json
 from mbv2det.parsing import first_argument_as_config
 
 VARIANTS = {
@@ -233,7 +233,7 @@ def write(curves: Mapping[str, Mapping[int, Curve]], out: Path) -> None:
         for variant, of_variant in curves.items()
     }
     write_json(out / "bottlenecks.json", document)
-    with whole_file(out / "bottlenecks.png") as part:
+    with atomic_write(out / "bottlenecks.png") as part:
         draw(curves).savefig(part, dpi=120, format="png")
 
 

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from mbv2det.files import whole_file, write_json
+from mbv2det.atomic_write import atomic_write, write_json
 
 _DIMENSIONS = (2, 3, 5, 15, 30)  # the paper's
 _TURNS = 2.5
@@ -207,7 +207,7 @@ def main() -> None:
     results, panels = zip(*studied, strict=True)
     print_table(results, options.matrices)
     write_json(options.out / "relu_embedding.json", [asdict(one) for one in results])
-    with whole_file(options.out / "relu_embedding.png") as part:
+    with atomic_write(options.out / "relu_embedding.png") as part:
         draw(points, results, panels).savefig(part, dpi=120, format="png")
     print(f"written to {options.out}")
 

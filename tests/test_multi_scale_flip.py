@@ -3,13 +3,16 @@ import pytest
 import torch
 from torch import nn
 
-from mbv2det.segmentation.multi_view import MultiView, view_size
+from mbv2det.segmentation.multi_scale_flip import MultiScaleFlip, scaled_size
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
 
 class Sampler(nn.Module):
-    """Labels mix the colours of every eighth pixel, so that the mirror image gives the mirror's."""
+    """A model whose logits are mixtures of the colours of every eighth pixel.
+
+    Unless asymmetric, it gives the mirrored outputs for a mirrored image.
+    """
 
     def __init__(self, stride=8, gain=4.0, asymmetric=False):
         super().__init__()
@@ -37,10 +40,10 @@ def random_images(size=(33, 49), seed=0):
 
 
 def probabilities(model, images, scales=(1.0,), flip=False):
-    return MultiView(model, scales, flip)(images)["segmentation"].logits.exp()
+    return MultiScaleFlip(model, scales, flip)(images)["segmentation"].logits.exp()
 
 
-def plain_probabilities(model, images):
+def unscaled_probabilities(model, images):
     outputs = model(images)["segmentation"]
     pixels = tuple(torch.arange(n, dtype=torch.float32) for n in images.shape[2:])
     return resample(outputs.logits, (outputs.rows, outputs.columns), pixels).softmax(dim=1)
@@ -55,10 +58,10 @@ def interpolated(values, rows, columns):
     return torch.from_numpy(np.array(planes)).transpose(1, 2)
 
 
-def test_plain_view_alone_gives_the_plain_probabilities_on_the_pixels():
+def test_unscaled_view_alone_gives_the_probabilities_of_the_model_on_the_pixels():
     model, images = Sampler(), random_images()
-    outputs = MultiView(model, [1.0])(images)["segmentation"]
-    expected = plain_probabilities(model, images)
+    outputs = MultiScaleFlip(model, [1.0])(images)["segmentation"]
+    expected = unscaled_probabilities(model, images)
     torch.testing.assert_close(outputs.logits.exp(), expected)
     assert torch.equal(outputs.logits.argmax(1), expected.argmax(1))
     assert outputs.rows.tolist() == list(range(33))
@@ -66,7 +69,7 @@ def test_plain_view_alone_gives_the_plain_probabilities_on_the_pixels():
     assert outputs.auxiliary is None
 
 
-def test_mirror_image_changes_nothing_for_a_model_without_sides():
+def test_mirror_image_changes_nothing_for_a_symmetric_model():
     model, images = Sampler(), random_images()
     torch.testing.assert_close(
         probabilities(model, images, flip=True), probabilities(model, images)
@@ -75,8 +78,8 @@ def test_mirror_image_changes_nothing_for_a_model_without_sides():
 
 def test_mirror_image_is_mirrored_back():
     model, images = Sampler(asymmetric=True), random_images()
-    mirrored = plain_probabilities(model, images.flip(-1)).flip(-1)
-    expected = (plain_probabilities(model, images) + mirrored) / 2
+    mirrored = unscaled_probabilities(model, images.flip(-1)).flip(-1)
+    expected = (unscaled_probabilities(model, images) + mirrored) / 2
     torch.testing.assert_close(probabilities(model, images, flip=True), expected)
 
 
@@ -86,38 +89,38 @@ def test_average_over_scales_equals_the_same_by_hand():
     cells = torch.einsum("lc,chw->lhw", model.mix.double(), scaled[:, ::8, ::8] / 255)
     # Pixel y of the input is y / 2 of the view, whose cells are 8 apart.
     logits = interpolated(cells, np.arange(33) / 2 / 8, np.arange(45) / 2 / 8)
-    plain = plain_probabilities(model, images)[0]
+    plain = unscaled_probabilities(model, images)[0]
     expected = (plain + logits.softmax(dim=0).float()) / 2
-    found = probabilities(model, images, scales=(0.5, 1.0))[0]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)  # float32 against float64
+    averaged = probabilities(model, images, scales=(0.5, 1.0))[0]
+    torch.testing.assert_close(averaged, expected, rtol=1e-4, atol=1e-6)  # float32 against float64
 
 
 def test_ramp_looks_the_same_at_every_scale():
     # Half a pixel of misalignment would move the logits by 4 * 0.5 / 48, their mean by a third.
     model = Sampler()
     ramp = torch.linspace(0, 255, 49).expand(1, 3, 33, 49)
-    found = probabilities(model, ramp, scales=(0.5, 1.0, 1.5), flip=True)
-    torch.testing.assert_close(found, plain_probabilities(model, ramp), rtol=1e-5, atol=1e-6)
+    averaged = probabilities(model, ramp, scales=(0.5, 1.0, 1.5), flip=True)
+    torch.testing.assert_close(averaged, unscaled_probabilities(model, ramp), rtol=1e-5, atol=1e-6)
 
 
-def test_views_have_the_sizes_of_the_paper_and_the_plain_one_is_not_seen_twice():
+def test_views_have_the_sizes_of_the_paper_and_the_unscaled_one_is_computed_once():
     model = Sampler(stride=64)
     scales = [0.5 + 0.25 * i for i in range(6)]
-    MultiView(model, scales, flip=True)(random_images((513, 385)))
+    MultiScaleFlip(model, scales, flip=True)(random_images((513, 385)))
     twice = [h for h in (257, 385, 513, 641, 769, 897) for _ in range(2)]
     assert sorted(h for h, _ in model.calls) == twice
     assert {w for _, w in model.calls} == {193, 289, 385, 481, 577, 673}
 
 
-def test_plain_view_outside_the_scales_serves_the_other_tasks_only():
+def test_unscaled_view_outside_the_scales_serves_the_other_tasks_only():
     model, images = Sampler(), random_images()
-    outputs = MultiView(model, [0.5])(images)
+    outputs = MultiScaleFlip(model, [0.5])(images)
     assert model.calls == [(33, 49), (17, 25)]
     assert outputs["detection"] is model.detection
     assert list(outputs) == ["detection", "segmentation"]
     only_scaled = outputs["segmentation"].logits.exp()
     both = probabilities(model, images, scales=(0.5, 1.0))
-    torch.testing.assert_close(2 * both - plain_probabilities(model, images), only_scaled)
+    torch.testing.assert_close(2 * both - unscaled_probabilities(model, images), only_scaled)
 
 
 def test_images_may_be_floats():
@@ -127,25 +130,25 @@ def test_images_may_be_floats():
     )
 
 
-def test_certainty_has_a_finite_logarithm():
-    logits = MultiView(Sampler(gain=1e5), [1.0])(random_images())["segmentation"].logits
+def test_logits_of_certain_predictions_are_finite():
+    logits = MultiScaleFlip(Sampler(gain=1e5), [1.0])(random_images())["segmentation"].logits
     assert logits.isfinite().all()
 
 
-def test_another_task_can_be_the_segmentation():
+def test_name_of_the_segmentation_task_can_be_set():
     class Renamed(Sampler):
         def forward(self, images):
             return {"parts": super().forward(images)["segmentation"]}
 
-    assert list(MultiView(Renamed(), [1.0], task="parts")(random_images())) == ["parts"]
+    assert list(MultiScaleFlip(Renamed(), [1.0], task="parts")(random_images())) == ["parts"]
 
 
-def test_sizes_of_views_keep_the_corners_in_their_places():
-    assert view_size((513, 257), 0.5) == (257, 129)
-    assert view_size((1, 9), 1.75) == (1, 15)
+def test_scaled_sizes_keep_the_corners_in_place():
+    assert scaled_size((513, 257), 0.5) == (257, 129)
+    assert scaled_size((1, 9), 1.75) == (1, 15)
 
 
 @pytest.mark.parametrize("scales", [[], [1.0, 0.0]])
-def test_views_need_positive_scales(scales):
+def test_scales_must_be_positive(scales):
     with pytest.raises(ValueError, match="positive scales"):
-        MultiView(Sampler(), scales)
+        MultiScaleFlip(Sampler(), scales)
