@@ -9,12 +9,15 @@ import block_measures
 import bottlenecks
 import numpy as np
 import pytest
+import readme_picture
 import relu_embedding
 import torch
-from runs import write_config
+from PIL import Image
+from runs import DETECTION, ROOT, SEGMENTATION, run_command, write_config
 from torch import nn
 
 from mbv2det.backbones import MobileNetV1, MobileNetV2
+from mbv2det.cli.study import studies
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -333,3 +336,38 @@ def test_the_ablation_end_to_end(tmp_path, monkeypatch):
         assert curve[0]["train_loss"] > 0
     losses = [variant["train_loss"] for variant in document.values()]
     assert all(losses.count(loss) == 1 for loss in losses)  # different networks
+
+
+# The README's picture
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_the_readme_picture_shows_predictions_side_by_side(tmp_path, monkeypatch, capsys):
+    config = write_config(
+        tmp_path, num_train=4, num_val=3, heads=f"{DETECTION}, {SEGMENTATION}", stride=16
+    )
+    run_command("train", config, "--trainer.max_epochs=1", "--data.image_size=65")
+    (weights,) = tmp_path.rglob("best.safetensors")
+    out = tmp_path / "picture.png"
+    arguments = ["--weights", weights, "--data", tmp_path / "shapes", "--scenes", 0, 2]
+    run_main(readme_picture, monkeypatch, *arguments, "--out", out)
+    scenes = [size_of(tmp_path / f"shapes/val/{name}.jpg") for name in ("000001", "000003")]
+    width, height = size_of(out)
+    assert width == sum(width for width, _ in scenes) + 4  # the gap
+    assert height > max(height for _, height in scenes)  # the legend
+    assert str(out) in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        run_main(readme_picture, monkeypatch, *arguments, 3, "--out", out)
+    assert "--scenes: expected numbers from 0 to 2, got 3" in capsys.readouterr().err
+
+
+# Documentation
+
+
+def test_the_readme_of_the_studies_lists_every_study():
+    text = (ROOT / "tools/studies/README.md").read_text()
+    assert [name for name in studies() if f"\n## {name}\n" not in text] == []
