@@ -1,22 +1,22 @@
-"""The paper's models against the paper. Numbers here are the published ones, or counted by hand."""
+"""The counts of the paper's models, compared with the published figures and with counts by hand."""
 
 import sys
 from dataclasses import replace
 from io import StringIO
 from math import ceil, floor
 
+import model_table
 import pytest
+from model_table import cells
+from published import TABLES, Classifier, Trained
 from rich.console import Console
-from runs import ROOT
+from runs import ROOT, run_command
 
-from mbv2det.cli import model_table
-from mbv2det.cli.model_table import cells
-from mbv2det.cli.published import TABLES, Classifier, Trained
 from mbv2det.counting import Counts
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
-# As published: parameters, multiply-adds.
+# Published figures: parameters, multiply-adds.
 PUBLISHED = {
     "4": {
         "MobileNetV1": ("4.2M", "575M"),
@@ -60,8 +60,8 @@ PUBLISHED = {
         "0.35 at 96": ("1.66M", "11M"),
     },
 }
-# Published figures that are not ours; a note in the table says why.
-NOT_OURS = {
+# Published figures that differ from our counts; a note in the table says why.
+DIFFERENT = {
     ("MobileNetV1", "575M"),
     ("MobileNetV2 1.4", "6.9M"),
     ("MobileNetV2 1.4", "585M"),
@@ -72,7 +72,8 @@ NOT_OURS = {
     ("ResNet-101 ASPP 8 MF", "58.16M"),
     ("ResNet-101 ASPP 8 MF", "4870.6B"),
 }
-# Counted with other networks than ours; of MobileNetV1 and ResNet-101 also by hand, below.
+# Counted on other implementations of the networks; the multiply-adds of MobileNetV1 and ResNet-101
+# are also counted by hand, below.
 PARAMETERS = {
     ("4", "MobileNetV1"): 4_231_976,
     ("4", "MobileNetV2"): 3_504_872,
@@ -119,33 +120,31 @@ PADDED = {
 
 @pytest.fixture(scope="module")
 def counts():
-    """Of every row, by table and name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        rows = [(name, row) for name, table in TABLES.items() for row in table.rows]
-        return {(name, row.name): row.model.count() for name, row in rows}
+    """The counts of every row, by table and name."""
+    rows = [(name, row) for name, table in TABLES.items() for row in table.rows]
+    return {(name, row.name): row.model.count() for name, row in rows}
 
 
 def digits(number, figure, rounding=round):
-    """The number as the figure is written."""
+    """The number in the unit and with the decimals of the figure."""
     decimals = len(figure[:-1].partition(".")[2])
     return rounding(number / {"M": 1e6, "B": 1e9}[figure[-1]] * 10**decimals) / 10**decimals
 
 
 def is_as_published(number, figure):
-    """Rounded or, as both sources do at times, cut."""
+    """Whether the figure is the number rounded or truncated; both sources do either."""
     return float(figure[:-1]) in (digits(number, figure), digits(number, figure, floor))
 
 
-# Our models
+# Counts of our models
 
 
 def test_the_tables_hold_what_was_published():
-    found = {
+    figures = {
         name: {row.name: (row.parameters, row.multiply_adds) for row in table.rows}
         for name, table in TABLES.items()
     }
-    assert found == PUBLISHED
+    assert figures == PUBLISHED
 
 
 @pytest.mark.parametrize(("table", "row"), PARAMETERS)
@@ -173,33 +172,34 @@ def test_padded_multiply_adds_are_exact(table, row, counts):
     ("table", "row"), [(name, row) for name, rows in PUBLISHED.items() for row in rows]
 )
 def test_parameters_are_as_published(table, row, counts):
-    figure, found = PUBLISHED[table][row][0], counts[table, row]
+    figure, counted = PUBLISHED[table][row][0], counts[table, row]
     without = TABLES[table].without_norms
-    number = found.parameters_without_norms if without else found.parameters
-    assert is_as_published(number, figure) != ((row, figure) in NOT_OURS)
+    number = counted.parameters_without_norms if without else counted.parameters
+    assert is_as_published(number, figure) != ((row, figure) in DIFFERENT)
 
 
 @pytest.mark.parametrize(
     ("table", "row"), [(name, row) for name, rows in PUBLISHED.items() for row in rows]
 )
 def test_multiply_adds_are_as_published(table, row, counts):
-    figure, found = PUBLISHED[table][row][1], counts[table, row]
-    fine = is_as_published(found.multiply_adds, figure)
+    figure, counted = PUBLISHED[table][row][1], counts[table, row]
+    equal = is_as_published(counted.multiply_adds, figure)
     if TABLES[table].padded:
-        # Of 2.75 and 14.25 the last digit is not ours.
-        ratio = found.padded_multiply_adds / (float(figure[:-1]) * 1e9)
-        fine = ratio == pytest.approx(1, abs=0.005)
-    assert fine != ((row, figure) in NOT_OURS)
+        # The last digits of 2.75 and 14.25 differ from our counts.
+        ratio = counted.padded_multiply_adds / (float(figure[:-1]) * 1e9)
+        equal = ratio == pytest.approx(1, abs=0.005)
+    assert equal != ((row, figure) in DIFFERENT)
 
 
-def test_what_is_not_ours_has_a_note():
+def test_every_difference_has_a_note():
     rows = [row for table in TABLES.values() for row in table.rows]
     explained = {row.name for row in rows if row.note}
-    assert {name for name, _ in NOT_OURS} <= explained
-    assert explained - {name for name, _ in NOT_OURS} == {"MobileNetV2"}  # 3.4M is 3.47M, cut
+    assert {name for name, _ in DIFFERENT} <= explained
+    # 3.4M is 3.47M truncated.
+    assert explained - {name for name, _ in DIFFERENT} == {"MobileNetV2"}
 
 
-# By hand: what each layer multiplies, and where
+# Counts by hand: the positions of every layer times its weights
 
 
 def plain(size, rate):
@@ -211,7 +211,7 @@ def padded(size, rate):
 
 
 def deeplab(grid, channels, rates, positions):
-    """The full ASPP, 256 channels a branch (pool, 1x1, three atrous ones), joined; 21 labels."""
+    """The full ASPP: pooling, 1x1 and three atrous branches of 256 channels, joined; 21 labels."""
     branches = 1 + grid**2 + 9 * sum(positions(grid, rate) for rate in rates)
     return channels * 256 * branches + grid**2 * (5 * 256 * 256 + 256 * 21)
 
@@ -229,7 +229,7 @@ def mobilenet_v1(size, output_stride, rates, positions):
 
 
 def resnet_101(size, output_stride, rates, positions):
-    """torchvision's: strides are in the 3x3 convolution of the first block of a stage."""
+    """torchvision's ResNet-101, whose strides are in the 3x3 of the first block of a stage."""
     grid = ceil(size / 2)
     total = grid**2 * 49 * 3 * 64
     grid, stride, rate, channels = ceil(grid / 2), 4, 1, 64
@@ -250,20 +250,20 @@ def resnet_101(size, output_stride, rates, positions):
 @pytest.mark.parametrize(
     ("name", "by_hand"), [("MobileNetV1 ASPP", mobilenet_v1), ("ResNet-101 ASPP", resnet_101)]
 )
-def test_multiply_adds_are_those_by_hand(name, by_hand, counts):
+def test_multiply_adds_equal_the_count_by_hand(name, by_hand, counts):
     sizes = [round(512 * scale) + 1 for scale in SCALES]
     single, views = counts["7", f"{name} 16"], counts["7", f"{name} 8 MF"]
-    for positions, of in ((plain, "multiply_adds"), (padded, "padded_multiply_adds")):
-        assert getattr(single, of) == by_hand(513, 16, (6, 12, 18), positions)
-        assert getattr(views, of) == 2 * sum(
+    for positions, field in ((plain, "multiply_adds"), (padded, "padded_multiply_adds")):
+        assert getattr(single, field) == by_hand(513, 16, (6, 12, 18), positions)
+        assert getattr(views, field) == 2 * sum(
             by_hand(size, 8, (12, 24, 36), positions) for size in sizes
         )
 
 
-# What the notes say
+# The numbers in the notes
 
 
-def test_ssdlite_was_counted_in_operations(counts):
+def test_the_published_ssdlite_counts_operations(counts):
     assert is_as_published(2 * counts["5", "SSDLite"].multiply_adds, "0.35B")
 
 
@@ -275,7 +275,7 @@ def test_mobilenet_v1_with_other_rates():
 
 
 def tensorflows_resnet_101(size, output_stride, rates):
-    """Multiply-adds of DeepLabv3 on slim's `resnet_v1_101_beta`, padded."""
+    """Padded multiply-adds of DeepLabv3 on slim's `resnet_v1_101_beta`."""
     grid = ceil(size / 2)
     total = grid**2 * 9 * (3 * 64 + 64 * 64 + 64 * 128)
     grid, stride, rate, channels = ceil(grid / 2), 4, 1, 128
@@ -310,7 +310,7 @@ def test_tensorflows_resnet_explains_the_published_one():
 def test_tensorflows_stem_explains_the_published_parameters():
     stem = 9 * (3 * 64 + 64 * 64 + 64 * 128) - 49 * 3 * 64
     norms = 2 * (64 + 64 + 128 - 64)
-    first_block = 64 * 64 + 64 * 256  # its two 1x1 convolutions read 64 channels more
+    first_block = 64 * 64 + 64 * 256  # its two 1x1 convolutions have 64 more input channels
     assert 58_040_661 + stem + norms + first_block == 58_164_437
 
 
@@ -318,7 +318,6 @@ def test_tensorflows_stem_explains_the_published_parameters():
 
 
 def run(monkeypatch, *arguments, columns=100):
-    monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys, "argv", ["model_table", *arguments])
     model_table.main()
@@ -327,18 +326,17 @@ def run(monkeypatch, *arguments, columns=100):
 def test_a_table_is_printed(monkeypatch, capsys):
     run(monkeypatch, "--table=6")
     lines = capsys.readouterr().out.splitlines()
-    found = [line.split() for line in lines if "SSDLite " in line]
-    assert found == [
+    rows = [line.split() for line in lines if "SSDLite " in line]
+    assert rows == [
         ["MobileNetV1", "SSDLite", "5,100,661", "5.1M", "1.00", "1.31B", "1.3B", "1.01"],
         ["MobileNetV2", "SSDLite", "4,337,013", "4.3M", "1.01", "0.79B", "0.8B", "0.99"],
     ]
-    command = "python tools/train.py configs/ssdlite_coco.yaml --backbone.name=mobilenet_v1"
-    assert f"    {command}" in lines
+    assert "    mbv2det train ssdlite_coco --backbone.name=mobilenet_v1" in lines
 
 
 @pytest.fixture
 def widest(monkeypatch):
-    """Table 7 with the widest counts in every row, and its cells."""
+    """Table 7 with the largest counts in every row, and its cells."""
     most = Counts(58_040_661, 57_932_245, 4_248_491_504_896, 4_680_738_125_056)
     monkeypatch.setattr(Trained, "count", lambda _: most)
     table = TABLES["7"]
@@ -346,7 +344,7 @@ def widest(monkeypatch):
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
-def test_in_a_pipe_every_row_is_a_line_of_whole_cells(columns, widest, monkeypatch, capsys):
+def test_in_a_pipe_every_row_is_one_line_without_truncation(columns, widest, monkeypatch, capsys):
     run(monkeypatch, "--table=7", columns=columns)
     text = capsys.readouterr().out
     assert "…" not in text
@@ -355,14 +353,14 @@ def test_in_a_pipe_every_row_is_a_line_of_whole_cells(columns, widest, monkeypat
     for row, whole in zip(table.rows, rows, strict=True):
         line = next(line for line in lines if line.startswith(f"{row.name} 5"))
         assert line.removesuffix("(1)").removesuffix("(2)").strip() == " ".join(whole)
-    words = text.replace("\\\n", "").split()
-    assert words.count("tools/train.py") == words.count("tools/eval.py") == 4
-    assert words.count("--weights=FILE") == 4
+    commands = " ".join(text.replace("\\\n", "").split())
+    assert commands.count("mbv2det train ") == commands.count("mbv2det eval ") == 4
+    assert commands.split().count("--weights=FILE") == 4
     assert "(2)" in text
 
 
 def shown_at(columns, name, counts, monkeypatch):
-    """Lines of a table on a terminal, without its notes and commands."""
+    """The lines of a table on a terminal of so many columns, without its notes and commands."""
     counted = {id(row.model): counts[name, row.name] for row in TABLES[name].rows}
     for kind in (Classifier, Trained):
         monkeypatch.setattr(kind, "count", lambda model: counted[id(model)])
@@ -378,13 +376,13 @@ def shown_at(columns, name, counts, monkeypatch):
 def test_every_table_fits_80_columns(name, counts, monkeypatch):
     lines = shown_at(80, name, counts, monkeypatch)
     assert max(map(len, lines)) <= 80
-    for row in TABLES[name].rows:  # of its cells only the name may go on in another line
+    for row in TABLES[name].rows:  # only the name may wrap
         numbers = " ".join(cells(row, counts[name, row.name], TABLES[name]))
         assert any(numbers in " ".join(line.split()) for line in lines)
 
 
 @pytest.mark.parametrize(("columns", "width"), [(40, 80), (85, 85), (200, 90)])
-def test_the_widest_table_is_as_wide_as_it_has_to_be(columns, width, counts, monkeypatch):
+def test_the_widest_table_is_no_wider_than_needed(columns, width, counts, monkeypatch):
     lines = shown_at(columns, "7", counts, monkeypatch)
     assert max(map(len, lines)) == width
 
@@ -404,9 +402,22 @@ def test_an_unknown_table_is_refused(monkeypatch, capsys):
     assert "invalid choice: '8'" in capsys.readouterr().err
 
 
-def test_from_another_folder_it_says_what_is_missing(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["model_table", "--table=6"])
+def test_it_runs_from_any_folder(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="2"):
-        model_table.main()
-    assert "configs/ssdlite_coco.yaml: expected a configuration file" in capsys.readouterr().err
+    run(monkeypatch, "--table=5")
+    assert "14,776,629" in capsys.readouterr().out
+
+
+def test_it_is_a_command_and_a_study(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    run(monkeypatch, "--table=5")
+    printed = capsys.readouterr().out
+    assert run_command("study", "model_table", "--table=5").stdout == printed
+    assert run_command("main", "model_table", "--table=5").stdout == printed
+
+
+@pytest.mark.parametrize(("table", "row"), [("5", "SSDLite"), ("7", "MobileNetV2 8 MF")])
+def test_the_commands_name_shipped_configurations(table, row):
+    model = next(one.model for one in TABLES[table].rows if one.name == row)
+    name = model.command.split()[2]
+    assert (ROOT / "configs" / f"{name}.yaml").is_file()

@@ -1,34 +1,25 @@
-"""The studies of the paper's reasons: what they measure is what can be computed by hand."""
+"""The studies of the paper's claims: their measurements equal what is computed by hand."""
 
-import importlib.util
 import json
 import sys
 from itertools import pairwise
 
+import block_cost
+import block_measures
+import bottlenecks
 import numpy as np
 import pytest
+import readme_picture
+import relu_embedding
 import torch
-from runs import ROOT, write_config
+from PIL import Image
+from runs import DETECTION, ROOT, SEGMENTATION, run_command, write_config
 from torch import nn
 
 from mbv2det.backbones import MobileNetV1, MobileNetV2
+from mbv2det.cli.study import studies
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def load_study(name):
-    """A script of tools/studies, without running it."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/studies/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-relu_embedding = load_study("relu_embedding")
-block_measures = load_study("block_measures")  # which block_cost imports
-block_cost = load_study("block_cost")
-bottlenecks = load_study("bottlenecks")
 
 
 def run_main(study, monkeypatch, *arguments):
@@ -43,35 +34,36 @@ def is_png(path):
 # ReLU in few and many dimensions
 
 
-def survivals(num_matrices=200, seed=0):
+def measurements(num_matrices=200, seed=0):
     rng = np.random.default_rng(seed)
     points = relu_embedding.spiral()
-    return [relu_embedding.study(points, n, num_matrices, rng)[0] for n in (2, 3, 5, 15, 30)]
+    return [relu_embedding.measure(points, n, num_matrices, rng)[0] for n in (2, 3, 5, 15, 30)]
 
 
-def test_more_dimensions_lose_less():
-    found = survivals()
-    errors = [one.error[1] for one in found]
-    lost = [one.lost for one in found]
+def test_more_dimensions_lose_fewer_points():
+    results = measurements()
+    errors = [result.error[1] for result in results]
+    lost = [result.lost for result in results]
     assert errors == sorted(errors, reverse=True)
     assert lost == sorted(lost, reverse=True)
 
 
 def test_points_are_lost_as_often_as_probability_says():
-    found = survivals(num_matrices=1000)
-    # Of n signs none or one is positive: (1 + n) / 2^n.
-    assert [one.lost_expected for one in found[:3]] == [3 / 4, 4 / 8, 6 / 32]
-    for one in found:
-        # Points of one matrix are lost together: three deviations of a share of 1000, at most.
-        assert one.lost == pytest.approx(one.lost_expected, abs=3 * 0.5 / 1000**0.5)
+    results = measurements(num_matrices=1000)
+    # The probability that none or one of n signs is positive: (1 + n) / 2^n.
+    assert [result.lost_expected for result in results[:3]] == [3 / 4, 4 / 8, 6 / 32]
+    for result in results:
+        # Points of one matrix are not independent: at most three standard deviations of the share
+        # of 1000 matrices.
+        assert result.lost == pytest.approx(result.lost_expected, abs=3 * 0.5 / 1000**0.5)
 
 
 def test_the_embedding_alone_loses_nothing():
     matrices = np.random.default_rng(0).standard_normal((20, 3, 2))
     points = relu_embedding.spiral()
     hidden = relu_embedding.embed(points, matrices)
-    found = relu_embedding.bring_back(hidden, matrices, points)
-    assert relu_embedding.relative_error(found, points).max() < 1e-10  # float64
+    reconstructed = relu_embedding.reconstruct(hidden, matrices, points)
+    assert relu_embedding.relative_error(reconstructed, points).max() < 1e-10  # float64
 
 
 def test_a_point_is_lost_where_fewer_than_two_dimensions_are_positive():
@@ -82,7 +74,7 @@ def test_a_point_is_lost_where_fewer_than_two_dimensions_are_positive():
     assert relu_embedding.lost_points(activated).tolist() == [[False, False, True, True]]
 
 
-def test_the_embedding_study_repeats_itself(tmp_path, monkeypatch):
+def test_the_embedding_study_is_reproducible(tmp_path, monkeypatch):
     for name in ("a", "b"):
         out = tmp_path / name
         run_main(relu_embedding, monkeypatch, "--matrices", 20, "--seed", 3, "--out", out)
@@ -92,11 +84,11 @@ def test_the_embedding_study_repeats_itself(tmp_path, monkeypatch):
     assert is_png(tmp_path / "a/relu_embedding.png")
 
 
-# What blocks cost
+# Cost of the blocks
 
 
 def costs(channels, cells):
-    return {cost.way: cost for cost in block_measures.stage_costs(channels, cells)}
+    return {cost.variant: cost for cost in block_measures.stage_costs(channels, cells)}
 
 
 @pytest.fixture(scope="module")
@@ -105,59 +97,59 @@ def stage():
 
 
 def test_counts_of_an_inverted_residual(stage):
-    found = stage["inverted"]
-    # 24 -> 144, 3x3 on 144, 144 -> 24; two numbers a channel of each norm; 64 cells.
+    cost = stage["inverted"]
+    # 24 -> 144, 3x3 on 144, 144 -> 24; each norm has two parameters a channel; 64 cells.
     weights = 24 * 144 + 9 * 144 + 144 * 24
-    assert found.parameters == weights + 2 * (144 + 144 + 24)
-    assert found.multiply_adds == 64 * weights
+    assert cost.parameters == weights + 2 * (144 + 144 + 24)
+    assert cost.multiply_adds == 64 * weights
 
 
 def test_counts_of_a_resnet_bottleneck(stage):
-    found = stage["ResNet, same ends"]
+    cost = stage["ResNet, same ends"]
     # 24 -> 6, 3x3 on 6 -> 6, 6 -> 24
     weights = 24 * 6 + 9 * 6 * 6 + 6 * 24
-    assert (found.ends, found.inside) == (24, 6)
-    assert found.parameters == weights + 2 * (6 + 6 + 24)
-    assert found.multiply_adds == 64 * weights
+    assert (cost.outer_channels, cost.inner_channels) == (24, 6)
+    assert cost.parameters == weights + 2 * (6 + 6 + 24)
+    assert cost.multiply_adds == 64 * weights
 
 
 def test_the_equally_costly_bottleneck_is_the_largest_that_computes_no_more(stage):
-    found, ours = stage["ResNet, same MAdds"], stage["inverted"]
-    # With p inside it has 4 p p + 9 p p + 4 p p = 17 p p weights; ours has 8208, and 22 gives 8228.
-    assert found.inside == 21
-    assert found.multiply_adds == 64 * 17 * 21 * 21 <= ours.multiply_adds
+    resnet, ours = stage["ResNet, same MAdds"], stage["inverted"]
+    # p inner channels: 4 p p + 9 p p + 4 p p = 17 p p weights; ours 8208, p = 22 would take 8228.
+    assert resnet.inner_channels == 21
+    assert resnet.multiply_adds == 64 * 17 * 21 * 21 <= ours.multiply_adds
 
 
 def test_peak_memory_of_the_blocks(stage):
-    found = {way: cost.kilobytes for way, cost in stage.items()}
+    kilobytes = {variant: cost.kilobytes for variant, cost in stage.items()}
     kilobytes_of_a_channel = 64 * 2 / 1000
     expected = {
-        # Last operation: shortcut 24, inside 6, result 24.
+        # Last operation: shortcut 24, inner channels 6, result 24.
         "ResNet, same ends": 24 + 6 + 24,
         "ResNet, same MAdds": 84 + 21 + 84,
-        # Depthwise: shortcut 24, read 144, written 144.
+        # Depthwise convolution: shortcut 24, input 144, output 144.
         "inverted": 24 + 144 + 144,
-        # Input 24 and the growing result 24; read and written in the depthwise.
+        # Input 24 and the partial sum 24; input and output of the depthwise convolution.
         "inverted, 6 parts": 24 + 24 + 24 + 24,
         "inverted, by channel": 24 + 24 + 1 + 1,
     }
-    for way, channels in expected.items():
-        assert found[way] == pytest.approx(channels * kilobytes_of_a_channel), way
+    for variant, channels in expected.items():
+        assert kilobytes[variant] == pytest.approx(channels * kilobytes_of_a_channel), variant
 
 
-def test_peak_memory_counts_what_is_needed_later_and_nothing_else():
+def test_peak_memory_counts_only_activations_that_are_still_needed():
     wide, thin = nn.Conv2d(2, 8, 1), nn.Conv2d(8, 1, 1)
     x = torch.zeros(1, 2, 3, 3)
-    # Reads 8 channels and writes 1; the input is no longer needed.
+    # The last convolution reads 8 channels and writes 1; the input is no longer needed.
     chain = nn.Sequential(wide, thin)
-    assert block_measures.peak_numbers(chain, chain, x) == 9 * (2 + 8)
-    # The input is added in the end, to both of its channels.
-    assert block_measures.peak_numbers(chain, lambda x: x + chain(x), x) == 9 * (2 + 8 + 1)
-    # In place, the second 8 channels are not there.
+    assert block_measures.peak_elements(chain, chain, x) == 9 * (2 + 8)
+    # The input has 2 channels and is needed until the end.
+    assert block_measures.peak_elements(chain, lambda x: x + chain(x), x) == 9 * (2 + 8 + 1)
+    # In place, ReLU does not write a second tensor of 8 channels.
     active = nn.Sequential(wide, nn.ReLU(inplace=True), thin)
-    assert block_measures.peak_numbers(active, active, x) == 9 * (2 + 8)
+    assert block_measures.peak_elements(active, active, x) == 9 * (2 + 8)
     copying = nn.Sequential(wide, nn.ReLU(), thin)
-    assert block_measures.peak_numbers(copying, copying, x) == 9 * (8 + 8)
+    assert block_measures.peak_elements(copying, copying, x) == 9 * (8 + 8)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5, 48])
@@ -170,11 +162,11 @@ def test_a_block_run_in_parts_gives_the_same_output(parts):
             norm.running_var.uniform_(0.5, 2)
             nn.init.uniform_(norm.bias)
     x = torch.randn(2, 8, 5, 7)
-    found = block_measures.run_in_parts(block_measures.without_norms(block), x, parts)
+    output = block_measures.run_in_parts(block_measures.without_norms(block), x, parts)
     with torch.no_grad():
         expected = block.eval()(x)
-    # float32 sums in another order, norms multiplied into the weights.
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    # float32 sums in another order; norms are folded into the weights.
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_folding_the_norms_of_a_resnet_bottleneck_keeps_its_output():
@@ -188,33 +180,33 @@ def test_folding_the_norms_of_a_resnet_bottleneck_keeps_its_output():
         torch.testing.assert_close(folded(x), block(x), rtol=1e-5, atol=1e-5)  # as above
 
 
-def largest(kind):
-    return {
-        cells: (m.channels, m.kilobytes) for cells, m in block_measures.materialised(kind).items()
-    }
+def largest(network):
+    tensors = block_measures.materialised(network)
+    return {cells: (tensor.channels, tensor.kilobytes) for cells, tensor in tensors.items()}
 
 
 def test_table_3_of_mobilenet_v2():
-    found = largest(MobileNetV2)
+    tensors = largest(MobileNetV2)
     channels = {112: 16, 56: 24, 28: 32, 14: 96, 7: 320, 1: 1280}  # table 2
-    assert found == {
+    assert tensors == {
         cells: (count, pytest.approx(count * cells * cells * 2 / 1000))
         for cells, count in channels.items()
     }
-    # The paper rounds, and its maximum is ours.
-    assert max(kilobytes for _, kilobytes in found.values()) == pytest.approx(400, rel=0.01)
-    assert found[7][1] == pytest.approx(32, abs=1)
+    # The paper rounds; its maximum is ours.
+    assert max(kilobytes for _, kilobytes in tensors.values()) == pytest.approx(400, rel=0.01)
+    assert tensors[7][1] == pytest.approx(32, abs=1)
 
 
 def test_table_3_of_mobilenet_v1():
-    found = largest(MobileNetV1)
+    tensors = largest(MobileNetV1)
     paper = block_cost._TABLE_3["MobileNetV1"]
-    assert {cells: one[0] for cells, one in found.items()} == {c: p[0] for c, p in paper.items()}
-    for cells in (112, 56, 28, 14):  # at 7 the paper has twice what its channels take
-        assert found[cells][1] == pytest.approx(paper[cells][1], rel=0.01)
+    channels = {cells: count for cells, (count, _) in tensors.items()}
+    assert channels == {cells: count for cells, (count, _) in paper.items()}
+    for cells in (112, 56, 28, 14):  # at 7 cells the paper has twice what its channels take
+        assert tensors[cells][1] == pytest.approx(paper[cells][1], rel=0.01)
 
 
-def test_table_3_pairs_channels_with_the_resolution_that_their_stage_reads():
+def test_table_3_pairs_channels_with_the_input_resolution_of_their_stage():
     outputs = list(block_measures.layer_outputs(MobileNetV2).values())[1:-1]
     read = {}
     for before, after in pairwise(outputs):
@@ -224,7 +216,7 @@ def test_table_3_pairs_channels_with_the_resolution_that_their_stage_reads():
     assert {c: read[c] for c in (56, 28, 14, 7)} == {c: paper[c][0] for c in (56, 28, 14, 7)}
 
 
-def test_the_cost_study_writes_its_table_and_picture(tmp_path, monkeypatch):
+def test_the_cost_study_writes_its_table_and_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(block_cost, "_STAGES", ((16, 7), (24, 7)))
     run_main(block_cost, monkeypatch, "--out", tmp_path)
     document = json.loads((tmp_path / "block_cost.json").read_text())
@@ -234,7 +226,7 @@ def test_the_cost_study_writes_its_table_and_picture(tmp_path, monkeypatch):
     assert is_png(tmp_path / "block_cost.png")
 
 
-# Trained with and without
+# Training with and without linear bottlenecks and shortcuts
 
 
 def tiny(tmp_path):
@@ -271,12 +263,12 @@ def test_the_ablation_trains_every_variant_once(tmp_path, monkeypatch, capsys):
     ]
     assert is_png(tmp_path / "out/bottlenecks.png")
     assert "0.250" in capsys.readouterr().out
-    # Again: nothing is left to train.
+    # The second call trains nothing.
     run_main(bottlenecks, monkeypatch, *arguments)
     assert len(trained) == len(bottlenecks.VARIANTS)
 
 
-def test_runs_of_other_settings_are_not_mixed(tmp_path, monkeypatch, capsys):
+def test_runs_with_other_settings_are_refused(tmp_path, monkeypatch, capsys):
     arguments = tiny(tmp_path)
     (tmp_path / "metrics.csv").write_text("epoch,val/AP,val/loss\n0,0.5,1.0\n")
     monkeypatch.setattr(bottlenecks, "train", lambda settings: tmp_path)
@@ -284,7 +276,10 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path, monkeypatch, capsys):
     run_main(bottlenecks, monkeypatch, *arguments)
     with pytest.raises(SystemExit):
         run_main(bottlenecks, monkeypatch, *arguments, "--optim.lr=0.5")
-    assert "paper/seed_3 holds a run of other settings" in capsys.readouterr().err
+    assert (
+        "paper/seed_3 holds a run with other settings; choose another folder"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -298,7 +293,7 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path, monkeypatch, capsys):
         ),
     ],
 )
-def test_runs_that_would_tell_nothing_are_refused(
+def test_runs_without_the_metrics_of_the_study_are_refused(
     arguments, message, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(bottlenecks, "train", None)
@@ -315,7 +310,7 @@ def test_the_table_shows_mean_and_deviation_of_the_seeds(capsys):
     }
     bottlenecks.print_table({"none": curves})
     row = next(line for line in capsys.readouterr().out.splitlines() if "no shortcut" in line)
-    # The deviation of two is their distance over the root of two.
+    # The standard deviation of two values is their distance over the root of two.
     assert [cell.strip() for cell in row.strip("│").split("│")[1:]] == [
         "2",
         "0.300 ± 0.141",
@@ -341,3 +336,38 @@ def test_the_ablation_end_to_end(tmp_path, monkeypatch):
         assert curve[0]["train_loss"] > 0
     losses = [variant["train_loss"] for variant in document.values()]
     assert all(losses.count(loss) == 1 for loss in losses)  # different networks
+
+
+# The README's picture
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_the_readme_picture_shows_predictions_side_by_side(tmp_path, monkeypatch, capsys):
+    config = write_config(
+        tmp_path, num_train=4, num_val=3, heads=f"{DETECTION}, {SEGMENTATION}", stride=16
+    )
+    run_command("train", config, "--trainer.max_epochs=1", "--data.image_size=65")
+    (weights,) = tmp_path.rglob("best.safetensors")
+    out = tmp_path / "picture.png"
+    arguments = ["--weights", weights, "--data", tmp_path / "shapes", "--scenes", 0, 2]
+    run_main(readme_picture, monkeypatch, *arguments, "--out", out)
+    scenes = [size_of(tmp_path / f"shapes/val/{name}.jpg") for name in ("000001", "000003")]
+    width, height = size_of(out)
+    assert width == sum(width for width, _ in scenes) + 4  # the gap
+    assert height > max(height for _, height in scenes)  # the legend
+    assert str(out) in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        run_main(readme_picture, monkeypatch, *arguments, 3, "--out", out)
+    assert "--scenes: expected numbers from 0 to 2, got 3" in capsys.readouterr().err
+
+
+# Documentation
+
+
+def test_the_readme_of_the_studies_lists_every_study():
+    text = (ROOT / "tools/studies/README.md").read_text()
+    assert [name for name in studies() if f"\n## {name}\n" not in text] == []

@@ -1,6 +1,6 @@
 """See `python tools/model_table.py --help`."""
 
-from mbv2det.cli.model_table import main
+from mbv2det.cli.study import run_study
 
 if __name__ == "__main__":
-    main()
+    run_study("model_table")

@@ -8,8 +8,10 @@ _COMMANDS = {
     "eval": "measure weights on a data set: mbv2det eval CONFIG --weights FILE",
     "predict": "find objects in images: mbv2det predict --weights FILE INPUT... --out DIR",
     "import_weights": "weights of other libraries: mbv2det import_weights FORMAT SOURCE --out FILE",
+    "study": "a study of the paper's claims or a comparison: mbv2det study NAME ...",
     "model_table": "parameters and multiply-adds beside the published: mbv2det model_table",
 }
+_STUDIES = ("model_table",)  # studies that are commands of their own as well
 
 
 def main() -> None:
@@ -17,7 +19,10 @@ def main() -> None:
     command = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if command in _COMMANDS:
         sys.argv = [f"{sys.argv[0]} {command}", *sys.argv[2:]]
-        import_module(f"mbv2det.cli.{command}").main()
+        if command in _STUDIES:
+            import_module("mbv2det.cli.study").run_study(command)
+        else:
+            import_module(f"mbv2det.cli.{command}").main()
         return
     lines = [f"  {name:16}{what}" for name, what in _COMMANDS.items()]
     text = "\n".join(["usage: mbv2det COMMAND ...", "", *lines, "", "COMMAND --help tells more."])

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from yaml import YAMLError
 
+from mbv2det.cli.config_files import with_config_path
 from mbv2det.config import Config, DataConfig
 from mbv2det.data.annotations import Annotations
 from mbv2det.errors import ConfigError, DataError
@@ -174,7 +175,7 @@ class ConfigParser:
     def parse(self, arguments: Sequence[str]) -> Settings:
         """Reads the file, then the command line over it."""
         given = {a.removeprefix("--").split("=")[0] for a in arguments if a.startswith("--")}
-        arguments = first_argument_as_config(arguments)
+        arguments = with_config_path(first_argument_as_config(arguments))
         self.parser.given = frozenset(given)
         self.parser.file = arguments[1] if arguments[:1] == ["--config"] else ""
         namespace = self.parser.parse_args(arguments)

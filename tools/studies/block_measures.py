@@ -1,4 +1,4 @@
-"""What `block_cost` measures: costs of blocks, run whole and in parts, and the memory they need."""
+"""Measurements for `block_cost`: parameters, multiply-adds and peak memory of blocks."""
 
 import copy
 from bisect import bisect_right
@@ -25,10 +25,11 @@ from mbv2det.counting import count
 IMAGE_SIZE = 224
 _EXPAND_RATIO = 6
 _PARTS = 6
-_BYTES = 2  # of a 16-bit float
+_BYTES = 2  # bytes of a 16-bit float
 
-# MobileNetV2's stem is the expansion of its first block, which has none of its own, and its last
-# convolution that of the pooling: both can be computed in parts.
+# The outputs of these layers need not be held as a whole. MobileNetV2's stem is in effect the
+# expansion of the first block, which has none of its own, and the last convolution is followed by
+# global pooling: both can be computed a group of channels at a time.
 _IN_PARTS = ("layer_1", "layer_19")
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -36,24 +37,24 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one way to run one block.
+    """Cost of one block, run in one way.
 
     Attributes:
-        channels: Of the stage.
-        cells: Of the stage, along a side.
-        way: Which block, run how.
-        ends: Channels of the block's input and output.
-        inside: Channels of the depthwise or 3x3 convolution.
-        parameters: Weights and biases, those of batch norm too.
-        multiply_adds: Of one image.
-        kilobytes: Largest sum of activations that are alive at once.
+        channels: Channels of the stage.
+        cells: Height and width of the stage's feature map.
+        variant: The block, and how it is run.
+        outer_channels: Channels of the block's input and output.
+        inner_channels: Channels of the depthwise or 3x3 convolution.
+        parameters: Number of parameters, batch norms included.
+        multiply_adds: Multiply-adds of one image.
+        kilobytes: Largest sum of activations that are alive at once, in KB of 1000 bytes.
     """
 
     channels: int
     cells: int
-    way: str
-    ends: int
-    inside: int
+    variant: str
+    outer_channels: int
+    inner_channels: int
     parameters: int
     multiply_adds: int
     kilobytes: float
@@ -61,72 +62,91 @@ class Cost:
 
 @dataclass(frozen=True)
 class Materialised:
-    """The largest tensor of a resolution.
+    """The largest tensor that must be held as a whole at one resolution.
 
     Attributes:
-        channels: Of it.
-        kilobytes: It takes.
+        channels: Channels of the tensor.
+        kilobytes: Memory of the tensor, in KB of 1000 bytes.
     """
 
     channels: int
     kilobytes: float
 
 
-class Activations(TorchDispatchMode):
-    """Notes which activations every operation inside touches; views are what they are views of.
+class ActivationRecorder(TorchDispatchMode):
+    """Records which activations each operation within the context reads or writes.
+
+    A view counts as the tensor whose storage it shares.
 
     Args:
-        ignored: Tensors that are not activations: weights.
+        weights: Tensors that are not activations.
+
+    Attributes:
+        sizes: Number of elements of every storage, by address.
+        operations: Addresses of the storages that each operation touched.
     """
 
-    def __init__(self, ignored: Sequence[Tensor]) -> None:
+    def __init__(self, weights: Sequence[Tensor]) -> None:
         super().__init__()
         self.sizes: dict[int, int] = {}
-        self.steps: list[set[int]] = []
-        self._ignored = {_place(t) for t in ignored}
-        self._kept: list[Tensor] = []  # no memory is given away twice
+        self.operations: list[set[int]] = []
+        self._weights = {_address(t) for t in weights}
+        # A freed address could be given to another tensor: every tensor is kept alive.
+        self._references: list[Tensor] = []
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)]
-        self._kept += tensors
-        touched = {_place(t): t.untyped_storage().nbytes() // t.itemsize for t in tensors}
+        self._references += tensors
+        touched = {_address(t): t.untyped_storage().nbytes() // t.itemsize for t in tensors}
         self.sizes |= touched
-        self.steps.append(touched.keys() - self._ignored)
+        self.operations.append(touched.keys() - self._weights)
         return result
 
     def peak(self, result: Tensor) -> int:
-        """Most numbers alive at once: from the first step that touches them to the last, or on."""
+        """Returns the largest number of elements that are alive during one operation.
+
+        An activation is alive from the first operation that touches it to the last.
+
+        Args:
+            result: Output of the recorded code, which stays alive to the end.
+        """
         first: dict[int, int] = {}
         last: dict[int, int] = {}
-        for index, step in enumerate(self.steps):
-            for place in step:
-                first.setdefault(place, index)
-            last |= dict.fromkeys(step, index)
-        last[_place(result)] = len(self.steps)
-        changes = [0] * (len(self.steps) + 2)
-        for place, index in first.items():
-            changes[index] += self.sizes[place]
-            changes[last[place] + 1] -= self.sizes[place]
+        for index, touched in enumerate(self.operations):
+            for address in touched:
+                first.setdefault(address, index)
+            last |= dict.fromkeys(touched, index)
+        last[_address(result)] = len(self.operations)
+        changes = [0] * (len(self.operations) + 2)
+        for address, index in first.items():
+            changes[index] += self.sizes[address]
+            changes[last[address] + 1] -= self.sizes[address]
         return max(accumulate(changes))
 
 
-def _place(tensor: Tensor) -> int:
+def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
 @torch.no_grad()
-def peak_numbers(block: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> int:
-    """Most numbers that `run`, with the weights of a block, holds at once; its input is one."""
-    with Activations(list(block.state_dict().values())) as activations:
+def peak_elements(block: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> int:
+    """Returns the largest number of activation elements, input included, that are alive at once.
+
+    Args:
+        block: The block whose tensors are weights, not activations.
+        run: Computes the output of the block.
+        x: Input of the block.
+    """
+    with ActivationRecorder(list(block.state_dict().values())) as recorder:
         result = run(x)
-    return activations.peak(result)
+    return recorder.peak(result)
 
 
 def without_norms(module: Network) -> Network:
-    """A copy in evaluation mode whose batch norms are part of the convolutions before them."""
+    """Returns a copy in evaluation mode with batch norms folded into the convolutions."""
     module = copy.deepcopy(module).eval()
     for parent in list(module.modules()):
         last = None
@@ -143,31 +163,32 @@ def without_norms(module: Network) -> Network:
 def run_in_parts(
     block: InvertedResidual, x: Float[Tensor, "B C h w"], parts: int
 ) -> Float[Tensor, "B C h w"]:
-    """Output of an inverted residual that never holds its whole expansion.
+    """Computes the output of an inverted residual without ever holding its whole expansion.
 
-    Expansion and depthwise convolution treat every channel for itself, and the projection adds
-    channels up: F(x) = sum of A_i(N(B_i(x))) over groups i of channels (paper section 5.1).
+    The expansion and the depthwise convolution compute every inner channel separately, and the
+    projection sums over the inner channels: F(x) = sum of A_i(N(B_i(x))) over groups i of inner
+    channels (section 5.1 of the paper).
 
     Args:
-        block: Without norms, with a shortcut.
-        x: Its input.
-        parts: Groups.
+        block: Block with a shortcut and with its batch norms folded.
+        x: Input of the block.
+        parts: Number of groups of inner channels.
     """
     expand, depthwise, project = map(_affine, (block.expand, block.depthwise, block.project))
     result = x + project.bias[:, None, None]
     for part in _split(block.expanded_channels, parts):
-        inside = F.conv2d(x, expand.weight[part], expand.bias[part])
-        F.relu6(inside, inplace=True)
+        inner = F.conv2d(x, expand.weight[part], expand.bias[part])
+        F.relu6(inner, inplace=True)
         weight = depthwise.weight[part]
-        inside = F.conv2d(inside, weight, depthwise.bias[part], padding="same", groups=len(weight))
-        F.relu6(inside, inplace=True)
+        inner = F.conv2d(inner, weight, depthwise.bias[part], padding="same", groups=len(weight))
+        F.relu6(inner, inplace=True)
         matrix = project.weight[:, part, 0, 0].expand(len(x), -1, -1)
-        result.flatten(2).baddbmm_(matrix, inside.flatten(2))  # adds to it without a copy
+        result.flatten(2).baddbmm_(matrix, inner.flatten(2))  # adds in place, without a copy
     return result
 
 
 class _Affine(NamedTuple):
-    """What a convolution multiplies with and adds."""
+    """Weight and bias of a convolution."""
 
     weight: Tensor
     bias: Tensor
@@ -179,43 +200,48 @@ def _affine(layer: nn.Module) -> _Affine:
 
 
 def _split(count: int, parts: int) -> Iterator[slice]:
-    """Consecutive slices of about equal length."""
+    """Returns consecutive slices of nearly equal length that cover `range(count)`."""
     bounds = [count * i // parts for i in range(parts + 1)]
     return map(slice, bounds, bounds[1:])
 
 
 def inverted_residual(channels: int) -> InvertedResidual:
-    """Of MobileNetV2, with a shortcut."""
+    """Returns a MobileNetV2 block with a shortcut."""
     return InvertedResidual(
         channels, channels, expand_ratio=_EXPAND_RATIO, stride=1, dilation=1, conv=ConvBNAct
     )
 
 
-def resnet_bottleneck(inside: int) -> Bottleneck:
-    """torchvision's, with a shortcut."""
-    return Bottleneck(inside * Bottleneck.expansion, inside)
+def resnet_bottleneck(inner_channels: int) -> Bottleneck:
+    """Returns torchvision's ResNet bottleneck with a shortcut."""
+    return Bottleneck(inner_channels * Bottleneck.expansion, inner_channels)
 
 
-def multiply_adds(make: Callable[[], nn.Module], ends: int, cells: int) -> int:
-    """Of a block, for one image."""
+def multiply_adds(make: Callable[[], nn.Module], channels: int, cells: int) -> int:
+    """Returns the multiply-adds of a block for one feature map of `cells` x `cells`."""
     with torch.device("meta"):
-        block, x = make(), torch.empty(1, ends, cells, cells)
+        block, x = make(), torch.empty(1, channels, cells, cells)
     return count(block, lambda: block(x)).multiply_adds
 
 
 def equally_costly(channels: int, cells: int) -> int:
-    """Inside channels of the largest ResNet bottleneck that computes no more than ours."""
+    """Returns the inner channels of the largest ResNet bottleneck that is no costlier than ours.
 
-    def cost(inside: int) -> int:
-        ends = inside * Bottleneck.expansion
-        return multiply_adds(partial(resnet_bottleneck, inside), ends, cells)
+    Args:
+        channels: Input and output channels of our inverted residual.
+        cells: Height and width of the feature map.
+    """
+
+    def cost(inner_channels: int) -> int:
+        outer_channels = inner_channels * Bottleneck.expansion
+        return multiply_adds(partial(resnet_bottleneck, inner_channels), outer_channels, cells)
 
     ours = multiply_adds(partial(inverted_residual, channels), channels, cells)
     return bisect_right(range(1, _EXPAND_RATIO * channels), ours, key=cost)
 
 
 def stage_costs(channels: int, cells: int) -> list[Cost]:
-    """Every way to run a block of one stage."""
+    """Returns the costs of every variant at one stage."""
     narrow, wide = channels // Bottleneck.expansion, equally_costly(channels, cells)
     ours = inverted_residual(channels)
     return [
@@ -223,8 +249,8 @@ def stage_costs(channels: int, cells: int) -> list[Cost]:
         _cost("ResNet, same MAdds", resnet_bottleneck(wide), wide, channels, cells),
         _cost("inverted", ours, ours.expanded_channels, channels, cells),
         *(
-            _cost(way, ours, ours.expanded_channels, channels, cells, parts)
-            for way, parts in (
+            _cost(variant, ours, ours.expanded_channels, channels, cells, parts)
+            for variant, parts in (
                 (f"inverted, {_PARTS} parts", _PARTS),
                 ("inverted, by channel", ours.expanded_channels),
             )
@@ -233,45 +259,53 @@ def stage_costs(channels: int, cells: int) -> list[Cost]:
 
 
 def _cost(
-    way: str,
+    variant: str,
     block: InvertedResidual | Bottleneck,
-    inside: int,
+    inner_channels: int,
     channels: int,
     cells: int,
     parts: int | None = None,
 ) -> Cost:
-    ends = inside * Bottleneck.expansion if isinstance(block, Bottleneck) else channels
-    x = torch.zeros(1, ends, cells, cells)
+    outer_channels = channels
+    if isinstance(block, Bottleneck):
+        outer_channels = inner_channels * Bottleneck.expansion
+    x = torch.zeros(1, outer_channels, cells, cells)
     counts = count(block, lambda: block(x))
     folded = without_norms(block)
     run = folded if parts is None else partial(run_in_parts, folded, parts=parts)
-    kilobytes = _BYTES * peak_numbers(folded, run, x) / 1000
     return Cost(
-        channels, cells, way, ends, inside, counts.parameters, counts.multiply_adds, kilobytes
+        channels=channels,
+        cells=cells,
+        variant=variant,
+        outer_channels=outer_channels,
+        inner_channels=inner_channels,
+        parameters=counts.parameters,
+        multiply_adds=counts.multiply_adds,
+        kilobytes=_BYTES * peak_elements(folded, run, x) / 1000,
     )
 
 
 def difference_in_parts(channels: int, cells: int) -> float:
-    """Largest difference that running in parts makes, relative to the largest output."""
+    """Returns the largest error of running a block in parts, relative to the largest output."""
     block = without_norms(inverted_residual(channels))
     x = torch.randn(2, channels, cells, cells)
     with torch.no_grad():
         whole = block(x)
-    found = [run_in_parts(block, x, n) for n in (_PARTS, block.expanded_channels)]
-    return max(float((one - whole).abs().max() / whole.abs().max()) for one in found)
+    outputs = [run_in_parts(block, x, parts) for parts in (_PARTS, block.expanded_channels)]
+    return max(float((out - whole).abs().max() / whole.abs().max()) for out in outputs)
 
 
-def layer_outputs(kind: type[MobileNetV1 | MobileNetV2]) -> dict[str, Tensor]:
-    """What every layer gives for one image, on the meta device."""
+def layer_outputs(network: type[MobileNetV1 | MobileNetV2]) -> dict[str, Tensor]:
+    """Returns the output of every layer for one image, on the meta device."""
     with torch.device("meta"):
-        names = [name for name in kind().feature_specs if "/" not in name]
-        return kind(out_features=names)(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE))
+        names = [name for name in network().feature_specs if "/" not in name]
+        return network(out_features=names)(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE))
 
 
-def materialised(kind: type[MobileNetV1 | MobileNetV2]) -> dict[int, Materialised]:
-    """The largest tensor that must be held whole at each resolution, by cells along a side."""
-    outputs = layer_outputs(kind)
-    pooled = outputs[kind.taps.classification].mean(dim=(2, 3), keepdim=True)
+def materialised(network: type[MobileNetV1 | MobileNetV2]) -> dict[int, Materialised]:
+    """Returns the largest tensor that must be held as a whole, by the cells along a side."""
+    outputs = layer_outputs(network)
+    pooled = outputs[network.taps.classification].mean(dim=(2, 3), keepdim=True)
     held = [pooled, *(output for name, output in outputs.items() if name not in _IN_PARTS)]
     largest = {output.shape[-1]: output for output in sorted(held, key=Tensor.numel)}
     return {

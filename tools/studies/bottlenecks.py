@@ -1,23 +1,24 @@
-r"""Trains MobileNetV2 with and without its linear bottlenecks and shortcuts, to see what they do.
+r"""Trains MobileNetV2 with and without linear bottlenecks and shortcuts, and compares the results.
 
     python tools/studies/bottlenecks.py configs/ssdlite_shapes.yaml --trainer.max_epochs=6 \
         --data.image_size=160 --seeds=2
 
-The ablation of the MobileNetV2 paper (section 6.4, figure 6), on detection. Five networks of equal
-size are trained alike, with the same seeds:
+The ablation of the MobileNetV2 paper (section 6.4, figure 6), on detection instead of
+classification. Five networks of equal size are trained with the same settings and seeds:
 
-- paper: linear bottlenecks, shortcuts between them;
-- relu6: ReLU6 behind every bottleneck, which destroys part of what so few channels carry;
-- expansions: shortcuts between the wide insides of the blocks instead of their thin ends;
+- paper: linear bottlenecks, shortcuts between bottlenecks;
+- relu6: ReLU6 after every bottleneck, which destroys part of the information in so few channels;
+- expansions: shortcuts between the expansions of the blocks instead of their bottlenecks;
 - none: no shortcuts;
-- identity: the paper's with blocks that start as identity, the default of this toolkit, which only
-  this block can. All others start alike: every batch norm at weight one.
+- identity: the paper's network with blocks that are the identity at the start, the default of this
+  toolkit. Only the paper's block can start so; in the other four every batch norm starts with
+  weight one.
 
-CONFIG needs a detection head; the study sets backbone.bottleneck, backbone.shortcut,
-backbone.zero_init_residual and seed, and validates after every epoch unless told otherwise. Prints
-AP, AP50 and the training loss of the last epoch (mean and standard deviation over the seeds), and
-writes bottlenecks.json and bottlenecks.png (thin lines are seeds, thick ones their means) into
---out, after every run. Runs that are finished there are not trained again.
+CONFIG needs a detection head. The study sets backbone.bottleneck, backbone.shortcut,
+backbone.zero_init_residual and seed; it validates after every epoch unless told otherwise. Prints
+AP, AP50 and the training loss of the last epoch (mean and standard deviation over the seeds). After
+every run it writes bottlenecks.json and bottlenecks.png (thin lines: seeds; thick lines: means)
+into --out. Runs that have finished there are not trained again.
 """
 
 import csv
@@ -53,24 +54,24 @@ VARIANTS = {
 }
 _LABELS = {
     "paper": "paper: linear, shortcut between bottlenecks",
-    "relu6": "ReLU6 behind bottlenecks",
+    "relu6": "ReLU6 after bottlenecks",
     "expansions": "shortcut between expansions",
     "none": "no shortcut",
-    "identity": "paper, blocks starting as identity",
+    "identity": "paper, blocks start as the identity",
 }
-_LINES = {"paper": "-", "relu6": "--", "expansions": "-.", "none": ":", "identity": "-"}
+_LINE_STYLES = {"paper": "-", "relu6": "--", "expansions": "-.", "none": ":", "identity": "-"}
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of a run led to.
+    """Metrics of one epoch of a run.
 
     Attributes:
-        epoch: From 1.
-        AP: Of the validation split; like the next two None where the epoch was not validated.
-        AP50: The same at an overlap of one half.
-        val_loss: Of the validation split.
-        train_loss: Mean over the steps that were logged; None if none was.
+        epoch: Number of the epoch, counted from 1.
+        AP: COCO's AP on the validation split; None if the epoch was not validated.
+        AP50: AP at an IoU of 0.5 on the validation split; None if the epoch was not validated.
+        val_loss: Loss on the validation split; None if the epoch was not validated.
+        train_loss: Mean training loss over the logged steps; None if no step was logged.
     """
 
     epoch: int
@@ -84,7 +85,7 @@ Curve = Sequence[Epoch]
 
 
 def read_curve(rows: Path) -> list[Epoch]:
-    """A run's metrics.csv by epoch."""
+    """Reads the metrics.csv of a run, epoch by epoch."""
     logged: dict[int, dict[str, list[float]]] = {}
     with rows.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -114,7 +115,7 @@ def read_curve(rows: Path) -> list[Epoch]:
 def variant_settings(
     parser: ConfigParser, arguments: Sequence[str], variant: str, seed: int
 ) -> Settings:
-    """The user's settings, with a variant's network and a seed."""
+    """Returns the user's settings with the network of a variant and a seed."""
     bottleneck, shortcut, zero_init = VARIANTS[variant]
     return parser.parse(
         [
@@ -128,10 +129,10 @@ def variant_settings(
 
 
 def check(settings: Settings) -> None:
-    """Makes sure that the runs will tell what the study asks.
+    """Checks that the runs will produce the metrics that the study compares.
 
     Raises:
-        ConfigError: If they detect nothing, or write no metrics.csv.
+        ConfigError: If there is no detection head, or the runs would write no metrics.csv.
     """
     if settings.config.heads.detection is None:
         raise ConfigError("heads.detection: expected a head, which the study compares, got none")
@@ -145,43 +146,48 @@ def check(settings: Settings) -> None:
 
 
 def run(settings: Settings, folder: Path) -> list[Epoch]:
-    """Trains, or reads what an earlier call has trained.
+    """Trains one variant with one seed, or reads the result of an earlier call.
 
     Args:
-        settings: Of the run.
-        folder: Of this variant and seed.
+        settings: Settings of the run.
+        folder: Output folder of this variant and seed.
+
+    Returns:
+        The metrics of every epoch.
 
     Raises:
-        ConfigError: If an earlier call had other settings.
+        ConfigError: If the folder holds a run with other settings.
     """
-    result, asked = folder / "result.json", settings.yaml()
+    result, requested = folder / "result.json", settings.yaml()
     if result.is_file():
         stored = json.loads(result.read_text())
-        if stored["settings"] != asked:
-            raise ConfigError(f"--out: {folder} holds a run of other settings; choose another")
+        if stored["settings"] != requested:
+            raise ConfigError(
+                f"--out: {folder} holds a run with other settings; choose another folder"
+            )
         return [Epoch(**epoch) for epoch in stored["curve"]]
-    place = settings.trainer | {"default_root_dir": str(folder)}
-    trained = train(replace(settings, trainer=place, options=Namespace(resume=None)))
-    curve = read_curve(trained / "metrics.csv")
-    write_json(result, {"settings": asked, "curve": [asdict(epoch) for epoch in curve]})
+    trainer = settings.trainer | {"default_root_dir": str(folder)}
+    run_folder = train(replace(settings, trainer=trainer, options=Namespace(resume=None)))
+    curve = read_curve(run_folder / "metrics.csv")
+    write_json(result, {"settings": requested, "curve": [asdict(epoch) for epoch in curve]})
     return curve
 
 
 def last(curves: Mapping[int, Curve], key: str) -> list[float]:
-    """A column's last value in the curves that have one."""
+    """Returns the last value of a metric in each curve that has one."""
     values = [[v for e in curve if (v := getattr(e, key)) is not None] for curve in curves.values()]
-    return [one[-1] for one in values if one]
+    return [column[-1] for column in values if column]
 
 
 def print_table(curves: Mapping[str, Mapping[int, Curve]]) -> None:
-    """One row per variant."""
+    """Prints one row for each variant."""
     table = Table(title="After the last epoch: mean ± standard deviation over the seeds")
     table.add_column("variant")
     for heading in ("seeds", "AP", "AP50", "training loss"):
         table.add_column(heading, justify="right")
-    for variant, of_variant in curves.items():
-        cells = [_cell(last(of_variant, key)) for key in ("AP", "AP50", "train_loss")]
-        table.add_row(_LABELS[variant], str(len(of_variant)), *cells)
+    for variant, by_seed in curves.items():
+        cells = [_cell(last(by_seed, key)) for key in ("AP", "AP50", "train_loss")]
+        table.add_row(_LABELS[variant], str(len(by_seed)), *cells)
     Console().print(table)
 
 
@@ -192,68 +198,73 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def draw(curves: Mapping[str, Mapping[int, Curve]]) -> Figure:
-    """Validation AP and loss over the epochs."""
+    """Returns a figure of validation AP (left) and validation loss (right) over the epochs."""
     figure = Figure(figsize=(12, 5), layout="constrained")
-    figure.suptitle("Linear bottlenecks and the shortcuts between them: what they do for SSDLite")
+    figure.suptitle("SSDLite with and without linear bottlenecks and shortcuts between them")
     left, right = figure.subplots(1, 2)
-    _draw_column(left, curves, "AP")
+    _draw_metric(left, curves, "AP")
     left.set_title("AP on the validation images (higher is better)", fontsize=10)
-    _draw_column(right, curves, "val_loss")
+    _draw_metric(right, curves, "val_loss")
     right.set_title("Loss on the validation images (lower is better)", fontsize=10)
-    right.legend(fontsize=9)  # where all curves fall, its corner is free
+    right.legend(fontsize=9)  # all curves fall, so the upper right corner is free
     return figure
 
 
-def _draw_column(axes: Axes, curves: Mapping[str, Mapping[int, Curve]], key: str) -> None:
+def _draw_metric(axes: Axes, curves: Mapping[str, Mapping[int, Curve]], key: str) -> None:
     colours = dict(zip(VARIANTS, color_sequences["petroff10"], strict=False))
-    for variant, of_variant in curves.items():
-        look: dict[str, Any] = {"color": colours[variant], "linestyle": _LINES[variant]}
+    for variant, by_seed in curves.items():
+        style: dict[str, Any] = {"color": colours[variant], "linestyle": _LINE_STYLES[variant]}
         by_epoch: dict[int, list[float]] = {}
-        for curve in of_variant.values():
+        for curve in by_seed.values():
             points = {e.epoch: v for e in curve if (v := getattr(e, key)) is not None}
-            axes.plot(*zip(*points.items(), strict=True), linewidth=0.8, alpha=0.5, **look)
+            axes.plot(*zip(*points.items(), strict=True), linewidth=0.8, alpha=0.5, **style)
             for epoch, value in points.items():
                 by_epoch.setdefault(epoch, []).append(value)
         means = [statistics.fmean(values) for values in by_epoch.values()]
-        axes.plot(list(by_epoch), means, marker="o", linewidth=2.5, label=_LABELS[variant], **look)
+        axes.plot(list(by_epoch), means, marker="o", linewidth=2.5, label=_LABELS[variant], **style)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
 
 
 def write(curves: Mapping[str, Mapping[int, Curve]], out: Path) -> None:
-    """The table's numbers and the picture."""
+    """Writes the numbers of the table and the figure."""
     document = {
         variant: {
-            "AP": last(of_variant, "AP"),
-            "AP50": last(of_variant, "AP50"),
-            "train_loss": last(of_variant, "train_loss"),
-            "curves": {str(s): [asdict(e) for e in curve] for s, curve in of_variant.items()},
+            "AP": last(by_seed, "AP"),
+            "AP50": last(by_seed, "AP50"),
+            "train_loss": last(by_seed, "train_loss"),
+            "curves": {str(s): [asdict(e) for e in curve] for s, curve in by_seed.items()},
         }
-        for variant, of_variant in curves.items()
+        for variant, by_seed in curves.items()
     }
     write_json(out / "bottlenecks.json", document)
     with atomic_write(out / "bottlenecks.png") as part:
         draw(curves).savefig(part, dpi=120, format="png")
 
 
-def seeds_of(asked: int | list[int]) -> list[int]:
-    """The seeds, where a number says how many."""
-    return list(range(asked)) if isinstance(asked, int) else asked
+def seeds_of(option: int | list[int]) -> list[int]:
+    """Returns the seeds of the option: those of a list, or so many, counted from 0."""
+    return list(range(option)) if isinstance(option, int) else option
 
 
 class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of the description."""
+    """Help that keeps the line breaks of the description and shows defaults."""
 
 
 @one_line_errors
 def main() -> None:
-    """Trains, prints, draws."""
+    """Entry point."""
     parser = ConfigParser(__doc__ or "")
     parser.parser.formatter_class = _Help
-    parser.add_option("--seeds", type=int | list[int], default=1, help="a list, or how many from 0")
     parser.add_option(
-        "--out", type=Path, default=Path("runs/studies/bottlenecks"), help="folder of the study"
+        "--seeds",
+        type=int | list[int],
+        default=1,
+        help="list of seeds, or a number of them, counted from 0",
+    )
+    parser.add_option(
+        "--out", type=Path, default=Path("runs/studies/bottlenecks"), help="output folder"
     )
     given = first_argument_as_config(sys.argv[1:])
     arguments = [*given[:2], "--trainer.check_val_every_n_epoch=1", *given[2:]]
@@ -261,7 +272,7 @@ def main() -> None:
     check(settings)
     options = settings.options
     curves: dict[str, dict[int, Curve]] = {}
-    for seed in seeds_of(options.seeds):  # one of each variant first: a picture early
+    for seed in seeds_of(options.seeds):  # every variant once before the next seed: an early figure
         for variant in VARIANTS:
             settings = variant_settings(parser, arguments, variant, seed)
             say(f"{variant}, seed {seed}")

@@ -1,15 +1,17 @@
-"""Times the forward pass of a joint model against its two tasks apart, interleaved in one run.
+"""Times a joint model against separate models of its two tasks, interleaved in one process.
 
     python tools/studies/joint_cost.py CONFIG [--key.sub=value ...]
 
-CONFIG has both heads. Prints medians over --rounds of one image in evaluation mode, and the ratio
-of the joint pass to the sum of the detector's and the segmenter's. The segmenter runs at CONFIG's
-output stride; so does the joint backbone, while the detector alone runs at stride 32, as it would.
+CONFIG needs both heads. Prints the median time of a forward pass of one image in evaluation mode
+over --rounds passes, and the ratio of the joint model's to the sum of the detector's and the
+segmenter's. The joint model and the segmenter run at the output stride of CONFIG, the detector at
+output stride 32, its own.
 """
 
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -22,14 +24,15 @@ from mbv2det.cli.session import ConfigParser, one_line_errors
 from mbv2det.config import Config, HeadsConfig
 from mbv2det.labels import VOC_NAMES, LabelMap
 
-_LABELS = {
+_WARM_UP_ROUNDS = 3  # not timed: the first passes allocate memory
+_LABEL_MAPS = {
     "detection": LabelMap.of_masks(VOC_NAMES),
     "segmentation": LabelMap.of_masks(("background", *VOC_NAMES)),
 }
 
 
 def variants(config: Config) -> dict[str, Config]:
-    """The joint model and each of its tasks alone."""
+    """Returns the configurations of the joint model and of each task alone, by name."""
     detector = replace(
         config,
         backbone=replace(config.backbone, output_stride=32),
@@ -41,32 +44,39 @@ def variants(config: Config) -> dict[str, Config]:
 
 @torch.inference_mode()
 def seconds(model: nn.Module, images: torch.Tensor) -> float:
-    """Of one pass."""
+    """Returns the time of one forward pass."""
     start = time.perf_counter()
     model(images)
     return time.perf_counter() - start
 
 
+def median_seconds(
+    models: Mapping[str, nn.Module], images: torch.Tensor, rounds: int
+) -> dict[str, float]:
+    """Returns the median time of a forward pass of each model; the models take turns."""
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(rounds + _WARM_UP_ROUNDS):
+        for name, model in models.items():
+            taken = seconds(model, images)
+            if turn >= _WARM_UP_ROUNDS:
+                times[name].append(taken)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
 @one_line_errors
 def main() -> None:
-    """Times and prints."""
+    """Entry point."""
     parser = ConfigParser(__doc__ or "")
-    parser.add_option("--rounds", type=int, default=40, help="passes of each model")
+    parser.add_option("--rounds", type=int, default=40, help="timed passes of each model")
     settings = parser.parse(sys.argv[1:])
     config = settings.config
     torch.manual_seed(config.seed)
     models = {
-        name: build_model(one, build_preprocess(one.data), _LABELS).eval()
-        for name, one in variants(config).items()
+        name: build_model(variant, build_preprocess(variant.data), _LABEL_MAPS).eval()
+        for name, variant in variants(config).items()
     }
     images = torch.randint(0, 256, (1, 3, *config.data.size), dtype=torch.uint8)
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for turn in range(settings.options.rounds + 3):
-        for name, model in models.items():
-            taken = seconds(model, images)
-            if turn >= 3:  # the first passes allocate
-                times[name].append(taken)
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    medians = median_seconds(models, images, settings.options.rounds)
     table = Table("model", "median ms", "parameters")
     for name, value in medians.items():
         count = sum(p.numel() for p in models[name].parameters())

@@ -1,4 +1,4 @@
-"""What the comparisons with torchvision share: this project's data, and a plain training loop."""
+"""Data and training loop of the comparisons with torchvision's networks."""
 
 from collections.abc import Callable
 
@@ -16,16 +16,18 @@ from mbv2det.structures import Batch
 
 
 def parse(description: str, arguments: list[str]) -> Settings:
-    """The settings of `CONFIG [--key.sub=value ...]`; ImageNet weights are required."""
+    """Parses `CONFIG [--key.sub=value ...]`; exits with an error without ImageNet weights."""
     parser = ConfigParser(description)
     settings = parser.parse(arguments)
     if settings.config.backbone.weights is None:
-        parser.parser.error("backbone.weights: the peer starts from ImageNet; expected a file")
+        parser.parser.error(
+            "backbone.weights: expected a file of ImageNet weights to start from, got none"
+        )
     return settings
 
 
 def make_data(settings: Settings, augment: AugmentConfig) -> DenseData:
-    """The configuration's data with ImageNet's preprocessing."""
+    """Returns the data of the configuration with the preprocessing of ImageNet weights."""
     config = settings.config
     training, validation = read_splits(config)
     spec = PreprocessSpec(config.data.size, config.data.resize, IMAGENET_MEAN, IMAGENET_STD)
@@ -49,15 +51,15 @@ def train(
     factor: Callable[[int, int], float],
     loss: Callable[[Batch], torch.Tensor],
 ) -> None:
-    """Plain steps, in bfloat16 where the processor multiplies it natively.
+    """Trains with a plain loop, in bfloat16 where the processor multiplies it natively.
 
     Args:
-        model: Put into training mode.
-        data: Whose training split is gone through in this project's order.
-        epochs: How often.
-        optimizer: Over the model.
-        factor: (step, steps in all) to what multiplies the learning rates.
-        loss: Of a batch.
+        model: The network; left in training mode.
+        data: Data whose training split is read, in the same order as mbv2det reads it.
+        epochs: Number of epochs.
+        optimizer: Optimizer of the model's parameters.
+        factor: Returns the factor of the learning rates from the step and the number of steps.
+        loss: Returns the loss of a batch.
     """
     loader = data.train_dataloader()
     rates = [group["lr"] for group in optimizer.param_groups]

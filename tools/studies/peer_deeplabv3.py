@@ -1,11 +1,12 @@
-"""Trains torchvision's DeepLabv3 head, to compare with: same backbone, weights, crops and steps.
+"""Trains torchvision's DeepLabv3 head for comparison: same backbone, weights, crops and steps.
 
     python tools/studies/peer_deeplabv3.py CONFIG --backbone.weights FILE [--key.sub=value ...]
 
-Takes data, augmentation, epochs, batch size and seed from CONFIG, and MobileNetV2 to layer 18 at
-its output stride; optimiser and schedule too: torchvision's own (SGD 0.01, poly) learns next to
-nothing in a few hundred steps. Head (ASPP of three full atrous convolutions, 256 channels, then
-3x3) and interpolation are torchvision's; the weights after the last epoch, not averaged.
+CONFIG gives the data, the augmentation, the epochs, the batch size, the seed, the output stride of
+MobileNetV2 (used up to layer 18), the optimizer and the schedule; with torchvision's own recipe
+(SGD 0.01, poly) the network learns next to nothing in a few hundred steps. The head (ASPP with
+three full atrous convolutions, 256 channels, then 3x3) and the interpolation are torchvision's. The
+weights after the last epoch are measured, without averaging.
 """
 
 import sys
@@ -29,11 +30,20 @@ from mbv2det.training.module import metrics_document
 from mbv2det.training.optim import make_optimizer, schedule_factor
 from mbv2det.weights.readers import load_backbone_weights, read_backbone
 
-_RATES = (6, 12, 18)  # torchvision's default, (12, 24, 36), is DeepLab's for an output stride of 8
+# Atrous rates for output stride 16; torchvision's default, (12, 24, 36), is for 8.
+_RATES = (6, 12, 18)
 
 
 class Peer(nn.Module):
-    """torchvision's segmentation model, on this project's backbone."""
+    """torchvision's DeepLabv3 head on mbv2det's backbone.
+
+    Args:
+        backbone: MobileNetV2 that returns `layer_18`.
+        num_labels: Number of labels, background included.
+    """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, backbone: MobileNetV2, num_labels: int) -> None:
         super().__init__()
@@ -44,13 +54,13 @@ class Peer(nn.Module):
         self.classifier = DeepLabHead(channels, num_labels, _RATES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits at the size of the images, which are of 0..255."""
+        """Returns logits at the size of the images, whose values are 0 to 255."""
         normalised = (images.float() / 255 - self.mean) / self.std
         logits = self.classifier(self.backbone(normalised)["layer_18"])
         return F.interpolate(logits.float(), images.shape[-2:], mode="bilinear")
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean cross entropy of the annotated pixels."""
+        """Returns the mean cross entropy over the annotated pixels."""
         assert batch.masks is not None
         logits = self(batch.images)
         return F.cross_entropy(logits, batch.masks.long(), ignore_index=IGNORE_INDEX)
@@ -58,7 +68,7 @@ class Peer(nn.Module):
 
 @torch.inference_mode()
 def evaluate(model: Peer, data: DenseData) -> dict[str, object]:
-    """The validation split by this project's metric, in the frame of the original images."""
+    """Measures the validation split with mbv2det's metric, in the frame of the original images."""
     assert data.val.masks is not None
     metric = MeanIoU(data.val.masks.labels.names, data.val.mask)
     model.eval()
@@ -77,7 +87,7 @@ def evaluate(model: Peer, data: DenseData) -> dict[str, object]:
 
 @one_line_errors
 def main() -> None:
-    """Trains and evaluates."""
+    """Entry point."""
     settings = peer.parse(__doc__ or "", sys.argv[1:])
     config = settings.config
     torch.manual_seed(config.seed)

@@ -1,10 +1,11 @@
-"""Trains torchvision's own SSD with its SSDLite head, to compare with: same data, same measure.
+"""Trains torchvision's SSD with its SSDLite head for comparison: same backbone, weights and data.
 
     python tools/studies/peer_ssdlite.py CONFIG --backbone.weights FILE [--key.sub=value ...]
 
-Takes the data, the number of epochs, the batch size and the seed from CONFIG; model, anchors, loss
-and postprocessing are torchvision's. Recipe: SGD 0.06, momentum 0.9, weight decay 4e-5, linear
-warm-up over a tenth of the steps, cosine; IoU crop and flip; the weights after the last epoch.
+CONFIG gives the data, the number of epochs, the batch size and the seed; the model, the anchors,
+the loss and the postprocessing are torchvision's. Recipe: SGD with learning rate 0.06, momentum 0.9
+and weight decay 4e-5; linear warm-up over a tenth of the steps, then cosine; IoU crop and flip. The
+weights after the last epoch are measured, without averaging.
 """
 
 import math
@@ -32,15 +33,21 @@ from mbv2det.structures import Batch, Detections
 from mbv2det.training.module import metrics_document
 
 _LR = 0.06
-_EXPANSION_BLOCK = 14  # its expansion is the first level, as in torchvision's own SSDLite
+_EXPANSION_BLOCK = 14  # its expansion is the first feature level, as in torchvision's SSDLite
 
 
 class Extractor(nn.Module):
-    """torchvision's SSDLite feature extractor, on MobileNetV2 instead of V3."""
+    """torchvision's SSDLite feature extractor, on MobileNetV2 instead of MobileNetV3.
+
+    Args:
+        features: Layers of torchvision's MobileNetV2.
+        norm: Makes the norms of the extra levels.
+    """
 
     def __init__(self, features: nn.Sequential, norm: partial[nn.BatchNorm2d]) -> None:
         super().__init__()
-        block = features[_EXPANSION_BLOCK].conv
+        block = features[_EXPANSION_BLOCK].get_submodule("conv")
+        assert isinstance(block, nn.Sequential)
         self.low = nn.Sequential(*features[:_EXPANSION_BLOCK], block[0])
         self.high = nn.Sequential(*block[1:], *features[_EXPANSION_BLOCK + 1 :])
         sizes = ((1280, 512), (512, 256), (256, 256), (256, 128))
@@ -50,7 +57,7 @@ class Extractor(nn.Module):
                 nn.init.normal_(module.weight, std=0.03)
 
     def forward(self, images: torch.Tensor) -> OrderedDict[str, torch.Tensor]:
-        """The six levels."""
+        """Returns the six feature levels by number, from fine to coarse."""
         levels = [self.low(images)]
         levels.append(self.high(levels[-1]))
         for extra in self.extra:
@@ -59,7 +66,7 @@ class Extractor(nn.Module):
 
 
 def build(num_classes: int, size: tuple[int, int], weights: str) -> SSD:
-    """Torchvision's SSD on the given ImageNet weights."""
+    """Builds torchvision's SSD on the given file of ImageNet weights."""
     backbone = mobilenet_v2()
     backbone.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
@@ -83,39 +90,38 @@ def build(num_classes: int, size: tuple[int, int], weights: str) -> SSD:
 
 
 def targets(batch: Batch) -> list[dict[str, torch.Tensor]]:
-    """The batch's objects as torchvision wants them: background is label 0."""
-    kept = batch.boxes.valid & ~batch.boxes.ignore
+    """Returns the objects of each image as torchvision expects them; label 0 is background."""
+    objects = batch.boxes.valid & ~batch.boxes.ignore
     return [
         {"boxes": batch.boxes.boxes[i][keep], "labels": batch.boxes.labels[i][keep] + 1}
-        for i, keep in enumerate(kept)
+        for i, keep in enumerate(objects)
     ]
 
 
 @torch.inference_mode()
 def evaluate(model: SSD, data: DenseData) -> dict[str, object]:
-    """The validation split by this project's metric, in the frame of the original images."""
+    """Measures the validation split with mbv2det's metric, in the frame of the original images."""
     metric = DetectionAP(GroundTruth.of(data.val))
     model.eval()
     for batch in track(data.val_dataloader(), "Evaluating", transient=True):
-        found = [
-            Detections(frame.boxes_to_original(one["boxes"]), one["scores"], one["labels"] - 1)
-            for one, frame in zip(
-                model(list(batch.images.float() / 255)), batch.frames, strict=True
-            )
+        outputs = model(list(batch.images.float() / 255))
+        detections = [
+            Detections(frame.boxes_to_original(out["boxes"]), out["scores"], out["labels"] - 1)
+            for out, frame in zip(outputs, batch.frames, strict=True)
         ]
-        metric.update(found, [key.index for key in batch.keys])
+        metric.update(detections, [key.index for key in batch.keys])
     return metrics_document({"detection": metric.compute()})
 
 
 def factor(step: int, total: int) -> float:
-    """Of the learning rate: linear warm-up over a tenth of the steps, cosine."""
-    rise = min(1.0, (step + 1) / max(1, total // 10))
-    return rise * 0.5 * (1 + math.cos(math.pi * step / total))
+    """Returns the factor of the learning rate: warm-up over a tenth of the steps, then cosine."""
+    warm_up = min(1.0, (step + 1) / max(1, total // 10))
+    return warm_up * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
 @one_line_errors
 def main() -> None:
-    """Trains and evaluates."""
+    """Entry point."""
     settings = peer.parse(__doc__ or "", sys.argv[1:])
     config = settings.config
     torch.manual_seed(config.seed)

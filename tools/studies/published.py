@@ -1,8 +1,8 @@
-"""The MobileNetV2 paper's models with the sizes and costs that were published, table by table.
+"""The models of the MobileNetV2 paper with their published sizes and costs, table by table.
 
-Sandler et al. 2018, arXiv:1801.04381, and the README of TensorFlow's slim. A model that can be
-trained is the command that trains it, so that each is a configuration of this toolkit and nothing
-more.
+Sources: Sandler et al. 2018, arXiv:1801.04381, and the README of TensorFlow's slim. Detectors and
+segmenters are given by the command that trains them: each is a configuration of this toolkit, and
+needs no code of its own.
 """
 
 from dataclasses import dataclass
@@ -27,18 +27,18 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Classifier:
-    """A backbone with ImageNet's classes.
+    """A backbone with a classifier of ImageNet's 1000 classes.
 
     Attributes:
-        backbone: The backbone.
-        size: Of the image, in pixels.
+        backbone: Settings of the backbone.
+        size: Height and width of the image, in pixels.
     """
 
     backbone: BackboneConfig
     size: int = 224
 
     def count(self) -> Counts:
-        """Builds it on the meta device and counts it on one image."""
+        """Builds the classifier on the meta device and counts it on one image."""
         with torch.device("meta"):
             net = build_backbone(ModelConfig(self.backbone), _IMAGENET_CLASSES).eval()
         image = torch.empty(1, 3, self.size, self.size, device="meta")
@@ -47,12 +47,13 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a command trains.
+    """A model that the train command trains.
 
     Attributes:
-        settings: The command's arguments.
-        evaluation: Those that evaluation adds, where it is evaluation that is counted.
-        heads_only: Whether the backbone is left out.
+        settings: Arguments of the train command.
+        evaluation: Arguments that the eval command adds, where the published multiply-adds are
+            those of an evaluation with other settings than the training's; else empty.
+        heads_only: Whether the heads are counted without the backbone.
     """
 
     settings: str
@@ -61,13 +62,13 @@ class Trained:
 
     @property
     def command(self) -> str:
-        """Trains it; or evaluates it, where it is trained as another row is."""
+        """The command that trains the model, or evaluates it, where another row trains it."""
         if self.evaluation:
-            return f"python tools/eval.py {self.settings} {self.evaluation} --weights=FILE"
-        return f"python tools/train.py {self.settings}"
+            return f"mbv2det eval {self.settings} {self.evaluation} --weights=FILE"
+        return f"mbv2det train {self.settings}"
 
     def count(self) -> Counts:
-        """Builds it likewise; on one image, seen as often as evaluation sees it."""
+        """Builds the model on the meta device and counts every pass that evaluates one image."""
         arguments = f"{self.settings} {self.evaluation}".split()
         config = ConfigParser("").parse(arguments).config
         preprocess = PreprocessSpec(config.data.size, config.data.resize)
@@ -78,21 +79,22 @@ class Trained:
 
 
 def _views(config: Config) -> list[torch.Tensor]:
-    """The image at every scale, as `MultiScaleFlip` sees it, with its mirror image if asked."""
+    """The image at every scale of `eval.scales`, together with its mirror image if `eval.flip`."""
     sizes = [scaled_size(config.data.size, scale) for scale in config.eval.scales]
     return [torch.empty(1 + config.eval.flip, 3, *size, device="meta") for size in sizes]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model and what was published about it.
+    """A model and its published figures.
 
     Attributes:
-        name: Of the model.
-        model: The model.
-        parameters: As published, with M for a million.
-        multiply_adds: As published, with M or B for a billion.
-        note: Why ours are others.
+        name: Name of the model.
+        model: How to build and count it.
+        parameters: Published number of parameters, with M for a million.
+        multiply_adds: Published multiply-adds of one image, with M for a million or B for a
+            billion.
+        note: Why the counted figures differ from the published ones; empty if they do not.
     """
 
     name: str
@@ -104,15 +106,15 @@ class Row:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """Models that were counted alike.
+    """Models whose published figures follow the same rules of counting.
 
     Attributes:
-        title: Heading.
-        rows: Models.
-        source: One word for where the figures were published.
-        without_norms: Whether the published parameters leave batch norm's out.
-        padded: Whether the published multiply-adds count the padding of atrous convolutions.
-        remark: About all rows.
+        title: Heading of the table.
+        rows: The models.
+        source: Where the figures were published, in one word: the heading of their columns.
+        without_norms: Whether the published parameters exclude those of batch norms.
+        padded: Whether the published multiply-adds include the padding of atrous convolutions.
+        remark: Explanation that concerns all rows.
     """
 
     title: str
@@ -125,25 +127,28 @@ class PublishedTable:
 
 _V1 = "--backbone.name=mobilenet_v1"
 _RESNET = "--backbone.name=resnet101"
-_COCO = "configs/ssdlite_coco.yaml"
-_VOC = "configs/deeplabv3_voc.yaml"
+_COCO = "ssdlite_coco"
+_VOC = "deeplabv3_voc"
 _ASPP = "--heads.segmentation.aspp=full"
 _MF = "--backbone.output_stride=8 --eval.scales=[0.5,0.75,1.0,1.25,1.5,1.75] --eval.flip=true"
 
-_CUT = "3.47M in slim's README, as here; the paper cuts the second digit."
-_NO_CODE = "6.06M and 582M in slim's README, as here; no released code gives the paper's."
+_CUT = "slim's README has 3.47M, as counted here; the paper truncates it to one decimal."
+_NO_CODE = (
+    "slim's README has 6.06M and 582M, as counted here; no released code gives the paper's figures."
+)
 _FLOPS = (
-    "Twice our multiply-adds: this entry counts a multiplication and an addition as two, the one "
-    "above it as one."
+    "The published figure is twice our multiply-adds: it counts a multiplication and an addition "
+    "as two operations, while the figure of SSD, above it, counts them as one."
 )
 _OTHER_RATES = (
-    "Atrous rates of 12, 18 and 24 would make 940.3B. At output stride 8 DeepLabv3's are 12, 24 "
-    "and 36, which the other rows confirm."
+    "Atrous rates of 12, 18 and 24 would give 940.3B. At output stride 8 DeepLabv3 has the rates "
+    "12, 24 and 36, which the other rows confirm."
 )
 _OTHER_RESNET = (
-    "Ours is torchvision's ResNet. TensorFlow's has a stem of three 3x3 convolutions for our 7x7, "
-    "hence 58,164,437 parameters; strides in the last block of a stage; and in the last stage "
-    "rates multiplied by 1, 2 and 4: padded, 80.8B and 4868.9B."
+    "Ours is torchvision's ResNet. TensorFlow's has three 3x3 convolutions in the stem instead of "
+    "one 7x7, which makes 58,164,437 parameters; it has its strides in the last block of a stage "
+    "instead of the first; and it multiplies the atrous rates of the last stage by 1, 2 and 4. "
+    "Padded, that makes 80.8B and 4868.9B."
 )
 
 _TABLE_4 = PublishedTable(
@@ -154,7 +159,7 @@ _TABLE_4 = PublishedTable(
             Classifier(BackboneConfig(name="mobilenet_v1")),
             "4.2M",
             "575M",
-            "569M in its own paper (arXiv:1704.04861), as here.",
+            "MobileNetV1's own paper (arXiv:1704.04861) has 569M, as counted here.",
         ),
         Row("MobileNetV2", Classifier(BackboneConfig()), "3.4M", "300M", _CUT),
         Row(
@@ -213,11 +218,12 @@ _TABLE_7 = PublishedTable(
         ),
     ),
     padded=True,
-    remark="16, 8: output stride. MF: six scales, each mirrored too. padded: TensorFlow runs an "
-    "atrous convolution of rate r on height and width rounded up to multiples of r.",
+    remark="16, 8: output stride. MF: evaluated at six scales, each with its mirror image. padded: "
+    "TensorFlow runs an atrous convolution of rate r on height and width rounded up to multiples "
+    "of r.",
 )
 
-# slim's README: width, parameters, multiply-adds by resolution.
+# slim's README: width multiplier, parameters, multiply-adds by image size.
 _WIDTHS = (
     (1.4, "6.06M", {224: "582M"}),
     (1.3, "5.34M", {224: "509M"}),
@@ -237,7 +243,7 @@ _TABLE_OF_WIDTHS = PublishedTable(
     ),
     source="README",
     without_norms=True,
-    remark="README: multiply-adds are ours with the fraction cut.",
+    remark="The multiply-adds in the README are ours, truncated to whole millions.",
 )
 
 TABLES = {

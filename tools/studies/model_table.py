@@ -1,39 +1,44 @@
-"""`model_table [--table NAME]`: the paper's models counted, beside what was published of them."""
+"""Counts the models of the paper and prints the counts beside the published figures."""
 
 import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
 
+from published import TABLES, PublishedTable, Row, Trained
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 
-from mbv2det.cli.published import TABLES, PublishedTable, Row, Trained
 from mbv2det.cli.session import one_line_errors
 from mbv2det.counting import Counts
 
 _DESCRIPTION = """
-Builds the models of the MobileNetV2 paper (arXiv:1801.04381) that this toolkit has, counts them and
-shows the published figures beside:
+Builds the models of the MobileNetV2 paper (arXiv:1801.04381), counts their parameters and
+multiply-adds, and prints the counts beside the published figures. Tables:
 
   4       ImageNet classifiers
-  5       SSD's and SSDLite's heads alone
+  5       the heads of SSD and SSDLite without the backbone
   6       detectors: SSDLite on COCO
   7       segmenters: DeepLabv3 on Pascal VOC
-  widths  MobileNetV2 by width and resolution, from the README of TensorFlow's slim
+  widths  MobileNetV2 by width multiplier and image size, from the README of TensorFlow's slim
 
-Columns: parameters, ours; no norms, those without batch norm's; MAdds, multiply-adds of one image,
-each one use of one weight of a convolution or linear layer; padded, those that TensorFlow computes
-for atrous convolutions; ratio, ours to the published figure.
+Columns:
 
-Below each table stand what differs and why, and the commands that train the models. They name this
-project's configurations: run it from the project's folder.
+  parameters  all parameters, as counted here
+  no norms    without those of batch norms
+  MAdds       multiply-adds of one image; a multiply-add is one use of one weight of a convolution
+              or a linear layer
+  padded      multiply-adds that TensorFlow computes, which pads the input of atrous convolutions
+  paper       the published figure (README: that of slim's README)
+  ratio       the count that follows the rules of the publication, divided by the published figure
+
+Below each table: why figures differ, and the command that trains each model.
 """
 
 _UNITS = {"M": 1e6, "B": 1e9}
-_UNLIMITED = 1000  # columns, more than any table has
+_UNLIMITED = 1000  # characters, wider than any table
 
 
 @one_line_errors
@@ -42,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--table", choices=TABLES, help="one of them (default: all)")
+    parser.add_argument("--table", choices=TABLES, help="print one table (default: all)")
     chosen = parser.parse_args(sys.argv[1:]).table
     console = Console()
     for name in [chosen] if chosen else TABLES:
@@ -50,7 +55,7 @@ def main() -> None:
 
 
 def show(published: PublishedTable, console: Console) -> None:
-    """Prints a table, its notes and its commands."""
+    """Prints a table, then its notes and commands."""
     notes = list(dict.fromkeys(row.note for row in published.rows if row.note))
     console.print(published.title, style="bold", highlight=False)
     _print_whole(_table(published, notes), console)
@@ -78,7 +83,10 @@ def _table(published: PublishedTable, notes: Sequence[str]) -> Table:
 
 
 def _print_whole(table: Table, console: Console) -> None:
-    """A table of which nothing is cut: names wrap on a narrow terminal, lines run on elsewhere."""
+    """Prints a table without truncating a cell.
+
+    On a terminal, names wrap until the table fits, if it can; in a pipe, lines are not wrapped.
+    """
     options = console.options.update(max_width=_UNLIMITED)
     least, most = Measurement.get(console, options, table)
     table.width = min(max(console.width, least), most) if console.is_terminal else most
@@ -86,7 +94,7 @@ def _print_whole(table: Table, console: Console) -> None:
 
 
 def cells(row: Row, counts: Counts, published: PublishedTable) -> list[str]:
-    """Numbers of a row; the ratios are of what was counted as it was published."""
+    """Returns the cells of a row; ratios compare counts of the same kind as the published ones."""
     sizes = [counts.parameters, counts.parameters_without_norms][: 1 + published.without_norms]
     costs = [counts.multiply_adds, counts.padded_multiply_adds][: 1 + published.padded]
     return [
@@ -100,12 +108,12 @@ def cells(row: Row, counts: Counts, published: PublishedTable) -> list[str]:
 
 
 def value(figure: str) -> float:
-    """The number that a figure with a unit stands for."""
+    """Returns the number that a published figure stands for: "4.2M" is 4.2e6."""
     return float(figure[:-1]) * _UNITS[figure[-1]]
 
 
 def in_unit_of(figure: str, number: float) -> str:
-    """A number as a figure was written, with one more decimal."""
+    """Returns a number in the unit of a published figure, with one more decimal."""
     decimals = len(figure[:-1].partition(".")[2]) + 1
     return f"{number / _UNITS[figure[-1]]:.{decimals}f}{figure[-1]}"
 
@@ -116,7 +124,7 @@ def _print_hanging(text: str, console: Console) -> None:
 
 
 def _print_command(name: str, command: str, console: Console) -> None:
-    """A command on lines that a shell joins."""
+    """Prints a command, wrapped by backslashes into lines that a shell joins."""
     width = console.width - len("    ") - len(" \\")
     lines = textwrap.wrap(command, width, break_long_words=False, break_on_hyphens=False)
     text = " \\\n    ".join(lines)

@@ -1,0 +1,64 @@
+"""Finds configuration files: the user's by path, the shipped ones by name."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from mbv2det.cli.shipped import shipped_folder
+from mbv2det.errors import ConfigError
+
+_OPTION = "--config"
+_SUFFIXES = (".yaml", ".yml")
+
+
+def config_path(argument: str) -> Path:
+    """Returns the configuration file that a command line names.
+
+    An existing file wins. Otherwise a bare name, with or without `.yaml`, is looked up among the
+    configurations that come with mbv2det: `ssdlite_voc` works in any folder.
+
+    Args:
+        argument: Path of a file, or name of a shipped configuration.
+
+    Raises:
+        ConfigError: If there is neither.
+    """
+    path = Path(argument)
+    if path.is_file():
+        return path
+    shipped = shipped_configs()
+    if path.name == argument and _bare_name(path) in shipped:
+        return shipped[_bare_name(path)]
+    near = difflib.get_close_matches(_bare_name(path), shipped, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    got = "a folder" if path.is_dir() else "none"
+    raise ConfigError(
+        f"{argument}: expected a configuration file, found {got}; "
+        f"shipped configurations: {', '.join(shipped)}{hint}"
+    )
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Returns the files of the shipped configurations by name, in alphabetical order."""
+    folder = shipped_folder("configs", "configs")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def with_config_path(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with the value of `--config`, if given, replaced by its file.
+
+    Raises:
+        ConfigError: If there is no such file.
+    """
+    replaced: list[str] = []
+    for argument in arguments:
+        if replaced and replaced[-1] == _OPTION:
+            argument = str(config_path(argument))
+        elif argument.startswith(f"{_OPTION}="):
+            argument = f"{_OPTION}={config_path(argument.partition('=')[2])}"
+        replaced.append(argument)
+    return replaced
+
+
+def _bare_name(path: Path) -> str:
+    return path.stem if path.suffix in _SUFFIXES else path.name
