@@ -133,5 +133,6 @@ def _differences(
 
 def _name_in_a_model(ours: str) -> str:
     """Name of a backbone's tensor where a whole model has it: its classifier is a head there."""
-    classifier = ours.startswith("classifier.")
-    return f"heads.classification.{ours}" if classifier else f"backbone.{ours}"
+    if ours.startswith("classifier."):
+        return f"heads.classification.{ours.removeprefix('classifier.')}"
+    return f"backbone.{ours}"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mbv2det.backbones.features import Backbone
+from mbv2det.backbones.backbone import Backbone
 from mbv2det.weights.files import has_header, load_weights
 from mbv2det.weights.foreign import Foreign
 from mbv2det.weights.torchvision import read_torchvision

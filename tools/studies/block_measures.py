@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.models.resnet import Bottleneck
 
-from mbv2det.backbones import MobileNetV1, MobileNetV2
+from mbv2det.backbones import Feature, MobileNetV1, MobileNetV2
 from mbv2det.backbones.layers import ConvBNAct
 from mbv2det.backbones.mobilenet_v2 import InvertedResidual
 from mbv2det.counting import count
@@ -261,18 +261,21 @@ def difference_in_parts(channels: int, cells: int) -> float:
     return max(float((one - whole).abs().max() / whole.abs().max()) for one in found)
 
 
-def layer_outputs(kind: type[MobileNetV1 | MobileNetV2]) -> dict[str, Tensor]:
+def layer_outputs(kind: type[MobileNetV1 | MobileNetV2]) -> dict[Feature, Tensor]:
     """What every layer gives for one image, on the meta device."""
     with torch.device("meta"):
-        names = [name for name in kind().feature_specs if "/" not in name]
-        return kind(out_features=names)(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE))
+        features = [feature for feature in kind().feature_specs if feature.part is None]
+        return kind(out_features=features)(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE))
 
 
 def materialised(kind: type[MobileNetV1 | MobileNetV2]) -> dict[int, Materialised]:
     """The largest tensor that must be held whole at each resolution, by cells along a side."""
     outputs = layer_outputs(kind)
-    pooled = outputs[kind.taps.classification].mean(dim=(2, 3), keepdim=True)
-    held = [pooled, *(output for name, output in outputs.items() if name not in _IN_PARTS)]
+    pooled = outputs[kind.head_features.classification].mean(dim=(2, 3), keepdim=True)
+    held = [
+        pooled,
+        *(output for feature, output in outputs.items() if feature.layer not in _IN_PARTS),
+    ]
     largest = {output.shape[-1]: output for output in sorted(held, key=Tensor.numel)}
     return {
         cells: Materialised(output.shape[1], _BYTES * output.numel() / 1000)
