@@ -152,8 +152,12 @@ class FeatureCollector:
             self._collected[request] = self.subsample(x, feature, request)
 
     def finest_request(self, feature: Feature) -> Feature:
-        """Returns the request of a feature at the finest stride; without any, the feature."""
-        return min(self._requests_of(feature), key=self._stride, default=feature)
+        """Returns a feature at the finest stride at which it is requested.
+
+        Without any request this is the stride at which the backbone computes it.
+        """
+        strides = [self._stride(request) for request in self._requests_of(feature)]
+        return replace(feature, stride=min(strides)) if strides else feature
 
     def subsample(
         self, x: Float[Tensor, "B C h w"], feature: Feature, request: Feature
