@@ -57,11 +57,11 @@ class InvertedResidual(nn.Module):
         dilation: Dilation of the depthwise convolution.
         conv: Builds the convolutions: `ConvBNAct` with the network's padding and norm settings.
         bottleneck: Activation of the output: `linear` has none; `relu6` is harmful according to
-            section 6 of the paper.
+            section 6.4 of the paper.
         shortcut: Layers that the shortcut connects, where there is one: `bottleneck`, the thin
             input and output of the block (the paper's); `expansion`, the wide input and output of
             the depthwise convolution; `none`, no layers. The last two are worse according to
-            section 6 of the paper.
+            section 6.4 of the paper.
 
     Attributes:
         expanded_channels: Channels of the expansion.
