@@ -27,7 +27,7 @@ def backbone(output_stride, out_features, padding="symmetric", **settings):
 # Positions
 
 
-def centre_taps(padding, times):
+def central_weights(padding, times):
     """Stride-2 convolutions whose only nonzero weight is the central one."""
     convs = nn.Sequential(*(conv2d(1, 1, 3, stride=2, padding=padding) for _ in range(times)))
     for conv in convs:
@@ -38,7 +38,7 @@ def centre_taps(padding, times):
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("times", [1, 2, 3, 5])
 def test_cell_centres_are_those_of_real_convolutions(times, padding):
-    convs = centre_taps(padding, times)
+    convs = central_weights(padding, times)
     for size in range(1, 100):
         ramp = torch.arange(float(size)).view(1, 1, 1, size)
         with torch.no_grad():
@@ -89,7 +89,7 @@ def test_subsampling_keeps_the_cells_that_strided_convolutions_are_centred_on(si
     x = random_images(*size)[:, :1]
     for times in range(4):
         with torch.no_grad():
-            assert torch.equal(subsample(x, times, padding), centre_taps(padding, times)(x))
+            assert torch.equal(subsample(x, times, padding), central_weights(padding, times)(x))
 
 
 # Features at a stride

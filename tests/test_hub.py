@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torchvision.models import mobilenet_v2
 
 import mbv2det
+from mbv2det.backbones.feature import Feature
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.build import build_model
 from mbv2det.cli.train import command_line
@@ -213,17 +214,18 @@ def test_a_trained_run_becomes_a_folder_that_tells_no_paths(tmp_path):
 # Backbones
 
 
+FEATURES = Feature("layer_7"), Feature("layer_18")
+
+
 def alone(state, output_stride, settings):
     """The network itself, built without the toolkit's configuration."""
     state = {
-        name.removeprefix("heads.classification.").removeprefix("backbone."): tensor
+        name.replace("heads.classification.", "classifier.").removeprefix("backbone."): tensor
         for name, tensor in state.items()
         if name.startswith(("backbone.", "heads.classification."))
     }
     num_classes = 7 if "classifier.linear.bias" in state else None
-    network = MobileNetV2(
-        0.1, output_stride, num_classes, out_features=("layer_7", "layer_18"), **settings
-    )
+    network = MobileNetV2(0.1, output_stride, num_classes, out_features=FEATURES, **settings)
     if num_classes is None:  # it ends with the last feature asked for
         state = {n: t for n, t in state.items() if not n.startswith("layers.layer_19.")}
     network.load_state_dict(state)
@@ -249,14 +251,14 @@ def test_a_backbone_of_ours_computes_what_its_network_does(heads, suffix, output
         as_checkpoint(path, state, info, tmp_path)
     else:
         save_weights(path, state, info)
-    backbone = mbv2det.load_backbone(path, ["layer_7", "layer_18"], output_stride)
+    backbone = mbv2det.load_backbone(path, FEATURES, output_stride)
     expected = alone(state, output_stride, {"padding": "same", "norm_eps": 1e-3})
     x = random_images(*SIZE)
     with torch.no_grad():
         found, features = backbone(x), expected(x)
-        assert list(found) == ["layer_7", "layer_18"]
-        assert all(torch.equal(found[name], features[name]) for name in features)
-        assert found["layer_18"].shape[-1] == SIZE[1] // output_stride
+        assert tuple(found) == FEATURES
+        assert all(torch.equal(found[feature], features[feature]) for feature in FEATURES)
+        assert found[FEATURES[-1]].shape[-1] == SIZE[1] // output_stride
         if heads is CLASSIFICATION:
             assert torch.equal(backbone.classify(x), expected.classify(x))
         else:
@@ -268,11 +270,12 @@ def test_a_backbone_of_torchvision_computes_what_its_network_does(output_stride,
     theirs = randomise(mobilenet_v2(width_mult=0.2, num_classes=7))
     torch.save(theirs.state_dict(), tmp_path / "net.pth")
     # A finer grid has the cells of the coarse one among others, with the same values.
-    backbone = mbv2det.load_backbone(tmp_path / "net.pth", ["layer_19@32"], output_stride)
+    layer_19 = Feature("layer_19", stride=32)
+    backbone = mbv2det.load_backbone(tmp_path / "net.pth", [layer_19], output_stride)
     x = random_images(*SIZE)
     with torch.no_grad():
         features = theirs.features(x)
-        torch.testing.assert_close(backbone(x)["layer_19@32"], features, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(backbone(x)[layer_19], features, rtol=1e-4, atol=1e-4)
         assert features.std() > 0.1
         if output_stride == 32:
             torch.testing.assert_close(backbone.classify(x), theirs(x), rtol=1e-4, atol=1e-4)
@@ -290,10 +293,10 @@ def test_a_backbone_gives_the_last_feature_that_its_file_has(heads, last, tmp_pa
     save_weights(tmp_path / "w.safetensors", model.state_dict(), info)
     backbone = mbv2det.load_backbone(tmp_path / "w.safetensors")
     x = random_images(*SIZE)
-    model.backbone.out_features = (last,)
+    model.backbone.out_features = (Feature(last),)
     with torch.no_grad():
         (found,), (expected,) = backbone(x).values(), model.backbone(x).values()
-    assert backbone.out_features == (last,)
+    assert backbone.out_features == (Feature(last),)
     # Ours is laid out channels last, which adds up in another order.
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -302,7 +305,7 @@ def test_a_layer_that_the_file_lacks_is_named(tmp_path):
     info = info_of(SEGMENTATION)
     save_weights(tmp_path / "w.safetensors", network_of(info).state_dict(), info)
     with pytest.raises(MismatchError, match=r"5 missing; first: backbone\.layers\.layer_19\.conv"):
-        mbv2det.load_backbone(tmp_path / "w.safetensors", ["layer_19"])
+        mbv2det.load_backbone(tmp_path / "w.safetensors", [Feature("layer_19")])
 
 
 def test_no_backbone_comes_from_other_files(tmp_path):

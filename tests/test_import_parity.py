@@ -14,6 +14,7 @@ from torch import nn
 from torchvision import models as torchvision_models
 from torchvision.models import mobilenet_v2
 
+from mbv2det.backbones.feature import Feature
 from mbv2det.build import build_backbone, build_model
 from mbv2det.config import (
     BackboneConfig,
@@ -134,13 +135,14 @@ def outputs_of(network, modules, x):
 def differences(model, theirs, modules, size):
     """Largest of each layer and of the logits, of our network and theirs on the same images."""
     model, theirs = model.double(), theirs.double()
-    model.backbone.out_features = tuple(modules)
+    model.backbone.out_features = tuple(Feature(name) for name in modules)
     x = model.normalize(pixels(*size))
     logits, expected = outputs_of(theirs, modules, x)
     with torch.no_grad():
-        found = model.backbone(x)
+        features = model.backbone(x)
+        found = {feature.layer: value for feature, value in features.items()}
         for task, head in model.heads.items():
-            own = head(found, size)
+            own = head(features, size)
             found[task] = getattr(own, "logits", own)
             expected[task] = getattr(logits, "logits", logits)
     for name, value in expected.items():
@@ -225,7 +227,7 @@ def test_hugging_faces_last_layer_may_be_scaled(finegrained, channels, tmp_path)
     foreign = read_hf(hf_folder(theirs, tmp_path))
     assert foreign.info.model.backbone.scale_last_layer is not finegrained
     model = imported(foreign)
-    assert model.backbone.feature_specs["layer_19"].channels == channels
+    assert model.backbone.feature_specs[Feature("layer_19")].channels == channels
     assert_same(model, theirs, hf_modules(theirs))
     alone = read_hf(str(tmp_path / "model.safetensors"))
     assert alone.info.model == foreign.info.model
@@ -274,7 +276,7 @@ def test_weights_without_a_head_fill_a_backbone(library, tmp_path):
     backbone = build_backbone(foreign.info.model).eval()
     backbone.load_state_dict(foreign.backbone(shapes(backbone)))
     with torch.no_grad():
-        found = backbone(x)["layer_19"]
+        found = backbone(x)[Feature("layer_19")]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)  # float32, see TOLERANCE
 
 
@@ -748,7 +750,7 @@ def test_hugging_faces_tensors_without_rows_are_refused(kind, name, value, tmp_p
 def test_classifiers_of_another_shape_are_refused(library, value, tmp_path):
     network, read, name_of = LIBRARIES[library]
     for tensor in ("weight", "bias"):
-        name = name_of(f"heads.classification.classifier.linear.{tensor}")
+        name = name_of(f"heads.classification.linear.{tensor}")
         tensors = network().state_dict()
         if tensors[name].shape == value.shape:
             continue

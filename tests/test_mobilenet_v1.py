@@ -104,21 +104,21 @@ def test_output_stride_32_has_strides_only():
     assert depthwise_settings(on_meta()) == dict.fromkeys(strided, (2, 1))
 
 
-def test_output_stride_16_dilates_behind_layer_12():
+def test_output_stride_16_dilates_after_layer_12():
     settings = depthwise_settings(on_meta(output_stride=16))
     strided = ("Conv2d_2", "Conv2d_4", "Conv2d_6")
     # Layer 12 loses its stride and keeps the current dilation.
     assert settings == {**dict.fromkeys(strided, (2, 1)), "Conv2d_13": (1, 2)}
 
 
-def test_output_stride_8_dilates_behind_layers_6_and_12():
+def test_output_stride_8_dilates_after_layers_6_and_12():
     settings = depthwise_settings(on_meta(output_stride=8))
     dilated = {f"Conv2d_{k}": (1, 2) for k in range(7, 13)}
     strided = ("Conv2d_2", "Conv2d_4")
     assert settings == {**dict.fromkeys(strided, (2, 1)), **dilated, "Conv2d_13": (1, 4)}
 
 
-def test_layers_behind_the_last_feature_are_not_built():
+def test_layers_after_the_last_feature_are_not_built():
     assert list(on_meta(out_features=[Feature("Conv2d_5")]).layers) == LAYERS[:6]
 
 

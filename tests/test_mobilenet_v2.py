@@ -231,7 +231,7 @@ def depthwise_settings(net):
     }
 
 
-def test_output_stride_16_dilates_behind_layer_15():
+def test_output_stride_16_dilates_after_layer_15():
     settings = depthwise_settings(on_meta(output_stride=16))
     # Layer 15 loses its stride and keeps the current dilation.
     expected = {8: (2, 1), **dict.fromkeys(range(9, 16), (1, 1))}
@@ -239,7 +239,7 @@ def test_output_stride_16_dilates_behind_layer_15():
     assert {k: settings[k] for k in expected} == expected
 
 
-def test_output_stride_8_dilates_behind_layers_8_and_15():
+def test_output_stride_8_dilates_after_layers_8_and_15():
     settings = depthwise_settings(on_meta(output_stride=8))
     expected = {8: (1, 1), **dict.fromkeys(range(9, 16), (1, 2))}
     expected |= dict.fromkeys(range(16, 19), (1, 4))

@@ -133,7 +133,7 @@ def test_cells_of_the_stem_lie_at_the_grid_centres(size):
         assert len(columns) == len(lit)
 
 
-def test_layers_behind_the_last_feature_are_not_built():
+def test_layers_after_the_last_feature_are_not_built():
     assert list(on_meta(out_features=[Feature("layer2")]).layers) == LAYERS[:3]
 
 

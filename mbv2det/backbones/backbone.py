@@ -18,7 +18,7 @@ _STRIDES = (2, 4, 8, 16, 32)
 class Backbone(nn.Module):
     """Base class of the backbones: layers that run in a row and whose outputs are features.
 
-    A subclass builds the layers and runs them in its `forward`. Layers behind the last one that a
+    A subclass builds the layers and runs them in its `forward`. Layers after the last one that a
     requested feature or the classifier needs are dropped.
 
     A feature may be requested at a coarser stride than the backbone computes it at, e.g.
@@ -32,7 +32,7 @@ class Backbone(nn.Module):
         out_features: Features that `forward` returns.
         num_classes: Number of classes of a classifier on `head_features.classification`; None
             builds no classifier.
-        dropout: Dropout probability in front of the classifier.
+        dropout: Dropout probability before the classifier.
         padding: Padding rule of the convolutions.
 
     Raises:
@@ -89,7 +89,7 @@ class Backbone(nn.Module):
         """Returns features of normalised images.
 
         Args:
-            images: Images, normalised as for the training of the weights.
+            images: Images, normalised as in the training of the weights.
             out_features: Features to return; by default those given to the constructor.
 
         Returns:

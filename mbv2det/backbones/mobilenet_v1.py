@@ -76,7 +76,7 @@ class MobileNetV1(Backbone):
         padding: Padding rule; `same` is TensorFlow's, for weights that were trained there.
         norm_eps: Epsilon of the batch norms: 1e-3 in TensorFlow's weights.
         norm_momentum: Momentum of the batch norms, in PyTorch's sense.
-        dropout: Dropout probability in front of the classifier; the default is slim's.
+        dropout: Dropout probability before the classifier; the default is slim's.
 
     Raises:
         ValueError: For an unknown output stride, an unknown feature, or a feature at a stride that

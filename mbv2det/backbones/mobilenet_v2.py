@@ -134,7 +134,7 @@ class MobileNetV2(Backbone):
         padding: Padding rule; `same` is TensorFlow's, for weights that were trained there.
         norm_eps: Epsilon of the batch norms: 1e-5 in torchvision's weights, 1e-3 in TensorFlow's.
         norm_momentum: Momentum of the batch norms, in PyTorch's sense.
-        dropout: Dropout probability in front of the classifier.
+        dropout: Dropout probability before the classifier.
         scale_last_layer: Applies a width_mult below 1 to the 1280 channels of `layer_19` too, as
             the detection models do and the ImageNet models do not.
         bottleneck: As in `InvertedResidual`; `linear` is the paper's network.

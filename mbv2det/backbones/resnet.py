@@ -41,7 +41,7 @@ class ResNet(Backbone):
         out_features: Features that `forward` returns, at their own or a coarser stride.
         norm_eps: Epsilon of the batch norms: 1e-5 in torchvision's weights.
         norm_momentum: Momentum of the batch norms, in PyTorch's sense.
-        dropout: Dropout probability in front of the classifier; torchvision has no dropout.
+        dropout: Dropout probability before the classifier; torchvision has no dropout.
 
     Raises:
         ValueError: For an unknown output stride, an unknown feature, or a feature at a stride that

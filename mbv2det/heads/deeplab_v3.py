@@ -177,7 +177,7 @@ class DeepLabV3(nn.Module):
             training: a 3x3 convolution to a quarter of the channels, then 1x1, as torchvision's
             `FCNHead`.
         channels: Channels of the ASPP branches and of all later layers.
-        dropout: Dropout probability after ASPP and in front of the auxiliary classifier.
+        dropout: Dropout probability after ASPP and before the auxiliary classifier.
         padding: Padding rule of the backbone, which also determines where the cells lie.
         norm_eps: Epsilon of the batch norms: 1e-5 in TensorFlow's head too, unlike in its
             backbone.
@@ -287,7 +287,7 @@ def initialise(head: nn.Module) -> None:
 
     | layer | initial values |
     |---|---|
-    | convolutions in front of batch norm (no bias) | Kaiming normal, fan in (TensorFlow: Xavier) |
+    | convolutions before batch norm (no bias) | Kaiming normal, fan in (TensorFlow: Xavier) |
     | batch norm | weight 1, bias 0 |
     | classifiers (bias) | truncated normal 0.01, bias 0: all labels equally likely, as TensorFlow |
     """
