@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mbv2det.backbones.features import Backbone
+from mbv2det.backbones.backbone import Backbone
+from mbv2det.backbones.feature import Feature as Feature
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2 as MobileNetV2
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def load(path: str | Path, device: str = "cpu") -> "Predictor":
 
 def load_backbone(
     path: str | Path,
-    out_features: Sequence[str] | None = None,
+    out_features: Sequence[Feature] | None = None,
     output_stride: Literal[8, 16, 32] = 32,
 ) -> Backbone:
     """A backbone with its weights; see `mbv2det.deploy.predictor.load_backbone`."""

@@ -6,7 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from mbv2det.backbones.features import Backbone, Taps
+from mbv2det.backbones.backbone import Backbone
+from mbv2det.backbones.classifier import Classifier
+from mbv2det.backbones.feature import Feature, HeadFeatures
 from mbv2det.backbones.mobilenet_v1 import MobileNetV1
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.backbones.resnet import ResNet50, ResNet101
@@ -25,7 +27,6 @@ from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.detection.loss import SSDLoss, focal_loss, sigmoid_loss, softmax_loss
 from mbv2det.detection.postprocess import SSDPostprocess
 from mbv2det.heads import deeplab_v3, lraspp
-from mbv2det.heads.classifier import ImageClassifier
 from mbv2det.heads.deeplab_v3 import DeepLabV3
 from mbv2det.heads.lraspp import LRASPP
 from mbv2det.heads.ssdlite import SSDLite
@@ -79,7 +80,7 @@ def shapes_of(info: WeightsInfo) -> dict[str, torch.Size]:
 def build_backbone(
     config: ModelConfig,
     num_classes: int | None = None,
-    out_features: Sequence[str] | None = None,
+    out_features: Sequence[Feature] | None = None,
 ) -> Backbone:
     """The backbone with the features that the heads read.
 
@@ -93,7 +94,7 @@ def build_backbone(
     return kind(
         output_stride=backbone.output_stride,
         num_classes=num_classes,
-        out_features=out_features or _sources(config.heads, kind.taps),
+        out_features=out_features or _input_features(config.heads, kind.head_features),
         norm_eps=backbone.norm_eps,
         norm_momentum=backbone.norm_momentum,
         **backbone.own,
@@ -108,17 +109,18 @@ _BACKBONES: dict[str, Any] = {
 }
 
 
-def _sources(heads: HeadsConfig, taps: Taps) -> tuple[str, ...]:
-    """Features that the heads read, each once."""
-    names = list(taps.detection) if heads.detection else []
+def _input_features(heads: HeadsConfig, head_features: HeadFeatures) -> tuple[Feature, ...]:
+    """Returns the features that the heads read, each once."""
+    features = list(head_features.detection) if heads.detection else []
     if heads.segmentation and heads.segmentation.name == "lraspp":
-        names += lraspp.sources(taps)
+        features += lraspp.input_features(head_features)
     elif heads.segmentation:
         auxiliary = heads.segmentation.auxiliary_weight > 0
-        names += deeplab_v3.sources(taps, heads.segmentation.decoder, auxiliary)
-    if heads.classification or not names:
-        names.append(taps.classification)
-    return tuple(dict.fromkeys(names))
+        decoder = heads.segmentation.decoder
+        features += deeplab_v3.input_features(head_features, decoder, auxiliary)
+    if heads.classification or not features:
+        features.append(head_features.classification)
+    return tuple(dict.fromkeys(features))
 
 
 def _detection_head(config: ModelConfig, backbone: Backbone, labels: LabelMap) -> nn.Module:
@@ -127,7 +129,7 @@ def _detection_head(config: ModelConfig, backbone: Backbone, labels: LabelMap) -
     return SSDLite(
         backbone.feature_specs,
         _class_slots(head, labels),
-        taps=backbone.taps,
+        head_features=backbone.head_features,
         anchors=AnchorSpec(head.min_scale, head.max_scale),
         lite=head.name == "ssdlite",
         width_mult=config.backbone.width_mult,
@@ -142,7 +144,7 @@ def _segmentation_head(config: ModelConfig, backbone: Backbone, labels: LabelMap
     head = config.heads.segmentation
     assert head is not None
     shared: dict[str, Any] = {
-        "taps": backbone.taps,
+        "head_features": backbone.head_features,
         "padding": backbone.padding,
         "norm_eps": head.norm_eps,
         "norm_momentum": head.norm_momentum,
@@ -165,8 +167,11 @@ def _segmentation_head(config: ModelConfig, backbone: Backbone, labels: LabelMap
 def _classification_head(config: ModelConfig, backbone: Backbone, labels: LabelMap) -> nn.Module:
     head = config.heads.classification
     assert head is not None
-    return ImageClassifier(
-        backbone.feature_specs, len(labels), taps=backbone.taps, dropout=head.dropout
+    return Classifier(
+        backbone.feature_specs,
+        len(labels),
+        head_features=backbone.head_features,
+        dropout=head.dropout,
     )
 
 

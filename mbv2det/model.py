@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from mbv2det.backbones.features import Backbone
+from mbv2det.backbones.backbone import Backbone
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.segmentation.outputs import SegmentationOutputs
 

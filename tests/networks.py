@@ -1,14 +1,14 @@
-"""Networks whose every layer does something else, for the tests that compare two of them."""
+"""Random networks and images, for the tests that compare two networks."""
 
 import torch
 from torch import nn
 
 
 def randomise(module, seed=1, gain=1.0):
-    """Random convolutions, norms and statistics, in evaluation mode.
+    """Draws convolutions, norms and running statistics at random; returns it in evaluation mode.
 
-    The convolutions' standard deviation is `gain` over the root of the fan in: 1 keeps the size of
-    what passes, the root of 2 makes up for the half that a ReLU removes.
+    The standard deviation of a convolution is `gain` divided by the root of its fan in: a gain of 1
+    keeps the scale of the signal, and the root of 2 makes up for the half that a ReLU removes.
     """
     generator = torch.Generator().manual_seed(seed)
     for m in module.modules():
@@ -25,5 +25,5 @@ def randomise(module, seed=1, gain=1.0):
 
 
 def random_images(height, width, count=1):
-    """As the first layer leaves them."""
+    """Images as after normalisation: standard normal."""
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""What every backbone promises: any head, any output stride, one configuration."""
+"""What holds for every backbone: all heads run on it, at every output stride."""
 
 from functools import partial
 
@@ -46,18 +46,18 @@ HEADS = {
     "lraspp": HeadsConfig(segmentation=SegmentationHeadConfig(name="lraspp")),
     "classifier": HeadsConfig(classification=ClassificationHeadConfig()),
 }
-LABELS = {
+LABEL_MAPS = {
     "detection": LabelMap.of_masks([str(i) for i in range(80)]),
     "segmentation": LabelMap.of_masks(("background", *VOC_NAMES)),
 }
-FEW_LABELS = dict.fromkeys(
-    (*LABELS, "classification"), LabelMap.of_masks(("background", "car", "dog"))
+FEW_LABEL_MAPS = dict.fromkeys(
+    (*LABEL_MAPS, "classification"), LabelMap.of_masks(("background", "car", "dog"))
 )
 SIZE = (65, 96)
 
 
 class ShallowResNet(ResNet):
-    """Two blocks in the stages that are dilated: strides and rates ask for no more."""
+    """One block in each undilated stage and two in each dilated one, to test strides and rates."""
 
     network = staticmethod(partial(TorchvisionResNet, Bottleneck, [1, 1, 2, 2], width_per_group=16))
 
@@ -69,8 +69,8 @@ KINDS = [
 ]
 
 
-def built(backbone, heads, labels):
-    return build_model(ModelConfig(backbone, heads), PreprocessSpec(SIZE, "stretch"), labels)
+def build(backbone, heads, label_maps):
+    return build_model(ModelConfig(backbone, heads), PreprocessSpec(SIZE, "stretch"), label_maps)
 
 
 # Heads
@@ -80,7 +80,7 @@ def built(backbone, heads, labels):
 @pytest.mark.parametrize("backbone", BACKBONES, ids=lambda b: b.name)
 def test_every_head_runs_on_every_backbone(backbone, head):
     torch.manual_seed(0)
-    model = built(backbone, HEADS[head], FEW_LABELS).eval()
+    model = build(backbone, HEADS[head], FEW_LABEL_MAPS).eval()
     with torch.no_grad():
         (outputs,) = model(torch.randint(0, 256, (2, 3, *SIZE))).values()
     tensors = [outputs] if isinstance(outputs, torch.Tensor) else vars(outputs).values()
@@ -96,10 +96,10 @@ def test_every_head_runs_on_every_backbone(backbone, head):
         ("resnet101", SegmentationHeadConfig(aspp="full"), 58_040_661),
     ],
 )
-def test_parameters_of_what_the_paper_compares_with(name, head, expected):
+def test_parameters_of_the_networks_that_the_paper_compares_with(name, head, expected):
     task = "detection" if isinstance(head, DetectionHeadConfig) else "segmentation"
     with torch.device("meta"):
-        model = built(BackboneConfig(name=name), HeadsConfig(**{task: head}), LABELS)
+        model = build(BackboneConfig(name=name), HeadsConfig(**{task: head}), LABEL_MAPS)
     assert count_parameters(model) == expected
 
 
@@ -109,29 +109,29 @@ def test_parameters_of_what_the_paper_compares_with(name, head, expected):
 @pytest.mark.parametrize(("kind", "padding"), KINDS)
 @pytest.mark.parametrize("size", [(96, 128), (97, 129), (90, 131)])
 @pytest.mark.parametrize("output_stride", [8, 16])
-def test_ssdlite_says_the_same_on_a_dilated_backbone(output_stride, size, kind, padding):
+def test_ssdlite_gives_the_same_outputs_on_a_dilated_backbone(output_stride, size, kind, padding):
     slots = ClassSlots(3, "softmax", background=True)
     outputs = []
     for stride in (output_stride, 32):
-        net = randomise(kind(output_stride=stride, out_features=kind_taps(kind)), gain=1.2)
-        settings = {"taps": net.taps, "width_mult": 0.25, "padding": padding}
+        net = randomise(kind(output_stride=stride, out_features=detection_features(kind)), gain=1.2)
+        settings = {"head_features": net.head_features, "width_mult": 0.25, "padding": padding}
         head = randomise(SSDLite(net.feature_specs, slots, **settings), seed=2)
         with torch.no_grad():
             features = net(random_images(*size, count=2))
             outputs.append((features, head(features, size)))
-    (found_features, found), (expected_features, expected) = outputs
-    for name, feature in expected_features.items():
-        assert feature.std() > 0.1  # the signal has not died out
+    (dilated_features, dilated), (strided_features, strided) = outputs
+    for feature, expected in strided_features.items():
+        assert expected.std() > 0.1  # the signal has not died out
         # The same float32 products, added in another order, over up to fourteen layers.
-        torch.testing.assert_close(found_features[name], feature, rtol=1e-5, atol=2e-5)
+        torch.testing.assert_close(dilated_features[feature], expected, rtol=1e-5, atol=2e-5)
     # As for the features, through seven more layers.
-    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=5e-5)
-    torch.testing.assert_close(found.deltas, expected.deltas, rtol=1e-5, atol=5e-5)
-    assert torch.equal(found.anchors, expected.anchors)
+    torch.testing.assert_close(dilated.logits, strided.logits, rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(dilated.deltas, strided.deltas, rtol=1e-5, atol=5e-5)
+    assert torch.equal(dilated.anchors, strided.anchors)
 
 
-def kind_taps(kind):
-    return getattr(kind, "func", kind).taps.detection
+def detection_features(kind):
+    return getattr(kind, "func", kind).head_features.detection
 
 
 # Settings
@@ -157,7 +157,7 @@ def test_a_setting_that_a_backbone_does_not_have_is_refused(settings, message):
         BackboneConfig(**settings)
 
 
-def test_it_is_refused_on_the_command_line_too():
+def test_such_a_setting_is_refused_on_the_command_line_too():
     config = str(ROOT / "configs/ssdlite_coco.yaml")
     with pytest.raises(ConfigError, match=r"width_mult: expected 1\.0 of resnet50, got 0\.5"):
         ConfigParser("").parse([config, "--backbone.name=resnet50", "--backbone.width_mult=0.5"])

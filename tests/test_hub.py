@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torchvision.models import mobilenet_v2
 
 import mbv2det
+from mbv2det.backbones.feature import Feature
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.build import build_model
 from mbv2det.cli.train import command_line
@@ -213,17 +214,18 @@ def test_the_folder_of_a_trained_run_names_no_absolute_path(tmp_path):
 # Backbones
 
 
+FEATURES = (Feature("layer_7"), Feature("layer_18"))
+
+
 def built_directly(state, output_stride, settings):
     """Returns the network itself, built without the toolkit's configuration."""
     state = {
-        name.removeprefix("heads.classification.").removeprefix("backbone."): tensor
+        name.replace("heads.classification.", "classifier.").removeprefix("backbone."): tensor
         for name, tensor in state.items()
         if name.startswith(("backbone.", "heads.classification."))
     }
     num_classes = 7 if "classifier.linear.bias" in state else None
-    network = MobileNetV2(
-        0.1, output_stride, num_classes, out_features=("layer_7", "layer_18"), **settings
-    )
+    network = MobileNetV2(0.1, output_stride, num_classes, out_features=FEATURES, **settings)
     if num_classes is None:  # it ends with the last feature asked for
         state = {n: t for n, t in state.items() if not n.startswith("layers.layer_19.")}
     network.load_state_dict(state)
@@ -249,14 +251,14 @@ def test_a_backbone_of_ours_computes_what_its_network_does(heads, suffix, output
         as_checkpoint(path, state, info, tmp_path)
     else:
         save_weights(path, state, info)
-    backbone = mbv2det.load_backbone(path, ["layer_7", "layer_18"], output_stride)
+    backbone = mbv2det.load_backbone(path, FEATURES, output_stride)
     expected = built_directly(state, output_stride, {"padding": "same", "norm_eps": 1e-3})
     x = random_images(*SIZE)
     with torch.no_grad():
         features, expected_features = backbone(x), expected(x)
-        assert list(features) == ["layer_7", "layer_18"]
+        assert tuple(features) == FEATURES
         assert all(torch.equal(features[n], tensor) for n, tensor in expected_features.items())
-        assert features["layer_18"].shape[-1] == SIZE[1] // output_stride
+        assert features[FEATURES[-1]].shape[-1] == SIZE[1] // output_stride
         if heads is CLASSIFICATION:
             assert torch.equal(backbone.classify(x), expected.classify(x))
         else:
@@ -268,11 +270,12 @@ def test_a_backbone_of_torchvision_computes_what_its_network_does(output_stride,
     reference = randomise(mobilenet_v2(width_mult=0.2, num_classes=7))
     torch.save(reference.state_dict(), tmp_path / "net.pth")
     # At a smaller output stride, every second cell has the value that it has at stride 32.
-    backbone = mbv2det.load_backbone(tmp_path / "net.pth", ["layer_19@32"], output_stride)
+    layer_19 = Feature("layer_19", stride=32)
+    backbone = mbv2det.load_backbone(tmp_path / "net.pth", [layer_19], output_stride)
     x = random_images(*SIZE)
     with torch.no_grad():
         features = reference.features(x)
-        torch.testing.assert_close(backbone(x)["layer_19@32"], features, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(backbone(x)[layer_19], features, rtol=1e-4, atol=1e-4)
         assert features.std() > 0.1
         if output_stride == 32:
             torch.testing.assert_close(backbone.classify(x), reference(x), rtol=1e-4, atol=1e-4)
@@ -290,10 +293,10 @@ def test_a_backbone_returns_the_last_feature_of_its_file(heads, last, tmp_path):
     save_weights(tmp_path / "w.safetensors", model.state_dict(), info)
     backbone = mbv2det.load_backbone(tmp_path / "w.safetensors")
     x = random_images(*SIZE)
-    model.backbone.out_features = (last,)
+    model.backbone.out_features = (Feature(last),)
     with torch.no_grad():
         (feature,), (expected,) = backbone(x).values(), model.backbone(x).values()
-    assert backbone.out_features == (last,)
+    assert backbone.out_features == (Feature(last),)
     # The model is laid out channels last, which adds up in another order.
     torch.testing.assert_close(feature, expected, rtol=1e-4, atol=1e-4)
 
@@ -302,7 +305,7 @@ def test_a_layer_that_the_file_lacks_is_named(tmp_path):
     info = info_of(SEGMENTATION)
     save_weights(tmp_path / "w.safetensors", network_of(info).state_dict(), info)
     with pytest.raises(MismatchError, match=r"5 missing; first: backbone\.layers\.layer_19\.conv"):
-        mbv2det.load_backbone(tmp_path / "w.safetensors", ["layer_19"])
+        mbv2det.load_backbone(tmp_path / "w.safetensors", [Feature("layer_19")])
 
 
 def test_other_files_are_refused_as_backbones(tmp_path):

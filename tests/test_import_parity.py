@@ -15,6 +15,7 @@ from torchvision import models as torchvision_models
 from torchvision.models import mobilenet_v2
 from unsafe_pickle import RunsCode
 
+from mbv2det.backbones.feature import Feature
 from mbv2det.build import build_backbone
 from mbv2det.config import (
     BackboneConfig,
@@ -133,13 +134,14 @@ def differences(model, reference, modules, size):
     Both see the same normalised images of `size`.
     """
     model, reference = model.double(), reference.double()
-    model.backbone.out_features = tuple(modules)
+    model.backbone.out_features = tuple(Feature(name) for name in modules)
     x = model.normalize(pixels(*size))
     logits, expected = outputs_of(reference, modules, x)
     with torch.no_grad():
-        outputs = model.backbone(x)
+        features = model.backbone(x)
+        outputs = {feature.layer: value for feature, value in features.items()}
         for task, head in model.heads.items():
-            head_outputs = head(outputs, size)
+            head_outputs = head(features, size)
             outputs[task] = getattr(head_outputs, "logits", head_outputs)
             expected[task] = getattr(logits, "logits", logits)
     for name, value in expected.items():
@@ -224,7 +226,7 @@ def test_hugging_faces_last_layer_may_be_scaled(finegrained, channels, tmp_path)
     source = read_hf(hf_folder(reference, tmp_path))
     assert source.info.model.backbone.scale_last_layer is not finegrained
     model = imported(source)
-    assert model.backbone.feature_specs["layer_19"].channels == channels
+    assert model.backbone.feature_specs[Feature("layer_19")].channels == channels
     assert_same(model, reference, hf_modules(reference))
     alone = read_hf(str(tmp_path / "model.safetensors"))
     assert alone.info.model == source.info.model
@@ -273,7 +275,7 @@ def test_weights_without_a_head_fill_a_backbone(library, tmp_path):
     backbone = build_backbone(source.info.model).eval()
     backbone.load_state_dict(source.backbone(shapes(backbone)))
     with torch.no_grad():
-        feature = backbone(x)["layer_19"]
+        feature = backbone(x)[Feature("layer_19")]
     torch.testing.assert_close(feature, expected, rtol=0, atol=1e-3)  # float32, see TOLERANCE
 
 
@@ -739,7 +741,7 @@ def test_hugging_faces_tensors_without_rows_are_refused(kind, name, value, tmp_p
 def test_classifiers_of_another_shape_are_refused(library, value, tmp_path):
     network, read, name_of = LIBRARIES[library]
     for tensor in ("weight", "bias"):
-        name = name_of(f"heads.classification.classifier.linear.{tensor}")
+        name = name_of(f"heads.classification.linear.{tensor}")
         tensors = network().state_dict()
         if tensors[name].shape == value.shape:
             continue

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
-from mbv2det.backbones import FeatureSpec, MobileNetV2
+from mbv2det.backbones import Feature, FeatureSpec, MobileNetV2
 from mbv2det.backbones.layers import Conv2dSame, conv2d, make_divisible
 from mbv2det.errors import ConfigError
 from mbv2det.weights.readers import load_backbone_weights, read_backbone
@@ -19,6 +20,9 @@ from mbv2det.weights.readers import load_backbone_weights, read_backbone
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 LAYERS = [f"layer_{k}" for k in range(1, 20)]
+FEATURES = [Feature(name) for name in LAYERS]
+LAYER_18, LAYER_19 = FEATURES[17:]
+EXPANSION = Feature("layer_15", part="expansion")  # which SSDLite reads
 
 
 class RunsCode:
@@ -32,12 +36,12 @@ class RunsCode:
 
 
 def on_meta(**settings):
-    """A network of shapes without numbers: counting needs no more."""
+    """A network of shapes without values, which is enough to count."""
     with torch.device("meta"):
         return MobileNetV2(**settings)
 
 
-def all_taps(**settings):
+def with_all_features(**settings):
     return MobileNetV2(**settings, out_features=tuple(on_meta().feature_specs))
 
 
@@ -46,7 +50,7 @@ def num_params(module):
 
 
 def num_madds(function, size):
-    """Of one image, on the meta device; half of the FLOPs."""
+    """Multiply-adds of one image on the meta device: half of the FLOPs."""
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         function(torch.empty(1, 3, size, size, device="meta"))
@@ -54,7 +58,7 @@ def num_madds(function, size):
 
 
 def randomise(module, seed=0):
-    """Batch norms that do something: activations reach both ends of ReLU6."""
+    """Draws batch norms at random, such that activations reach both ends of ReLU6."""
     generator = torch.Generator().manual_seed(seed)
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -100,14 +104,14 @@ def test_parameters_up_to_layer_19():
 
 
 def test_parameters_up_to_layer_18():
-    assert num_params(on_meta(out_features=["layer_18"])) == 1_811_712
+    assert num_params(on_meta(out_features=[LAYER_18])) == 1_811_712
 
 
 @pytest.mark.parametrize(("width_mult", "millions"), [(1.0, 300.77), (1.4, 582.2)])
 def test_multiply_adds_at_224(width_mult, millions):
     net = on_meta(width_mult=width_mult, num_classes=1000)
-    found = num_madds(net.classify, 224) / 1e6
-    assert found == pytest.approx(millions, abs=0.05)  # as published: one or two decimals
+    # The published numbers have one or two decimals.
+    assert num_madds(net.classify, 224) / 1e6 == pytest.approx(millions, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_multiply_adds_at_224(width_mult, millions):
     [(320, 32, 570.3), (513, 16, 2502.8), (513, 8, 7903.2)],
 )
 def test_multiply_adds_up_to_layer_18(size, output_stride, millions):
-    net = on_meta(output_stride=output_stride, out_features=["layer_18"])
+    net = on_meta(output_stride=output_stride, out_features=[LAYER_18])
     assert num_madds(net, size) / 1e6 == pytest.approx(millions, abs=0.05)  # one decimal
 
 
@@ -157,64 +161,66 @@ def test_make_divisible_has_a_minimum():
 )
 def test_channels_of_the_last_layer(settings, channels):
     net = on_meta(**settings)
-    assert net.feature_specs["layer_19"] == FeatureSpec(channels, 32)
+    assert net.feature_specs[LAYER_19] == FeatureSpec(channels, 32)
     assert net.layers["layer_19"].conv.out_channels == net.out_channels == channels
 
 
 def test_ssdlite_reads_576_channels_at_stride_16():
-    assert on_meta().feature_specs["layer_15/expansion"] == FeatureSpec(576, 16)
+    assert on_meta().feature_specs[EXPANSION] == FeatureSpec(576, 16)
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 @pytest.mark.parametrize("width_mult", [0.35, 1.0])
-def test_features_are_what_was_declared(output_stride, width_mult):
-    net = all_taps(width_mult=width_mult, output_stride=output_stride).eval()
+def test_features_have_the_declared_shapes(output_stride, width_mult):
+    net = with_all_features(width_mult=width_mult, output_stride=output_stride).eval()
     with torch.no_grad():
-        found = net(images(64, 96))
-    assert list(found) == list(net.feature_specs)
-    for name, spec in net.feature_specs.items():
+        features = net(images(64, 96))
+    assert list(features) == list(net.feature_specs)
+    for feature, spec in net.feature_specs.items():
         expected = (1, spec.channels, 64 // spec.stride, 96 // spec.stride)
-        assert tuple(found[name].shape) == expected, name
-    assert net.feature_specs["layer_18"].stride == output_stride
+        assert tuple(features[feature].shape) == expected, feature
+    assert net.feature_specs[LAYER_18].stride == output_stride
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
 def test_grids_are_rounded_up_at_odd_sizes(padding):
-    net = on_meta(padding=padding, out_features=["layer_15/expansion", "layer_19"])
-    found = net(torch.empty(2, 3, 300, 225, device="meta"))
+    net = on_meta(padding=padding, out_features=[EXPANSION, LAYER_19])
+    features = net(torch.empty(2, 3, 300, 225, device="meta"))
     # 300 -> 150, 75, 38, 19, 10; 225 -> 113, 57, 29, 15, 8
-    assert found["layer_15/expansion"].shape[2:] == (19, 15)
-    assert found["layer_19"].shape[2:] == (10, 8)
+    assert features[EXPANSION].shape[2:] == (19, 15)
+    assert features[LAYER_19].shape[2:] == (10, 8)
 
 
-def test_features_come_in_the_order_asked_for():
-    net = on_meta(out_features=["layer_19", "layer_5"])
-    assert list(net(torch.empty(2, 3, 32, 32, device="meta"))) == ["layer_19", "layer_5"]
+def test_features_come_in_the_order_of_the_request():
+    requested = [LAYER_19, Feature("layer_5")]
+    net = on_meta(out_features=requested)
+    assert list(net(torch.empty(2, 3, 32, 32, device="meta"))) == requested
 
 
-def test_a_tap_does_not_change_what_comes_after():
+def test_returning_a_feature_does_not_change_later_layers():
     torch.manual_seed(0)
-    tapped, plain = all_taps().eval(), MobileNetV2().eval()
-    plain.load_state_dict(tapped.state_dict())
+    complete, plain = with_all_features().eval(), MobileNetV2().eval()
+    plain.load_state_dict(complete.state_dict())
     with torch.no_grad():
-        found, expected = tapped(images(64, 64)), plain(images(64, 64))
-    assert torch.equal(found["layer_19"], expected["layer_19"])
+        features, expected = complete(images(64, 64)), plain(images(64, 64))
+    assert torch.equal(features[LAYER_19], expected[LAYER_19])
 
 
 def test_features_are_not_overwritten_by_later_layers():
     torch.manual_seed(0)
-    net = all_taps().eval()
+    net = with_all_features().eval()
     with torch.no_grad():
         together = net(images(32, 32))
-        for name, feature in together.items():
-            net.out_features = (name,)
-            assert torch.equal(net(images(32, 32))[name], feature), name
+        for feature, value in together.items():
+            net.out_features = (feature,)
+            assert torch.equal(net(images(32, 32))[feature], value), feature
 
 
 # Output stride
 
 
 def depthwise_settings(net):
+    """Stride and dilation of the depthwise convolution of each block, by layer number."""
     return {
         int(name.removeprefix("layer_")): (
             layer.depthwise.conv.stride[0],
@@ -225,30 +231,31 @@ def depthwise_settings(net):
     }
 
 
-def test_output_stride_16_dilates_behind_layer_15():
-    found = depthwise_settings(on_meta(output_stride=16))
-    # Layer 15 gives up its stride and keeps the old dilation.
+def test_output_stride_16_dilates_after_layer_15():
+    settings = depthwise_settings(on_meta(output_stride=16))
+    # Layer 15 loses its stride and keeps the current dilation.
     expected = {8: (2, 1), **dict.fromkeys(range(9, 16), (1, 1))}
     expected |= dict.fromkeys(range(16, 19), (1, 2))
-    assert {k: found[k] for k in expected} == expected
+    assert {k: settings[k] for k in expected} == expected
 
 
-def test_output_stride_8_dilates_behind_layers_8_and_15():
-    found = depthwise_settings(on_meta(output_stride=8))
+def test_output_stride_8_dilates_after_layers_8_and_15():
+    settings = depthwise_settings(on_meta(output_stride=8))
     expected = {8: (1, 1), **dict.fromkeys(range(9, 16), (1, 2))}
     expected |= dict.fromkeys(range(16, 19), (1, 4))
-    assert {k: found[k] for k in expected} == expected
+    assert {k: settings[k] for k in expected} == expected
 
 
 def test_only_repeats_of_a_block_have_a_residual():
     net = on_meta(output_stride=8)
-    found = {
+    layers = {
         int(n[6:])
         for n, layer in net.layers.items()
         if getattr(layer, "shortcut", "none") != "none"
     }
-    # First of each row of the table: 2, 3, 5, 8, 12, 15, 18. Without stride they widen still.
-    assert found == {4, 6, 7, 9, 10, 11, 13, 14, 16, 17}
+    # The first block of each row of the table has none (2, 3, 5, 8, 12, 15, 18): even without
+    # stride it changes the number of channels.
+    assert layers == {4, 6, 7, 9, 10, 11, 13, 14, 16, 17}
 
 
 # TensorFlow's padding
@@ -287,14 +294,14 @@ def test_same_padding_pads_each_axis_by_its_own_size():
 def test_same_padding_samples_one_pixel_further_than_symmetric():
     middle = torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]]).view(1, 1, 3, 3)
     ramp = torch.arange(6.0).expand(1, 1, 6, 6)
-    found = {}
+    sampled = {}
     for padding in ("same", "symmetric"):
         conv = conv2d(1, 1, 3, stride=2, padding=padding)
         conv.weight.data = middle
         with torch.no_grad():
-            found[padding] = conv(ramp)[0, 0, 0].tolist()
-    # The middle tap lies at 0, 2, 4 after one pixel of padding and at 1, 3, 5 after none.
-    assert found == {"same": [1.0, 3.0, 5.0], "symmetric": [0.0, 2.0, 4.0]}
+            sampled[padding] = conv(ramp)[0, 0, 0].tolist()
+    # The middle of the kernel is at 0, 2, 4 after one pixel of padding and at 1, 3, 5 after none.
+    assert sampled == {"same": [1.0, 3.0, 5.0], "symmetric": [0.0, 2.0, 4.0]}
 
 
 def test_padding_reaches_every_convolution():
@@ -315,17 +322,17 @@ def test_norm_settings_reach_every_norm():
 @pytest.mark.parametrize("width_mult", [0.35, 0.5, 0.75, 1.0, 1.4])
 def test_every_layer_equals_torchvision(width_mult, tmp_path):
     theirs = torchvision_net(width_mult)
-    ours = MobileNetV2(width_mult, out_features=LAYERS).eval()
+    ours = MobileNetV2(width_mult, out_features=FEATURES).eval()
     load(ours, saved(theirs.state_dict(), tmp_path))
     x = expected = images(75, 96, count=2)
     with torch.no_grad():
-        found = ours(x)
-        for name, layer in zip(LAYERS, theirs.features, strict=True):
+        features = ours(x)
+        for feature, layer in zip(FEATURES, theirs.features, strict=True):
             expected = layer(expected)
-            assert expected.std() > 0.05, name  # the signal has not died out
+            assert expected.std() > 0.05, feature  # the signal has not died out
             # The same float32 operations in the same order, on values of order ten.
-            torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-5)
-    assert found["layer_1"].max() == found["layer_19"].max() == 6
+            torch.testing.assert_close(features[feature], expected, rtol=1e-5, atol=1e-5)
+    assert features[Feature("layer_1")].max() == features[LAYER_19].max() == 6
 
 
 @pytest.mark.parametrize("width_mult", [0.35, 1.0, 1.4])
@@ -336,20 +343,20 @@ def test_logits_equal_torchvision(width_mult, tmp_path):
     load(ours, saved(theirs.state_dict(), tmp_path))
     with torch.no_grad():
         expected = theirs(images(64, 64, count=2))
-        found = ours.classify(images(64, 64, count=2))
+        logits = ours.classify(images(64, 64, count=2))
     # Sums of 1280 terms of order one, in float32; the pools may add in another order.
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_a_backbone_that_ends_early_loads_what_it_has(tmp_path):
+def test_a_backbone_that_ends_early_loads_its_own_tensors(tmp_path):
     theirs = torchvision_net(0.35)
-    ours = MobileNetV2(0.35, out_features=["layer_15/expansion"]).eval()
+    ours = MobileNetV2(0.35, out_features=[EXPANSION]).eval()
     load(ours, saved(theirs.state_dict(), tmp_path))
     with torch.no_grad():
         x = theirs.features[:14](images(64, 64))
         expected = theirs.features[14].conv[0](x)
-        found = ours(images(64, 64))["layer_15/expansion"]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)  # float32
+        feature = ours(images(64, 64))[EXPANSION]
+    torch.testing.assert_close(feature, expected, rtol=1e-5, atol=1e-5)  # float32
 
 
 def test_every_tensor_is_loaded(tmp_path):
@@ -420,7 +427,7 @@ def test_every_parameter_gets_a_finite_gradient():
     net = MobileNetV2(0.35, num_classes=5)
     for norm in net.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            nn.init.ones_(norm.weight)  # at the start residual blocks pass nothing on
+            nn.init.ones_(norm.weight)  # residual blocks start as the identity
     net.classify(images(64, 64, count=2)).square().sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
@@ -434,10 +441,25 @@ def test_unknown_output_stride_is_refused(output_stride):
         MobileNetV2(output_stride=output_stride)
 
 
-@pytest.mark.parametrize("name", ["layer_20", "layer_1/expansion", "features.3"])
-def test_unknown_feature_is_refused(name):
-    with pytest.raises(ValueError, match=f"out_features: expected names among .*got '{name}'"):
-        MobileNetV2(out_features=[name])
+@pytest.mark.parametrize(
+    "feature",
+    [Feature("layer_20"), Feature("layer_1", part="expansion"), Feature("features.3")],
+    ids=str,
+)
+def test_unknown_feature_is_refused(feature):
+    message = r"out_features: expected features among layer_1, layer_2\.expansion, .*, got "
+    with pytest.raises(ValueError, match=f"{message}{re.escape(str(feature))}$"):
+        MobileNetV2(out_features=[feature])
+
+
+def test_a_feature_as_a_string_is_refused():
+    # In a process of its own, without the type checks of the tests.
+    program = "from mbv2det import MobileNetV2; MobileNetV2(out_features=['layer_18'])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stderr.splitlines()[-1] == (
+        "TypeError: out_features: expected objects of Feature, such as "
+        "Feature(layer='layer_1', part=None, stride=None), got 'layer_18'"
+    )
 
 
 def test_classifying_without_a_classifier_is_refused():
@@ -454,7 +476,7 @@ def test_it_serves_torchvisions_faster_rcnn(training):
         min_size=64,
         max_size=64,
         rpn_anchor_generator=AnchorGenerator(((16, 32),), ((0.5, 1.0, 2.0),)),
-        box_roi_pool=MultiScaleRoIAlign(["layer_19"], output_size=3, sampling_ratio=2),
+        box_roi_pool=MultiScaleRoIAlign([LAYER_19], output_size=3, sampling_ratio=2),
     ).train(training)
     target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 48.0]]), "labels": torch.tensor([1])}
     pictures = [torch.rand(3, 64, 64), torch.rand(3, 64, 64)]
@@ -470,14 +492,14 @@ def test_it_serves_torchvisions_faster_rcnn(training):
 
 def test_export_gives_the_same_features():
     torch.manual_seed(0)
-    net = randomise(MobileNetV2(0.35, padding="same", out_features=["layer_15/expansion"])).eval()
+    net = randomise(MobileNetV2(0.35, padding="same", out_features=[EXPANSION])).eval()
     x = images(64, 75)
     exported = torch.export.export(net, (x,)).module()
     with torch.no_grad():
-        found, expected = exported(x), net(x)
-    assert list(found) == ["layer_15/expansion"]
+        features, expected = exported(x), net(x)
+    assert list(features) == [EXPANSION]
     # The same float32 operations; only the graph was rewritten.
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_importing_the_package_loads_none_of_the_heavy_libraries():

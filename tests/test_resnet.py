@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -7,14 +8,15 @@ from networks import random_images, randomise
 from torch import nn
 from torchvision.models import resnet50, resnet101
 
-from mbv2det.backbones import FeatureSpec
-from mbv2det.backbones.layers import grid_centres
+from mbv2det.backbones import Feature, FeatureSpec
+from mbv2det.backbones.grid import grid_centres
 from mbv2det.backbones.resnet import ResNet50, ResNet101
 from mbv2det.counting import count_parameters
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 LAYERS = ["stem", "layer1", "layer2", "layer3", "layer4"]
+FEATURES = [Feature(name) for name in LAYERS]
 STEM = ("conv1", "bn1", "relu", "maxpool")
 DILATED = {32: [False, False, False], 16: [False, False, True], 8: [False, True, True]}
 
@@ -25,7 +27,7 @@ def on_meta(kind=ResNet50, **settings):
 
 
 def our_name(theirs):
-    """Of a tensor of torchvision's."""
+    """Our name of a tensor of torchvision's."""
     layer = theirs.partition(".")[0]
     if layer == "fc":
         return theirs.replace("fc", "classifier.linear")
@@ -47,10 +49,10 @@ def test_parameters_with_the_imagenet_classifier(kind, published):
 def both(request):
     """torchvision's network and ours with its weights."""
     torch.manual_seed(0)
-    with torch.device("meta"):  # filled from random numbers once, not twice
+    with torch.device("meta"):  # random numbers are drawn once, not twice
         theirs = resnet50(num_classes=7, replace_stride_with_dilation=DILATED[request.param])
-        ours = ResNet50(request.param, num_classes=7, out_features=LAYERS)
-    # Not quite He's gain: sixteen shortcuts add up.
+        ours = ResNet50(request.param, num_classes=7, out_features=FEATURES)
+    # Less than He's gain of 2 ** 0.5, since sixteen shortcuts add up.
     theirs = randomise(theirs.to_empty(device="cpu"), gain=1.2)
     nn.init.normal_(theirs.fc.weight, std=0.02)
     nn.init.normal_(theirs.fc.bias)
@@ -63,33 +65,34 @@ def test_every_layer_equals_torchvision(both):
     theirs, ours = both
     x = expected = random_images(75, 96)
     with torch.no_grad():
-        found = ours(x)
+        features = ours(x)
         for name in STEM:
             expected = getattr(theirs, name)(expected)
         for name in LAYERS:
             expected = expected if name == "stem" else getattr(theirs, name)(expected)
             assert 0.1 < expected.std() < 100, name  # the signal has neither died out nor grown
             # The same float32 operations in the same order.
-            torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(features[Feature(name)], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_logits_equal_torchvision(both):
     theirs, ours = both
     x = random_images(75, 96)
     with torch.no_grad():
-        found, expected = ours.classify(x), theirs(x)
+        logits, expected = ours.classify(x), theirs(x)
     assert expected.std() > 0.1
     # Sums of 2048 terms; the averages may add in another order.
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+    atol = 1e-5 * expected.abs().max().item()
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=atol)
 
 
-def test_features_are_what_was_declared(both):
+def test_features_have_the_declared_shapes(both):
     _, ours = both
     with torch.no_grad():
-        found = ours(random_images(64, 100))
-    for name, spec in ours.feature_specs.items():
+        features = ours(random_images(64, 100))
+    for feature, spec in ours.feature_specs.items():
         expected = (1, spec.channels, 64 // spec.stride, -(-100 // spec.stride))
-        assert tuple(found[name].shape) == expected, name
+        assert tuple(features[feature].shape) == expected, feature
 
 
 def test_a_deeper_network_has_torchvisions_tensors_too():
@@ -100,24 +103,25 @@ def test_a_deeper_network_has_torchvisions_tensors_too():
     ]
 
 
-# Strides and places
+# Strides and positions
 
 
-def test_taps_have_the_strides_that_heads_ask_for():
-    taps = ResNet50.taps
-    specs = on_meta(output_stride=8, out_features=taps.detection).feature_specs
-    assert [specs[n] for n in taps.detection] == [FeatureSpec(1024, 16), FeatureSpec(2048, 32)]
-    assert specs[taps.stride_4] == FeatureSpec(256, 4)
-    assert specs[taps.stride_8] == FeatureSpec(512, 8)
-    assert specs[taps.auxiliary] == FeatureSpec(1024, 8)
-    assert specs[taps.segmentation] == FeatureSpec(2048, 8)
+def test_head_features_have_the_strides_that_heads_need():
+    features = ResNet50.head_features
+    specs = on_meta(output_stride=8, out_features=features.detection).feature_specs
+    levels = [specs[feature] for feature in features.detection]
+    assert levels == [FeatureSpec(1024, 16), FeatureSpec(2048, 32)]
+    assert specs[features.stride_4] == FeatureSpec(256, 4)
+    assert specs[features.stride_8] == FeatureSpec(512, 8)
+    assert specs[features.auxiliary] == FeatureSpec(1024, 8)
+    assert specs[features.segmentation] == FeatureSpec(2048, 8)
 
 
 @pytest.mark.parametrize("size", [48, 49, 50, 51])
-def test_cells_of_the_stem_lie_where_heads_think(size):
-    stem = ResNet50(out_features=["stem"]).layers["stem"].eval()
+def test_cells_of_the_stem_lie_at_the_grid_centres(size):
+    stem = ResNet50(out_features=[Feature("stem")]).layers["stem"].eval()
     nn.init.zeros_(stem.conv1.weight)
-    nn.init.ones_(stem.conv1.weight[:, :, 3, 3])  # passes on what it is centred on
+    nn.init.ones_(stem.conv1.weight[:, :, 3, 3])  # outputs the pixel that it is centred on
     _, columns = grid_centres((size, size), 4, "symmetric")
     for pixel in range(0, 44, 2):
         x = torch.zeros(1, 3, size, size)
@@ -129,8 +133,8 @@ def test_cells_of_the_stem_lie_where_heads_think(size):
         assert len(columns) == len(lit)
 
 
-def test_layers_behind_the_last_feature_are_not_built():
-    assert list(on_meta(out_features=["layer2"]).layers) == LAYERS[:3]
+def test_layers_after_the_last_feature_are_not_built():
+    assert list(on_meta(out_features=[Feature("layer2")]).layers) == LAYERS[:3]
 
 
 # Settings and errors
@@ -143,7 +147,7 @@ def test_norm_settings_reach_every_norm():
 
 
 def test_blocks_start_as_the_identity():
-    block = ResNet50(out_features=["layer1"]).layers["layer1"][1]
+    block = ResNet50(out_features=[Feature("layer1")]).layers["layer1"][1]
     x = torch.rand(2, 256, 8, 8)
     assert torch.equal(block(x), x)
 
@@ -154,10 +158,15 @@ def test_unknown_output_stride_is_refused(output_stride):
         ResNet50(output_stride=output_stride)
 
 
-@pytest.mark.parametrize("name", ["layer5", "layer4/expansion", "conv1"])
-def test_unknown_feature_is_refused(name):
-    with pytest.raises(ValueError, match=f"out_features: expected names among .*got '{name}'"):
-        on_meta(out_features=[name])
+@pytest.mark.parametrize(
+    "feature",
+    [Feature("layer5"), Feature("layer4", part="expansion"), Feature("conv1")],
+    ids=str,
+)
+def test_unknown_feature_is_refused(feature):
+    message = "out_features: expected features among stem, layer1, layer2, layer3, layer4, got "
+    with pytest.raises(ValueError, match=f"{message}{re.escape(str(feature))}$"):
+        on_meta(out_features=[feature])
 
 
 def test_the_other_backbones_load_without_torchvision():

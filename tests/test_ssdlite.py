@@ -17,17 +17,17 @@ from mbv2det.model import DensePredictor, Normalize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TAPS = MobileNetV2.taps
-SOURCES = TAPS.detection
-SMALL_SPECS = {SOURCES[0]: FeatureSpec(24, 16), SOURCES[1]: FeatureSpec(40, 32)}
+HEAD_FEATURES = MobileNetV2.head_features
+FINE, COARSE = HEAD_FEATURES.detection
+SMALL_SPECS = {FINE: FeatureSpec(24, 16), COARSE: FeatureSpec(40, 32)}
 GRIDS_320x512 = ((20, 32), (10, 16), (5, 8), (3, 4), (2, 2), (1, 1))
 SOFTMAX = ClassSlots(3, "softmax", background=True)
 
 
 def detector(slots, *, width_mult=1.0, **settings):
-    backbone = MobileNetV2(width_mult, out_features=SOURCES)
+    backbone = MobileNetV2(width_mult, out_features=HEAD_FEATURES.detection)
     specs = backbone.feature_specs
-    head = SSDLite(specs, slots, taps=TAPS, width_mult=width_mult, **settings)
+    head = SSDLite(specs, slots, head_features=HEAD_FEATURES, width_mult=width_mult, **settings)
     return DensePredictor(Normalize((0.5,) * 3, (0.5,) * 3), backbone, {"detection": head})
 
 
@@ -49,26 +49,28 @@ def num_madds(model, size):
 
 def small_head(slots=SOFTMAX, **settings):
     torch.manual_seed(0)
-    return SSDLite(SMALL_SPECS, slots, taps=TAPS, width_mult=0.125, **settings).eval()
+    return SSDLite(
+        SMALL_SPECS, slots, head_features=HEAD_FEATURES, width_mult=0.125, **settings
+    ).eval()
 
 
 def small_features(height, width, count=1):
-    """What a backbone would give for an input of this size."""
+    """Random features, with the grids of a backbone for an input of this size."""
     generator = torch.Generator().manual_seed(0)
     return {
-        name: torch.randn(
+        feature: torch.randn(
             count,
             spec.channels,
             math.ceil(height / spec.stride),
             math.ceil(width / spec.stride),
             generator=generator,
         )
-        for name, spec in SMALL_SPECS.items()
+        for feature, spec in SMALL_SPECS.items()
     }
 
 
 def copy_in_order(source, target):
-    """Tensors by position: both modules list the same layers in the same order."""
+    """Copies tensors by position: both modules list the same layers in the same order."""
     ours, theirs = target.state_dict(), source.state_dict()
     target.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
 
@@ -93,8 +95,9 @@ def test_parameters_of_the_head_alone():
     ("num_classes", "size", "millions"), [(80, 320, 788.8), (80, 300, 734.6), (90, 300, 749.5)]
 )
 def test_multiply_adds(num_classes, size, millions):
-    found = num_madds(detector_on_meta(num_classes), size) / 1e6
-    assert found == pytest.approx(millions, abs=0.05)  # published to one decimal
+    # The published numbers have one decimal.
+    madds = num_madds(detector_on_meta(num_classes), size) / 1e6
+    assert madds == pytest.approx(millions, abs=0.05)
 
 
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
@@ -104,19 +107,19 @@ def test_multiply_adds(num_classes, size, millions):
 )
 def test_grids_and_anchors(size, grids, num_anchors, padding):
     head = small_head(padding=padding)
-    found = []
+    shapes = []
     for predictor in head.box_predictors:
-        predictor.register_forward_hook(lambda _m, _i, output: found.append(output.shape[2:]))
+        predictor.register_forward_hook(lambda _m, _i, output: shapes.append(output.shape[2:]))
     outputs = head(small_features(size, size), (size, size))
-    assert found == [(grid, grid) for grid in grids]
+    assert shapes == [(grid, grid) for grid in grids]
     assert outputs.anchors.shape == (num_anchors, 4)
     assert outputs.logits.shape == (1, num_anchors, SOFTMAX.num_slots)
     assert outputs.deltas.shape == (1, num_anchors, 4)
 
 
 def test_channels_of_the_extra_levels_scale_down_to_sixteen():
-    # 512, 256, 256, 128 by 0.1: 51.2, 25.6, 25.6, 12.8; not rounded to eights, at least 16.
-    head = SSDLite(SMALL_SPECS, SOFTMAX, taps=TAPS, width_mult=0.1)
+    # 512, 256, 256, 128 times 0.1: 51.2, 25.6, 25.6, 12.8; rounded down, to 16 at least.
+    head = SSDLite(SMALL_SPECS, SOFTMAX, head_features=HEAD_FEATURES, width_mult=0.1)
     assert [extra[-1].conv.out_channels for extra in head.extras] == [51, 25, 25, 16]
 
 
@@ -137,7 +140,7 @@ def rows_of_level(level, grids, per_cell):
 
 
 class OneCell(nn.Module):
-    """A predictor that says `value` for one box of one cell and 0 everywhere else."""
+    """A predictor that outputs `value` for one box of one cell and 0 everywhere else."""
 
     def __init__(self, num_boxes, width, cell, box, value):
         super().__init__()
@@ -180,8 +183,8 @@ def test_logits_and_deltas_lie_in_the_rows_of_their_anchors(level, cell, box):
 
 
 @pytest.mark.parametrize("axis", ["x", "y"])
-def test_a_bright_spot_answers_at_the_anchors_around_it(axis):
-    # Non-negative weights, so that light only adds: the strongest cell of level 0 lies on it.
+def test_a_bright_spot_raises_the_logits_of_the_anchors_around_it(axis):
+    # With non-negative weights a bright spot can only raise logits, most of all at its own cell.
     torch.manual_seed(0)
     model = detector(SOFTMAX, width_mult=0.35).eval()
     spot = (144, 400) if axis == "x" else (240, 112)
@@ -194,11 +197,11 @@ def test_a_bright_spot_answers_at_the_anchors_around_it(axis):
     with torch.no_grad():
         outputs = model(images)["detection"]
     first = slice(*rows_of_level(0, GRIDS_320x512, model.heads["detection"].anchors.per_cell(6)))
-    light = outputs.logits[0, first, 0].double()
+    response = outputs.logits[0, first, 0].double()
     anchors = outputs.anchors[first]
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    peak = (centres * light[:, None]).sum(0) / light.sum()
-    # Padding (1, 1) samples half a cell towards the corner at most: one cell is 16 px.
+    peak = (centres * response[:, None]).sum(0) / response.sum()
+    # Padding (1, 1) shifts the sampling towards the corner by half a cell of 16 px at most.
     assert peak.tolist() == pytest.approx([spot[1], spot[0]], abs=16)
 
 
@@ -217,11 +220,11 @@ def test_predictors_equal_torchvisions_ssdlite_head():
     with torch.no_grad():
         for extra in head.extras:
             levels.append(extra(levels[-1]))
-        found, expected = head(features, (96, 160)), theirs(levels)
-    assert expected["cls_logits"].std() > 0.5  # weights that do something
+        outputs, expected = head(features, (96, 160)), theirs(levels)
+    assert expected["cls_logits"].std() > 0.5  # the outputs are not constant
     # The same float32 operations on the same weights.
-    torch.testing.assert_close(found.logits, expected["cls_logits"], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.deltas, expected["bbox_regression"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs.logits, expected["cls_logits"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs.deltas, expected["bbox_regression"], rtol=1e-5, atol=1e-5)
 
 
 def _depthwise_of(head):
@@ -247,7 +250,7 @@ def class_biases(head):
     return torch.cat([predictor[-1].bias.detach() for predictor in head.class_predictors])
 
 
-def test_focal_prior_is_the_first_score():
+def test_the_prior_is_the_initial_score():
     head = small_head(ClassSlots(3, "sigmoid", background=False), prior=0.01)
     # float32 logit and sigmoid
     torch.testing.assert_close(
@@ -256,27 +259,27 @@ def test_focal_prior_is_the_first_score():
     assert all((predictor[-1].bias == 0).all() for predictor in head.box_predictors)
 
 
-def test_focal_prior_of_full_ssd_lies_in_its_only_convolution():
+def test_the_prior_of_full_ssd_is_set_in_its_only_convolution():
     head = small_head(ClassSlots(3, "sigmoid", background=False), lite=False, prior=0.01)
     biases = torch.cat([predictor.bias for predictor in head.class_predictors])
     assert {round(bias, 4) for bias in biases.tolist()} == {-4.5951}  # ln(1 / 99)
 
 
-def test_the_prior_leaves_the_slot_of_background_alone():
+def test_the_prior_does_not_apply_to_the_background_slot():
     head = small_head(ClassSlots(3, "sigmoid", background=True), prior=0.01)
     by_anchor = class_biases(head).view(-1, 4)
     assert (by_anchor[:, 0] == 0).all()
     assert (by_anchor[:, 1:] < -4.5).all()
 
 
-def test_without_prior_biases_are_zero():
+def test_without_a_prior_biases_are_zero():
     assert (class_biases(small_head()) == 0).all()
 
 
 def test_weights_are_drawn_from_a_truncated_normal():
     weights = torch.cat([m.weight.flatten() for m in small_head().modules() if is_conv(m)])
     assert weights.abs().max() <= 0.06
-    # A normal of 0.03 cut at two deviations has 0.88 of it; some ten thousand draws: 1 %.
+    # Truncation at two standard deviations leaves 0.88 of the 0.03; ten thousand draws: 1 %.
     assert weights.std().item() == pytest.approx(0.03 * 0.8796, rel=0.03)
 
 
@@ -289,12 +292,12 @@ def is_conv(module):
 
 def test_normalize_maps_pixels_by_mean_and_deviation():
     images = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1)
-    found = Normalize((0.5, 0.4, 0.2), (0.5, 0.3, 0.25))(images).flatten()
+    normalised = Normalize((0.5, 0.4, 0.2), (0.5, 0.3, 0.25))(images).flatten()
     # (0 - 0.5) / 0.5, (1 - 0.4) / 0.3, (0.2 - 0.2) / 0.25
-    torch.testing.assert_close(found, torch.tensor([-1.0, 2.0, 0.0]), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(normalised, torch.tensor([-1.0, 2.0, 0.0]), rtol=1e-6, atol=1e-6)
 
 
-def test_mean_and_deviation_are_no_part_of_the_state():
+def test_mean_and_deviation_are_not_in_the_state_dict():
     assert not Normalize((0.5,) * 3, (0.5,) * 3).state_dict()
 
 
@@ -319,7 +322,7 @@ def test_every_parameter_gets_a_finite_gradient():
 
 @pytest.fixture(scope="module")
 def exported():
-    """A network, its export, and images of the exported size, which was never run before."""
+    """A network that was never run, its export, and images of the exported size."""
     torch.manual_seed(0)
     model = randomise(detector(SOFTMAX, width_mult=0.35))
     images = torch.randint(0, 256, (1, 3, 96, 224), dtype=torch.uint8)
@@ -329,14 +332,14 @@ def exported():
 def test_export_equals_the_eager_network(exported):
     model, graph, images = exported
     with torch.no_grad():
-        expected, found = model(images)["detection"], graph(images)["detection"]
+        expected, outputs = model(images)["detection"], graph(images)["detection"]
     # The same float32 operations; only the graph was rewritten.
-    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.deltas, expected.deltas, rtol=1e-5, atol=1e-5)
-    assert torch.equal(found.anchors, expected.anchors)
+    torch.testing.assert_close(outputs.logits, expected.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs.deltas, expected.deltas, rtol=1e-5, atol=1e-5)
+    assert torch.equal(outputs.anchors, expected.anchors)
 
 
-def test_export_leaves_real_anchors_behind(exported):
+def test_export_does_not_leave_fake_tensors_as_anchors(exported):
     model, _, images = exported
     with torch.no_grad():
         assert type(model(images)["detection"].anchors) is torch.Tensor

@@ -1,19 +1,23 @@
 """MobileNetV1 (Howard et al. 2017, arXiv:1704.04861): depthwise separable convolutions in a row.
 
-What the MobileNetV2 paper compares itself with, on the same heads.
+The MobileNetV2 paper compares MobileNetV2 with it, under the same heads.
 
-- Layers carry TensorFlow's names, `Conv2d_0` (the stem) to `Conv2d_13`; every layer's output is a
-  feature.
-- No shortcuts, no thin layers between the thick ones, an activation behind every convolution.
+- The layers carry TensorFlow's names, `Conv2d_0` (the stem) to `Conv2d_13`; the output of every
+  layer is a feature.
+- It has no shortcuts, no thin layers between the wide ones, and an activation after every
+  convolution.
 - Output stride and padding are as in `MobileNetV2`.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from mbv2det.backbones.features import Backbone, Dilation, FeatureSpec, Taps
+from mbv2det.backbones.backbone import Backbone
+from mbv2det.backbones.dilation import Dilation
+from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
 from mbv2det.backbones.layers import ConvBNAct, Padding
 
 # Table 1 of the paper: channels and stride of the stem, then of every separable layer.
@@ -30,18 +34,18 @@ _SEPARABLE = (
     (1024, 1),
 )
 _MIN_CHANNELS = 8
-_LAST_LAYER = "Conv2d_13"
+_LAST_FEATURE = Feature("Conv2d_13")
 
 
 class DepthwiseSeparable(nn.Sequential):
     """Depthwise 3x3, then 1x1, each with batch norm and activation (paper section 3.1, figure 3).
 
     Args:
-        in_channels: Of the input.
-        out_channels: Of the output.
-        stride: Of the depthwise convolution.
-        dilation: Of the depthwise convolution.
-        conv: Makes the convolutions: `ConvBNAct` with the network's padding and norm settings.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        stride: Stride of the depthwise convolution.
+        dilation: Dilation of the depthwise convolution.
+        conv: Builds the convolutions: `ConvBNAct` with the network's padding and norm settings.
     """
 
     def __init__(
@@ -61,33 +65,33 @@ class DepthwiseSeparable(nn.Sequential):
 
 
 class MobileNetV1(Backbone):
-    """The backbone, with an optional ImageNet-style classifier.
+    """MobileNetV1 with an optional ImageNet-style classifier.
 
     Args:
-        width_mult: Multiplies every channel count; the fraction is cut, at least 8 stay.
+        width_mult: Multiplies every channel count; the result is rounded down, to 8 at least.
         output_stride: Input pixels per cell of the last feature: 32, or 16 or 8 by dilation.
-        num_classes: Builds a classifier (average pool, dropout, linear); None builds none.
-        out_features: Names that `forward` returns, each with `@` and a stride appended where a
-            coarser grid is wanted than the feature has.
-        padding: `same` pads as TensorFlow does: for weights that were trained there.
-        norm_eps: Of batch norm: 1e-3 in TensorFlow's weights.
-        norm_momentum: Of batch norm, in PyTorch's sense.
-        dropout: In front of the classifier; slim's default.
+        num_classes: Number of classes of a classifier (average pool, dropout, linear); None
+            builds no classifier.
+        out_features: Features that `forward` returns, at their own or a coarser stride.
+        padding: Padding rule; `same` is TensorFlow's, for weights that were trained there.
+        norm_eps: Epsilon of the batch norms: 1e-3 in TensorFlow's weights.
+        norm_momentum: Momentum of the batch norms, in PyTorch's sense.
+        dropout: Dropout probability before the classifier; the default is slim's.
 
     Raises:
-        ValueError: For an output stride or a feature that does not exist, or a feature at a stride
-            that it cannot be brought to.
+        ValueError: For an unknown output stride, an unknown feature, or a feature at a stride that
+            it cannot have.
 
     Source: paper table 1 and section 3.3; TensorFlow slim `mobilenet_v1.py`.
     """
 
-    taps = Taps(
-        detection=("Conv2d_11@16", "Conv2d_13@32"),
-        segmentation=_LAST_LAYER,
-        auxiliary="Conv2d_11",
-        stride_8="Conv2d_5",
-        stride_4="Conv2d_3",
-        classification=_LAST_LAYER,
+    head_features = HeadFeatures(
+        detection=(Feature("Conv2d_11", stride=16), Feature("Conv2d_13", stride=32)),
+        segmentation=_LAST_FEATURE,
+        auxiliary=Feature("Conv2d_11"),
+        stride_8=Feature("Conv2d_5"),
+        stride_4=Feature("Conv2d_3"),
+        classification=_LAST_FEATURE,
     )
 
     def __init__(
@@ -96,7 +100,7 @@ class MobileNetV1(Backbone):
         output_stride: int = 32,
         num_classes: int | None = None,
         *,
-        out_features: Sequence[str] = (_LAST_LAYER,),
+        out_features: Sequence[Feature] = (_LAST_FEATURE,),
         padding: Padding = "symmetric",
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.1,
@@ -108,15 +112,15 @@ class MobileNetV1(Backbone):
         channels = _scaled(base_channels, width_mult)
         stride, _ = dilation.step(nominal_stride)
         layers: dict[str, nn.Module] = {"Conv2d_0": conv(3, channels, 3, stride=stride)}
-        specs = {"Conv2d_0": FeatureSpec(channels, dilation.stride)}
+        specs = {Feature("Conv2d_0"): FeatureSpec(channels, dilation.stride)}
         for index, (base_channels, nominal_stride) in enumerate(_SEPARABLE, start=1):
-            inputs, channels = channels, _scaled(base_channels, width_mult)
+            in_channels, channels = channels, _scaled(base_channels, width_mult)
             stride, rate = dilation.step(nominal_stride)
             name = f"Conv2d_{index}"
             layers[name] = DepthwiseSeparable(
-                inputs, channels, stride=stride, dilation=rate, conv=conv
+                in_channels, channels, stride=stride, dilation=rate, conv=conv
             )
-            specs[name] = FeatureSpec(channels, dilation.stride)
+            specs[Feature(name)] = FeatureSpec(channels, dilation.stride)
         super().__init__(
             layers,
             specs,
@@ -127,10 +131,21 @@ class MobileNetV1(Backbone):
         )
         self._initialise()
 
-    def _initialise(self) -> None:
-        """How training from scratch begins.
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], out_features: Sequence[Feature] | None = None
+    ) -> dict[Feature, Tensor]:
+        """Returns features of normalised images; see `Backbone.forward`."""
+        collector = self.collector(out_features)
+        x: Tensor = images
+        for name, layer in self.layers.items():
+            x = layer(x)
+            collector.add(Feature(name), x)
+        return collector.features()
 
-        | layer | start |
+    def _initialise(self) -> None:
+        """Sets the weights with which training from scratch starts.
+
+        | layer | initial values |
         |---|---|
         | convolutions | Kaiming normal, fan out (slim: truncated normal 0.09) |
         | batch norm | weight 1, bias 0 |
@@ -142,5 +157,5 @@ class MobileNetV1(Backbone):
 
 
 def _scaled(channels: int, width_mult: float) -> int:
-    """Slim's rule for this network, which knows no multiples of 8."""
+    """Returns slim's channel count for this network, which is not rounded to a multiple of 8."""
     return max(int(channels * width_mult), _MIN_CHANNELS)

@@ -1,13 +1,15 @@
 """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381): linear bottlenecks, inverted residuals.
 
-- Layers carry TensorFlow's names, `layer_1` (the stem) to `layer_19` (the last 1x1 convolution);
-  torchvision's `features[k]` is `layer_{k + 1}`.
-- Every layer's output is a feature; so is the inside of a block, after its expansion
-  (`layer_15/expansion`: what SSDLite reads at stride 16).
-- An output stride below 32 replaces the later strides by dilation, as DeepLab's code does; `@16`
-  behind a feature's name brings it back to the grid that it has without (see `Backbone`).
-- This folder's files but `resnet.py` need torch and nothing else of the toolkit's libraries: take
-  them along.
+- The layers carry TensorFlow's names, `layer_1` (the stem) to `layer_19` (the last 1x1
+  convolution); torchvision's `features[k]` is `layer_{k + 1}`.
+- The output of every layer is a feature. So is the expansion inside every block, e.g.
+  `Feature("layer_15", part="expansion")`, which SSDLite reads at stride 16. `layer_2` does not
+  expand: there it is the input of the block.
+- An output stride below 32 replaces the later strides by dilation, as DeepLab's code does. A
+  feature with a stride, e.g. `Feature("layer_19", stride=32)`, is on the grid that it would have
+  without that dilation (see `Backbone`).
+- The files of this folder, apart from `resnet.py`, import torch and jaxtyping only, so that they
+  can be copied into other projects.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +19,9 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mbv2det.backbones.features import Backbone, Dilation, FeatureSpec, Keep, Taps
+from mbv2det.backbones.backbone import Backbone
+from mbv2det.backbones.dilation import Dilation
+from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
 from mbv2det.backbones.layers import ConvBNAct, Padding, make_divisible
 
 Bottleneck = Literal["linear", "relu6"]
@@ -36,7 +40,7 @@ _INVERTED_RESIDUALS = (
 _STEM_CHANNELS = 32
 LAST_CHANNELS = 1280
 _LAST_LAYER = "layer_19"
-_EXPANSION = "/expansion"
+_EXPANSION = "expansion"
 
 
 class InvertedResidual(nn.Module):
@@ -46,16 +50,21 @@ class InvertedResidual(nn.Module):
     widen (expand_ratio 1) is left out.
 
     Args:
-        in_channels: Of the input.
-        out_channels: Of the output.
-        expand_ratio: Channels inside, per input channel.
-        stride: Of the depthwise convolution.
-        dilation: Of the depthwise convolution.
-        conv: Makes the convolutions: `ConvBNAct` with the network's padding and norm settings.
-        bottleneck: `relu6` activates the output too, which the paper's section 6 finds harmful.
-        shortcut: What the shortcut, where there is one, connects: the thin ends (`bottleneck`, the
-            paper's), the thick layers before and behind the depthwise convolution (`expansion`), or
-            nothing; both others the paper's section 6 finds worse.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        expand_ratio: Channels of the expansion per input channel.
+        stride: Stride of the depthwise convolution.
+        dilation: Dilation of the depthwise convolution.
+        conv: Builds the convolutions: `ConvBNAct` with the network's padding and norm settings.
+        bottleneck: Activation of the output: `linear` has none; `relu6` is harmful according to
+            section 6.4 of the paper.
+        shortcut: Layers that the shortcut connects, where there is one: `bottleneck`, the thin
+            input and output of the block (the paper's); `expansion`, the wide input and output of
+            the depthwise convolution; `none`, no layers. The last two are worse according to
+            section 6.4 of the paper.
+
+    Attributes:
+        expanded_channels: Channels of the expansion.
     """
 
     def __init__(
@@ -84,63 +93,72 @@ class InvertedResidual(nn.Module):
         self.shortcut: Shortcut = shortcut if fits else "none"
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D i j"]:
-        """Block output."""
+        """Returns the output of the block."""
         return self.contract(self.expand(x), x)
 
     def contract(
         self, expanded: Float[Tensor, "B E h w"], x: Float[Tensor, "B C h w"]
     ) -> Float[Tensor, "B D i j"]:
-        """Second half of the block, from the expansion and the block's input."""
-        inside = self.depthwise(expanded)
+        """Runs the second half of the block: depthwise convolution, projection, shortcut.
+
+        Args:
+            expanded: Output of `expand`.
+            x: Input of the block.
+        """
+        filtered = self.depthwise(expanded)
         if self.shortcut == "expansion":
-            inside = expanded + inside
-        y = self.project(inside)
+            filtered = expanded + filtered
+        y = self.project(filtered)
         return x + y if self.shortcut == "bottleneck" else y
 
     def start_as_identity(self) -> None:
-        """Lets a linear branch beside a shortcut give zero.
+        """Makes the branch beside a shortcut output zero.
 
-        One that ends in ReLU6 would stay there: at zero ReLU6 has no gradient.
+        A branch that ends in ReLU6 is left alone: it would output zero forever, since the gradient
+        of ReLU6 at zero is zero.
         """
         if self.shortcut == "bottleneck" and self.bottleneck == "linear":
             nn.init.zeros_(self.project.norm.weight)
 
 
 class MobileNetV2(Backbone):
-    """The backbone, with an optional ImageNet-style classifier.
+    """MobileNetV2 with an optional ImageNet-style classifier.
 
     Args:
-        width_mult: Multiplies every channel count, rounded to multiples of 8.
+        width_mult: Multiplies every channel count; the result is rounded to a multiple of 8.
         output_stride: Input pixels per cell of the last feature: 32, or 16 or 8 by dilation.
-        num_classes: Builds a classifier (average pool, dropout, linear); None builds none.
-        out_features: Names that `forward` returns: features of any layer or expansion, each with
-            `@` and a stride appended where a coarser grid is wanted than the feature has.
-        padding: `same` pads as TensorFlow does: for weights that were trained there.
-        norm_eps: Of batch norm: 1e-5 in torchvision's weights, 1e-3 in TensorFlow's.
-        norm_momentum: Of batch norm, in PyTorch's sense.
-        dropout: In front of the classifier.
-        scale_last_layer: Lets width_mult < 1 shrink the 1280 channels of `layer_19`, as the
-            detection models do and ImageNet's do not.
-        bottleneck: As in `InvertedResidual`; the network of the paper is `linear`.
-        shortcut: As in `InvertedResidual`; the network of the paper has `bottleneck`.
-        zero_init_residual: Starts blocks with a shortcut as identity.
+        num_classes: Number of classes of a classifier (average pool, dropout, linear); None
+            builds no classifier.
+        out_features: Features that `forward` returns: of any layer or expansion, at their own or
+            a coarser stride.
+        padding: Padding rule; `same` is TensorFlow's, for weights that were trained there.
+        norm_eps: Epsilon of the batch norms: 1e-5 in torchvision's weights, 1e-3 in TensorFlow's.
+        norm_momentum: Momentum of the batch norms, in PyTorch's sense.
+        dropout: Dropout probability before the classifier.
+        scale_last_layer: Applies a width_mult below 1 to the 1280 channels of `layer_19` too, as
+            the detection models do and the ImageNet models do not.
+        bottleneck: As in `InvertedResidual`; `linear` is the paper's network.
+        shortcut: As in `InvertedResidual`; `bottleneck` is the paper's network.
+        zero_init_residual: Initialises the blocks with a shortcut as the identity.
 
     Raises:
-        ValueError: For an output stride or a feature that does not exist, or a feature at a stride
-            that it cannot be brought to.
+        ValueError: For an unknown output stride, an unknown feature, or a feature at a stride that
+            it cannot have.
 
     Source: paper table 2 and section 4; TensorFlow slim `mobilenet_v2.py`, `mobilenet.py`.
     """
 
-    taps = Taps(
-        detection=("layer_15/expansion@16", "layer_19@32"),
-        segmentation="layer_18",
-        auxiliary="layer_14",
-        stride_8="layer_7",
-        stride_4="layer_4",
-        classification=_LAST_LAYER,
+    head_features = HeadFeatures(
+        detection=(
+            Feature("layer_15", part=_EXPANSION, stride=16),
+            Feature(_LAST_LAYER, stride=32),
+        ),
+        segmentation=Feature("layer_18"),
+        auxiliary=Feature("layer_14"),
+        stride_8=Feature("layer_7"),
+        stride_4=Feature("layer_4"),
+        classification=Feature(_LAST_LAYER),
     )
-    pointwise_layer = _LAST_LAYER
 
     def __init__(
         self,
@@ -148,7 +166,7 @@ class MobileNetV2(Backbone):
         output_stride: int = 32,
         num_classes: int | None = None,
         *,
-        out_features: Sequence[str] = (_LAST_LAYER,),
+        out_features: Sequence[Feature] = (Feature(_LAST_LAYER),),
         padding: Padding = "symmetric",
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.1,
@@ -158,35 +176,10 @@ class MobileNetV2(Backbone):
         shortcut: Shortcut = "bottleneck",
         zero_init_residual: bool = True,
     ) -> None:
-        layers: dict[str, nn.Module] = {}
-        specs: dict[str, FeatureSpec] = {}
-        channels = make_divisible(_STEM_CHANNELS * width_mult)
         conv = partial(ConvBNAct, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
-        dilation = Dilation(output_stride)
-        stride, _ = dilation.step(2)
-        layers["layer_1"] = conv(3, channels, 3, stride=stride)
-        specs["layer_1"] = FeatureSpec(channels, dilation.stride)
-        for expand_ratio, base_channels, repeats, first_stride in _INVERTED_RESIDUALS:
-            for repeat in range(repeats):
-                name = f"layer_{len(layers) + 1}"
-                expansion_stride = dilation.stride
-                stride, rate = dilation.step(first_stride if repeat == 0 else 1)
-                block = InvertedResidual(
-                    channels,
-                    make_divisible(base_channels * width_mult),
-                    expand_ratio=expand_ratio,
-                    stride=stride,
-                    dilation=rate,
-                    conv=conv,
-                    bottleneck=bottleneck,
-                    shortcut=shortcut,
-                )
-                channels = make_divisible(base_channels * width_mult)
-                specs[name + _EXPANSION] = FeatureSpec(block.expanded_channels, expansion_stride)
-                layers[name], specs[name] = block, FeatureSpec(channels, dilation.stride)
-        last = LAST_CHANNELS * (width_mult if scale_last_layer else max(1.0, width_mult))
-        layers[_LAST_LAYER] = conv(channels, make_divisible(last))
-        specs[_LAST_LAYER] = FeatureSpec(make_divisible(last), dilation.stride)
+        block = partial(InvertedResidual, conv=conv, bottleneck=bottleneck, shortcut=shortcut)
+        last_width_mult = width_mult if scale_last_layer else max(1.0, width_mult)
+        layers, specs = _build_layers(width_mult, last_width_mult, output_stride, conv, block)
         super().__init__(
             layers,
             specs,
@@ -197,25 +190,39 @@ class MobileNetV2(Backbone):
         )
         self._initialise(zero_init_residual)
 
-    def run_layer(self, name: str, x: Tensor, keep: Keep) -> Tensor:
-        """The output of one layer; a block's expansion is kept as a feature."""
-        layer = self.layers[name]
-        if not isinstance(layer, InvertedResidual):
-            return layer(x)
-        expanded = layer.expand(x)
-        keep(name + _EXPANSION, expanded)
-        return layer.contract(expanded, x)
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], out_features: Sequence[Feature] | None = None
+    ) -> dict[Feature, Tensor]:
+        """Returns features of normalised images; see `Backbone.forward`."""
+        collector = self.collector(out_features)
+        x: Tensor = images
+        for name, layer in self.layers.items():
+            output = Feature(name)
+            if isinstance(layer, InvertedResidual):
+                expanded = layer.expand(x)
+                collector.add(Feature(name, part=_EXPANSION), expanded)
+                x = layer.contract(expanded, x)
+            elif name == _LAST_LAYER:
+                # A 1x1 convolution computes each cell by itself, so it can run on the requested
+                # cells only. That saves most of its work, and its batch norm sees those cells only.
+                request = collector.finest_request(output)
+                x = layer(collector.subsample(x, output, request))
+                output = request
+            else:
+                x = layer(x)
+            collector.add(output, x)
+        return collector.features()
 
     def _initialise(self, zero_init_residual: bool) -> None:
-        """How training from scratch begins.
+        """Sets the weights with which training from scratch starts.
 
-        | layer | start |
+        | layer | initial values |
         |---|---|
         | convolutions | Kaiming normal, fan out (torchvision; slim: truncated normal 0.09) |
         | batch norm | weight 1, bias 0 |
         | batch norm that ends the linear branch beside a shortcut, if `zero_init_residual` | weight
-        0: the block starts as identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1), which
-        speeds up the first epochs |
+        0: the block starts as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1),
+        which speeds up the first epochs |
         | classifier | normal 0.01, bias 0 |
         """
         for module in self.modules():
@@ -223,3 +230,42 @@ class MobileNetV2(Backbone):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
             elif isinstance(module, InvertedResidual) and zero_init_residual:
                 module.start_as_identity()
+
+
+def _build_layers(
+    width_mult: float,
+    last_width_mult: float,
+    output_stride: int,
+    conv: Callable[..., ConvBNAct],
+    block: Callable[..., InvertedResidual],
+) -> tuple[dict[str, nn.Module], dict[Feature, FeatureSpec]]:
+    """Returns the layers by name, and channels and stride of every feature.
+
+    Args:
+        width_mult: Multiplies the channels of all layers but the last.
+        last_width_mult: Multiplies the channels of the last layer.
+        output_stride: Input pixels per cell of the last feature.
+        conv: Builds the first and the last layer.
+        block: Builds the blocks between them.
+    """
+    dilation = Dilation(output_stride)
+    channels = make_divisible(_STEM_CHANNELS * width_mult)
+    stride, _ = dilation.step(2)
+    layers: dict[str, nn.Module] = {"layer_1": conv(3, channels, 3, stride=stride)}
+    specs = {Feature("layer_1"): FeatureSpec(channels, dilation.stride)}
+    for expand_ratio, base_channels, repeats, first_stride in _INVERTED_RESIDUALS:
+        for repeat in range(repeats):
+            name = f"layer_{len(layers) + 1}"
+            in_channels, channels = channels, make_divisible(base_channels * width_mult)
+            in_stride = dilation.stride
+            stride, rate = dilation.step(first_stride if repeat == 0 else 1)
+            layer = block(
+                in_channels, channels, expand_ratio=expand_ratio, stride=stride, dilation=rate
+            )
+            layers[name] = layer
+            specs[Feature(name, part=_EXPANSION)] = FeatureSpec(layer.expanded_channels, in_stride)
+            specs[Feature(name)] = FeatureSpec(channels, dilation.stride)
+    last_channels = make_divisible(LAST_CHANNELS * last_width_mult)
+    layers[_LAST_LAYER] = conv(channels, last_channels)
+    specs[Feature(_LAST_LAYER)] = FeatureSpec(last_channels, dilation.stride)
+    return layers, specs

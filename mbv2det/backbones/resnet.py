@@ -1,13 +1,14 @@
-"""ResNet-50 and ResNet-101 (He et al. 2016, arXiv:1512.03385): torchvision's, with our features.
+"""ResNet-50 and ResNet-101 (He et al. 2016, arXiv:1512.03385): torchvision's, as a `Backbone`.
 
-The large network that the MobileNetV2 paper's table 7 sets beside the small ones.
+They are the large networks with which table 7 of the MobileNetV2 paper compares the small ones.
 
-- Layers are `stem` (torchvision's conv1, bn1, relu and maxpool) and its `layer1` to `layer4`; every
-  layer's output is a feature. Tensors keep its names, behind `layers.stem.` and `layers.`.
-- torchvision's variant ("v1.5") strides in the 3x3 convolutions. They, the 7x7 convolution and the
-  max pooling are all centred on every second cell from the first: borders are symmetric, and
-  `subsample` finds the strided network's cells in a dilated one.
-- The only backbone that needs torchvision, so the package does not import it.
+- The layers are `stem` (torchvision's conv1, bn1, relu and maxpool) and `layer1` to `layer4`; the
+  output of every layer is a feature. Tensors keep torchvision's names, prefixed by `layers.stem.`
+  or `layers.`.
+- In torchvision's variant ("v1.5") the 3x3 convolutions have the strides. These convolutions, the
+  7x7 convolution and the max pooling are all centred on every second cell, from the first one on:
+  padding is symmetric, and `subsample` finds the cells of the strided network in a dilated one.
+- This is the only backbone that needs torchvision, so the package does not import it.
 """
 
 from collections import OrderedDict
@@ -15,45 +16,51 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torchvision.models import resnet50, resnet101
 
-from mbv2det.backbones.features import Backbone, Dilation, FeatureSpec, Taps
+from mbv2det.backbones.backbone import Backbone
+from mbv2det.backbones.dilation import Dilation
+from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
 
 _STEM = ("conv1", "bn1", "relu", "maxpool")
 _STEM_SPEC = FeatureSpec(64, 4)
-# Channels and nominal stride.
+# Channels and nominal stride of each stage.
 _STAGES = {"layer1": (256, 1), "layer2": (512, 2), "layer3": (1024, 2), "layer4": (2048, 2)}
-_LAST_LAYER = "layer4"
+_LAST_FEATURE = Feature("layer4")
 
 
 class ResNet(Backbone):
-    """The backbone, with an optional ImageNet-style classifier; its subclasses say how deep.
+    """A ResNet with an optional ImageNet-style classifier; the subclasses set the depth.
 
     Args:
         output_stride: Input pixels per cell of the last feature: 32, or 16 or 8 by dilation.
-        num_classes: Builds a classifier (average pool, dropout, linear); None builds none.
-        out_features: Names that `forward` returns, each with `@` and a stride appended where a
-            coarser grid is wanted than the feature has.
-        norm_eps: Of batch norm: 1e-5 in torchvision's weights.
-        norm_momentum: Of batch norm, in PyTorch's sense.
-        dropout: In front of the classifier; torchvision's has none.
+        num_classes: Number of classes of a classifier (average pool, dropout, linear); None
+            builds no classifier.
+        out_features: Features that `forward` returns, at their own or a coarser stride.
+        norm_eps: Epsilon of the batch norms: 1e-5 in torchvision's weights.
+        norm_momentum: Momentum of the batch norms, in PyTorch's sense.
+        dropout: Dropout probability before the classifier; torchvision has no dropout.
 
     Raises:
-        ValueError: For an output stride or a feature that does not exist, or a feature at a stride
-            that it cannot be brought to.
+        ValueError: For an unknown output stride, an unknown feature, or a feature at a stride that
+            it cannot have.
+
+    Attributes:
+        network: Builds torchvision's network.
 
     Source: torchvision `models/resnet.py`; differs: the last batch norm of every block starts at
-        zero (its `zero_init_residual`), as in `MobileNetV2`.
+        zero (torchvision's `zero_init_residual`), as in `MobileNetV2`.
     """
 
-    taps = Taps(
-        detection=("layer3@16", "layer4@32"),
-        segmentation=_LAST_LAYER,
-        auxiliary="layer3",
-        stride_8="layer2",
-        stride_4="layer1",
-        classification=_LAST_LAYER,
+    head_features = HeadFeatures(
+        detection=(Feature("layer3", stride=16), Feature("layer4", stride=32)),
+        segmentation=_LAST_FEATURE,
+        auxiliary=Feature("layer3"),
+        stride_8=Feature("layer2"),
+        stride_4=Feature("layer1"),
+        classification=_LAST_FEATURE,
     )
     network: ClassVar[Callable[..., Any]]
 
@@ -62,18 +69,18 @@ class ResNet(Backbone):
         output_stride: int = 32,
         num_classes: int | None = None,
         *,
-        out_features: Sequence[str] = (_LAST_LAYER,),
+        out_features: Sequence[Feature] = (_LAST_FEATURE,),
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.1,
         dropout: float = 0.0,
     ) -> None:
         dilation = Dilation(output_stride, stride=_STEM_SPEC.stride)
-        specs = {"stem": _STEM_SPEC}
+        specs = {Feature("stem"): _STEM_SPEC}
         dilated = []
         for name, (channels, nominal_stride) in _STAGES.items():
             stride, _ = dilation.step(nominal_stride)
             dilated.append(stride < nominal_stride)
-            specs[name] = FeatureSpec(channels, dilation.stride)
+            specs[Feature(name)] = FeatureSpec(channels, dilation.stride)
         network = self.network(
             norm_layer=partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum),
             replace_stride_with_dilation=dilated[1:],  # layer1 has no stride to replace
@@ -90,14 +97,25 @@ class ResNet(Backbone):
             padding="symmetric",
         )
 
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], out_features: Sequence[Feature] | None = None
+    ) -> dict[Feature, Tensor]:
+        """Returns features of normalised images; see `Backbone.forward`."""
+        collector = self.collector(out_features)
+        x: Tensor = images
+        for name, layer in self.layers.items():
+            x = layer(x)
+            collector.add(Feature(name), x)
+        return collector.features()
+
 
 class ResNet50(ResNet):
-    """Of 3, 4, 6 and 3 blocks."""
+    """ResNet with 3, 4, 6 and 3 blocks in its stages."""
 
     network = staticmethod(resnet50)
 
 
 class ResNet101(ResNet):
-    """Of 3, 4, 23 and 3 blocks."""
+    """ResNet with 3, 4, 23 and 3 blocks in its stages."""
 
     network = staticmethod(resnet101)

@@ -12,7 +12,8 @@ from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_down
 from jaxtyping import UInt8
 
 from mbv2det.atomic_write import write_json
-from mbv2det.backbones.features import Backbone
+from mbv2det.backbones.backbone import Backbone
+from mbv2det.backbones.feature import Feature
 from mbv2det.build import (
     build_backbone,
     build_model,
@@ -139,7 +140,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Predictor:
 
 def load_backbone(
     path: str | Path,
-    out_features: Sequence[str] | None = None,
+    out_features: Sequence[Feature] | None = None,
     output_stride: Literal[8, 16, 32] = 32,
 ) -> Backbone:
     """A backbone with its weights, for other projects.
@@ -147,7 +148,7 @@ def load_backbone(
     Args:
         path: A `.safetensors` file of this toolkit, a `.ckpt` of one of its runs, or torchvision's
             state dict.
-        out_features: Names of the features that it gives; by default the last that the file has
+        out_features: Features that it returns; by default the last that the file has
             (DeepLabv3 ends with `layer_18`).
         output_stride: Input pixels per cell of the last feature: 32, 16 or 8.
 
@@ -163,7 +164,7 @@ def load_backbone(
     labels = source.info.label_maps.get("classification")
     if out_features is None:
         with torch.device("meta"):
-            out_features = [list(build_backbone(source.info.model).layers)[-1]]
+            out_features = [Feature(list(build_backbone(source.info.model).layers)[-1])]
     settings = replace(source.info.model.backbone, output_stride=output_stride)
     backbone = build_backbone(
         ModelConfig(settings, HeadsConfig()),

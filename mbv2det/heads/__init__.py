@@ -1,1 +1,5 @@
-"""Heads turn backbone features into raw outputs; one file each."""
+"""Heads: from backbone features to raw outputs, one file each.
+
+Every head is called with (features, image size). The classification head is
+`mbv2det.backbones.classifier.Classifier`, since a backbone may have one of its own.
+"""

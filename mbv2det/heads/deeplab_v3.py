@@ -1,11 +1,13 @@
-"""DeepLabv3 (Chen et al. 2017, arXiv:1706.05587), as the MobileNetV2 paper's section 6.3 cuts it.
+"""DeepLabv3 (Chen et al. 2017, arXiv:1706.05587), reduced as in MobileNetV2 paper section 6.3.
 
-- Reads what the backbone names for it: MobileNetV2 the 320 channels of `layer_18`, as the 1280 of
-  `layer_19` cost more than they give (that section); another backbone its last feature.
-- ASPP is image pooling and a 1x1 convolution only; `full` adds the three atrous convolutions of
-  DeepLabv3, `separable` the same made depthwise separable, as TensorFlow's released code has them.
-- `decoder` makes it DeepLabv3+ (Chen et al. 2018, arXiv:1802.02611): logits at stride 4.
-- Activations are plain ReLU, not the backbone's ReLU6.
+- It reads the segmentation feature of the backbone: for MobileNetV2 the 320 channels of
+  `layer_18`, since the 1280 of `layer_19` cost more than they gain (section 6.3); for another
+  backbone its last feature.
+- ASPP consists of image pooling and a 1x1 convolution only. `full` adds the three atrous
+  convolutions of DeepLabv3; `separable` adds them as depthwise separable convolutions, as in
+  TensorFlow's released code.
+- `decoder` makes it DeepLabv3+ (Chen et al. 2018, arXiv:1802.02611), with logits at stride 4.
+- Activations are plain ReLU, not the ReLU6 of the backbone.
 
 Source: TensorFlow research `deeplab/model.py`, `deeplab/core/feature_extractor.py`.
 """
@@ -19,8 +21,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mbv2det.backbones.features import FeatureSpec, Taps
-from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d, grid_centres
+from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
+from mbv2det.backbones.grid import grid_centres
+from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
@@ -30,33 +33,49 @@ _LOW_LEVEL_CHANNELS = 48
 _RATES_AT_16 = (6, 12, 18)
 
 
-def sources(taps: Taps, decoder: bool = False, auxiliary: bool = False) -> tuple[str, ...]:
-    """Features that a head of these settings reads: what its backbone must be built with."""
-    low_level, extra = (taps.stride_4,) * decoder, (taps.auxiliary,) * auxiliary
-    return (taps.segmentation, *low_level, *extra)
+def input_features(
+    head_features: HeadFeatures, decoder: bool = False, auxiliary: bool = False
+) -> tuple[Feature, ...]:
+    """Returns the features that the head reads; its backbone must return them.
+
+    Args:
+        head_features: The backbone's features for each kind of head.
+        decoder: The head has a decoder.
+        auxiliary: The head has an auxiliary classifier.
+    """
+    features = [head_features.segmentation]
+    if decoder:
+        features.append(head_features.stride_4)
+    if auxiliary:
+        features.append(head_features.auxiliary)
+    return tuple(features)
 
 
 def atrous_rates(stride: int) -> tuple[int, ...]:
-    """Dilations of the three atrous convolutions, which keep their reach in input pixels.
+    """Returns the dilations of the three atrous convolutions.
+
+    They are inversely proportional to the stride, so that the convolutions cover the same number
+    of input pixels at every stride.
 
     Args:
-        stride: Of the feature that they read: 8, 16 or 32.
+        stride: Stride of the feature that they read: 8, 16 or 32.
 
-    Source: DeepLabv3 section 3.3, for 16 and 8; at 32 they are halved likewise.
+    Source: DeepLabv3 section 3.3, for strides 16 and 8; stride 32 follows the same rule.
     """
     return tuple(rate * 16 // stride for rate in _RATES_AT_16)
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm of image-wide averages, of which each image has just one per channel.
+    """Batch norm of image-wide averages: one value per image and channel.
 
-    A batch of one image has no statistics: its mean is the value and its variance zero, so that
-    normalising by them would replace every image by the same bias (and PyTorch refuses to). Such
-    a batch is normalised by the running statistics, as in evaluation, and leaves them alone.
+    A batch of one image has no usable statistics: its mean is the value itself and its variance
+    zero, so that normalising by them would replace every image by the same bias (PyTorch raises an
+    error). Such a batch is normalised by the running statistics, as in evaluation, and does not
+    update them.
     """
 
     def forward(self, input: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """Normalised values."""
+        """Returns the normalised values."""
         if self.training and input.numel() == input.shape[1]:
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -65,14 +84,14 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: parallel branches over one feature, joined by a 1x1.
+    """Atrous spatial pyramid pooling: parallel branches on one feature, joined by a 1x1.
 
     Args:
-        in_channels: Of the feature.
-        channels: Of every branch and of the output.
+        in_channels: Channels of the feature.
+        channels: Channels of every branch and of the output.
         rates: Dilations of the atrous branches; none for the mobile head.
         separable: Makes the atrous branches depthwise separable.
-        conv: Makes the convolutions: `ConvBNAct` with the head's padding, norm and activation.
+        conv: Builds the convolutions: `ConvBNAct` with the head's padding, norm and activation.
     """
 
     def __init__(
@@ -97,24 +116,24 @@ class ASPP(nn.Module):
         self.project = conv((2 + len(rates)) * channels, channels)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
-        """The joined branches, in TensorFlow's order: pool, 1x1, atrous."""
-        # The mean over the whole grid: TensorFlow's crop-sized window, of any size here.
+        """Returns the projected branches, joined in TensorFlow's order: pool, 1x1, atrous."""
+        # The mean over the whole grid. TensorFlow pools a window of the size of the training crop.
         pooled = self.pool(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         branches = [pooled, self.pointwise(x), *(branch(x) for branch in self.atrous)]
         return self.project(torch.cat(branches, dim=1))
 
 
 class Decoder(nn.Module):
-    """DeepLabv3+'s decoder: refines the head's output with a feature of a finer grid.
+    """DeepLabv3+'s decoder: refines the output of ASPP with a feature of a finer grid.
 
     Args:
-        low_level_channels: Of the finer feature.
-        channels: Of the head's output and of the decoder's.
-        conv: As in `ASPP`.
+        low_level_channels: Channels of the finer feature.
+        channels: Channels of the ASPP output and of the decoder output.
+        conv: Builds the convolutions: `ConvBNAct` with the head's padding, norm and activation.
 
     Source: DeepLabv3+ section 3.1; differs: the low-level feature is the output of the backbone's
-    last block of stride 4, of which TensorFlow reads the depthwise convolution (of MobileNetV2 six
-    times the channels).
+        last block of stride 4, where TensorFlow reads the depthwise convolution inside that block
+        (for MobileNetV2 six times as many channels).
     """
 
     def __init__(
@@ -130,45 +149,50 @@ class Decoder(nn.Module):
     def forward(
         self, resampled: Float[Tensor, "B C h w"], low_level: Float[Tensor, "B D h w"]
     ) -> Float[Tensor, "B C h w"]:
-        """Refined features.
+        """Returns the refined feature map, on the grid of the low-level feature.
 
         Args:
-            resampled: The head's output, on the grid of the low-level feature.
+            resampled: Output of ASPP, resampled to the grid of the low-level feature.
             low_level: The finer feature.
         """
         reduced = self.reduce(low_level)
-        # The resampling answers in float32 whatever the convolutions compute in.
+        # Resampling returns float32, whatever the type of the convolutions.
         return self.refine(torch.cat([resampled.to(reduced.dtype), reduced], dim=1))
 
 
 class DeepLabV3(nn.Module):
-    """The segmentation head: logits of every label on the grid of a feature.
+    """The DeepLabv3 segmentation head: logits of every label on the grid of a feature.
 
-    The grid is that of the last feature, or with the decoder that of stride 4; outputs say where
-    its cells lie.
+    This is the grid of the segmentation feature or, with the decoder, that of stride 4. The
+    outputs contain the positions of its cells.
 
     Args:
-        feature_specs: What the backbone declares.
-        num_labels: Background included.
-        taps: Names of the features read: the backbone's.
-        aspp: Branches beside the 1x1: image pooling alone ("pool", the paper's mobile head), or
-            also atrous convolutions, "full" or "separable".
+        feature_specs: Channels and strides of the backbone's features.
+        num_labels: Number of labels, background included.
+        head_features: The backbone's features for each kind of head.
+        aspp: Branches beside the 1x1 convolution: image pooling alone ("pool", the paper's mobile
+            head), or image pooling and atrous convolutions, "full" or "separable".
         decoder: Refines the output at stride 4 (DeepLabv3+).
-        auxiliary: Adds a second classifier on `taps.auxiliary` (a 3x3 convolution to a quarter of
-            the channels, then 1x1, as torchvision's `FCNHead`), whose logits help training.
-        channels: Of the branches and of everything behind them.
-        dropout: Behind ASPP, and in front of the auxiliary classifier.
-        padding: The backbone's border rule, which also says where the cells lie.
-        norm_eps: Of batch norm: 1e-5 here in TensorFlow too, unlike in its backbone.
-        norm_momentum: Of batch norm.
+        auxiliary: Adds a second classifier on `head_features.auxiliary`, whose logits help
+            training: a 3x3 convolution to a quarter of the channels, then 1x1, as torchvision's
+            `FCNHead`.
+        channels: Channels of the ASPP branches and of all later layers.
+        dropout: Dropout probability after ASPP and before the auxiliary classifier.
+        padding: Padding rule of the backbone, which also determines where the cells lie.
+        norm_eps: Epsilon of the batch norms: 1e-5 in TensorFlow's head too, unlike in its
+            backbone.
+        norm_momentum: Momentum of the batch norms, in PyTorch's sense.
+
+    Attributes:
+        strides: Input pixels per cell of each feature that the head reads.
     """
 
     def __init__(
         self,
-        feature_specs: Mapping[str, FeatureSpec],
+        feature_specs: Mapping[Feature, FeatureSpec],
         num_labels: int,
         *,
-        taps: Taps,
+        head_features: HeadFeatures,
         aspp: Branches = "pool",
         decoder: bool = False,
         auxiliary: bool = False,
@@ -187,73 +211,70 @@ class DeepLabV3(nn.Module):
             activation=nn.ReLU,
         )
         self.padding: Padding = padding
-        self.taps = taps
-        names = sources(taps, decoder, auxiliary)
-        self.strides = {name: feature_specs[name].stride for name in names}
-        spec = feature_specs[taps.segmentation]
-        self.aspp = ASPP(
-            spec.channels,
-            channels,
-            rates=() if aspp == "pool" else atrous_rates(spec.stride),
-            separable=aspp == "separable",
-            conv=conv,
-        )
+        self.head_features = head_features
+        specs = {f: feature_specs[f] for f in input_features(head_features, decoder, auxiliary)}
+        self.strides = {feature: spec.stride for feature, spec in specs.items()}
+        spec = specs[head_features.segmentation]
+        rates = () if aspp == "pool" else atrous_rates(spec.stride)
+        separable = aspp == "separable"
+        self.aspp = ASPP(spec.channels, channels, rates=rates, separable=separable, conv=conv)
         self.dropout = nn.Dropout(dropout)
-        self.decoder = (
-            Decoder(feature_specs[taps.stride_4].channels, channels, conv=conv) if decoder else None
-        )
+        self.decoder = None
+        if decoder:
+            self.decoder = Decoder(specs[head_features.stride_4].channels, channels, conv=conv)
         self.classifier = conv2d(channels, num_labels, bias=True)
-        self.auxiliary = (
-            _fcn(feature_specs[taps.auxiliary].channels, num_labels, dropout, conv)
-            if auxiliary
-            else None
-        )
+        self.auxiliary = None
+        if auxiliary:
+            in_channels = specs[head_features.auxiliary].channels
+            self.auxiliary = _auxiliary_classifier(in_channels, num_labels, dropout, conv)
         initialise(self)
 
     def forward(
-        self, features: Mapping[str, Tensor], image_size: tuple[int, int]
+        self, features: Mapping[Feature, Tensor], image_size: tuple[int, int]
     ) -> SegmentationOutputs:
-        """Raw outputs.
+        """Returns the raw outputs.
 
         Args:
-            features: By name, `sources` among them.
-            image_size: (H, W) of the network input.
+            features: Feature maps of the backbone, those of `strides` among them.
+            image_size: (height, width) of the network input in pixels.
         """
-        taps = self.taps
-        x = self.dropout(self.aspp(features[taps.segmentation]))
+        high, low = self.head_features.segmentation, self.head_features.stride_4
+        x = self.dropout(self.aspp(features[high]))
         grids = {
-            name: grid_centres(image_size, stride, self.padding, x.device)
-            for name, stride in self.strides.items()
+            feature: grid_centres(image_size, stride, self.padding, x.device)
+            for feature, stride in self.strides.items()
         }
-        grid = taps.segmentation
+        output = high  # the feature on whose grid the logits are
         if self.decoder is not None:
-            grid = taps.stride_4
-            x = self.decoder(resample(x, grids[taps.segmentation], grids[grid]), features[grid])
+            output = low
+            x = self.decoder(resample(x, grids[high], grids[low]), features[low])
         auxiliary = None
         if self.auxiliary is not None:
-            auxiliary = self.auxiliary(features[taps.auxiliary])
-            if self.strides[taps.auxiliary] != self.strides[grid]:
-                auxiliary = resample(auxiliary, grids[taps.auxiliary], grids[grid])
-        return SegmentationOutputs(self.classifier(x), *grids[grid], auxiliary)
+            source = self.head_features.auxiliary
+            auxiliary = self.auxiliary(features[source])
+            if self.strides[source] != self.strides[output]:
+                auxiliary = resample(auxiliary, grids[source], grids[output])
+        return SegmentationOutputs(self.classifier(x), *grids[output], auxiliary)
 
     def class_layers(self) -> list[nn.Module]:
-        """Layers whose outputs are logits."""
+        """Returns the layers whose outputs are logits of the labels."""
         return [self.classifier, *([self.auxiliary[-1]] if self.auxiliary is not None else [])]
 
 
 def _separable(
     conv: Callable[..., ConvBNAct], in_channels: int, out_channels: int, dilation: int = 1
 ) -> nn.Sequential:
-    """Depthwise 3x3 and 1x1, each with batch norm and ReLU."""
+    """Returns a depthwise 3x3 and a 1x1 convolution, each with batch norm and ReLU."""
     return nn.Sequential(
         conv(in_channels, in_channels, 3, dilation=dilation, groups=in_channels),
         conv(in_channels, out_channels),
     )
 
 
-def _fcn(
+def _auxiliary_classifier(
     in_channels: int, num_labels: int, dropout: float, conv: Callable[..., ConvBNAct]
 ) -> nn.Sequential:
+    """Returns the layers of torchvision's `FCNHead`."""
     return nn.Sequential(
         conv(in_channels, in_channels // 4, 3),
         nn.Dropout(dropout),
@@ -262,13 +283,13 @@ def _fcn(
 
 
 def initialise(head: nn.Module) -> None:
-    """How the training of a segmentation head begins.
+    """Sets the weights with which a segmentation head starts training.
 
-    | layer | start |
+    | layer | initial values |
     |---|---|
-    | convolutions in front of batch norm (no bias) | Kaiming normal, fan in (TensorFlow: Xavier) |
+    | convolutions before batch norm (no bias) | Kaiming normal, fan in (TensorFlow: Xavier) |
     | batch norm | weight 1, bias 0 |
-    | classifiers (bias) | truncated normal 0.01, bias 0: all labels as likely, as TensorFlow |
+    | classifiers (bias) | truncated normal 0.01, bias 0: all labels equally likely, as TensorFlow |
     """
     for module in head.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,57 +1,62 @@
 """LR-ASPP (Howard et al. 2019, arXiv:1905.02244, section 6.4): MobileNetV3's segmentation head.
 
-The last feature, each channel weighted by a gate that has seen the whole image, is classified; so
-is the last of stride 8; the two are added there (`layer_18` and `layer_7` of MobileNetV2). A fifth
-of the cost of DeepLabv3's mobile head: 0.05 against 0.24 billion multiply-adds at 513 pixels and
-output stride 16.
+The channels of the last feature are weighted by a gate computed from the whole image, then
+classified. The last feature of stride 8 is classified too, and the two are added on its grid (for
+MobileNetV2 these features are `layer_18` and `layer_7`). It costs a fifth of DeepLabv3's mobile
+head: 0.05 against 0.24 billion multiply-adds at 513 pixels and output stride 16.
 """
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from mbv2det.backbones.features import FeatureSpec, Taps
-from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d, grid_centres
+from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
+from mbv2det.backbones.grid import grid_centres
+from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
 from mbv2det.heads.deeplab_v3 import initialise
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
 
-def sources(taps: Taps) -> tuple[str, str]:
-    """Features that the head reads: what its backbone must be built with."""
-    return taps.segmentation, taps.stride_8
+def input_features(head_features: HeadFeatures) -> tuple[Feature, Feature]:
+    """Returns the features that the head reads; its backbone must return them."""
+    return head_features.segmentation, head_features.stride_8
 
 
 class LRASPP(nn.Module):
-    """The segmentation head: logits of every label on the grid of stride 8.
+    """The LR-ASPP segmentation head: logits of every label on the grid of stride 8.
 
     Args:
-        feature_specs: What the backbone declares.
-        num_labels: Background included.
-        taps: Names of the features read: the backbone's.
-        channels: Of the branch on the last feature.
-        padding: The backbone's border rule, which says where the cells lie.
-        norm_eps: Of batch norm.
-        norm_momentum: Of batch norm.
+        feature_specs: Channels and strides of the backbone's features.
+        num_labels: Number of labels, background included.
+        head_features: The backbone's features for each kind of head.
+        channels: Channels of the branch on the last feature.
+        padding: Padding rule of the backbone, which determines where the cells lie.
+        norm_eps: Epsilon of the batch norm.
+        norm_momentum: Momentum of the batch norm, in PyTorch's sense.
+
+    Attributes:
+        input_features: The features that the head reads: the last one and that of stride 8.
 
     Source: paper figure 10, and torchvision's `LRASPPHead`; differs from the paper: the gate pools
-    the whole grid, where it takes 49x49 windows, 16 and 20 cells apart, of a 1024x2048 image.
+        the whole grid, where the paper pools 49x49 windows, 16 and 20 cells apart, of a 1024x2048
+        image.
     """
 
     def __init__(
         self,
-        feature_specs: Mapping[str, FeatureSpec],
+        feature_specs: Mapping[Feature, FeatureSpec],
         num_labels: int,
         *,
-        taps: Taps,
+        head_features: HeadFeatures,
         channels: int = 128,
         padding: Padding = "symmetric",
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.01,
     ) -> None:
         super().__init__()
-        self.sources = sources(taps)
-        high, low = (feature_specs[name] for name in self.sources)
+        self.input_features = input_features(head_features)
+        high, low = (feature_specs[feature] for feature in self.input_features)
         self.padding: Padding = padding
         self.strides = (high.stride, low.stride)
         self.project = ConvBNAct(
@@ -67,25 +72,25 @@ class LRASPP(nn.Module):
         initialise(self)
 
     def forward(
-        self, features: Mapping[str, Tensor], image_size: tuple[int, int]
+        self, features: Mapping[Feature, Tensor], image_size: tuple[int, int]
     ) -> SegmentationOutputs:
-        """Raw outputs.
+        """Returns the raw outputs, on the grid of the feature of stride 8.
 
         Args:
-            features: By name, `sources` among them.
-            image_size: (H, W) of the network input.
+            features: Feature maps of the backbone, `input_features` among them.
+            image_size: (height, width) of the network input in pixels.
         """
-        high, low = (features[name] for name in self.sources)
+        high, low = (features[feature] for feature in self.input_features)
         coarse, fine = (
             grid_centres(image_size, stride, self.padding, high.device) for stride in self.strides
         )
         gate = self.gate(high.mean(dim=(2, 3), keepdim=True)).sigmoid()
-        # Classified before the resampling, which is equal and has fewer channels to resample: a
+        # Classifying before resampling gives the same result with fewer channels to resample: a
         # 1x1 convolution commutes with weights that add up to one.
         logits = self.high_classifier(self.project(high) * gate)
         logits = resample(logits, coarse, fine) + self.low_classifier(low)
         return SegmentationOutputs(logits, *fine)
 
     def class_layers(self) -> list[nn.Module]:
-        """Layers whose outputs are logits."""
+        """Returns the layers whose outputs are logits of the labels."""
         return [self.high_classifier, self.low_classifier]

@@ -1,25 +1,25 @@
 """SSDLite (MobileNetV2 paper section 6.2): SSD's extra layers and predictors, depthwise separable.
 
-- Level 0 reads the backbone at stride 16, level 1 at stride 32 (of MobileNetV2 the expansion inside
-  `layer_15`, and `layer_19`); four extra blocks each halve the grid again. A backbone of a smaller
-  output stride is read at the positions of those strides, so that it gives the same grids, anchors
-  and meaning of the weights.
-- Every level has predictors of its own: depthwise 3x3, batch norm, ReLU6, then 1x1 with bias.
-- `lite=False` gives full SSD: one plain 3x3 convolution wherever SSDLite separates.
+- Level 0 reads the backbone at stride 16 and level 1 at stride 32 (for MobileNetV2 the expansion
+  inside `layer_15`, and `layer_19`). Four extra blocks halve the grid one after the other.
+- A backbone with a smaller output stride is read on the grids of those strides as well, so that
+  grids, anchors and the meaning of the weights stay the same.
+- Every level has its own predictors: depthwise 3x3, batch norm, ReLU6, then 1x1 with bias.
+- `lite=False` gives full SSD: a plain 3x3 convolution in place of each depthwise separable one.
 
 Source: TensorFlow object_detection `ssd_mobilenet_v2_feature_extractor.py`,
 `feature_map_generators.py`, `convolutional_box_predictor.py`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mbv2det.backbones.features import FeatureSpec, Taps
+from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
 from mbv2det.detection.anchors import AnchorSpec, make_anchors
 from mbv2det.detection.class_slots import ClassSlots
@@ -30,28 +30,34 @@ _MIN_EXTRA_CHANNELS = 16
 
 
 class SSDLite(nn.Module):
-    """The detection head: extra feature levels, and a class and a box predictor on each.
+    """The detection head: extra feature levels, and a class and a box predictor on every level.
 
     Args:
-        feature_specs: What the backbone declares.
+        feature_specs: Channels and strides of the backbone's features.
         slots: Layout of the class logits.
-        taps: Names of the features read: the backbone's.
-        anchors: Shapes of the anchors.
-        lite: False for full SSD.
+        head_features: The backbone's features for each kind of head.
+        anchors: Scales and aspect ratios of the anchors.
+        lite: Depthwise separable convolutions; False for full SSD.
         width_mult: Multiplies the channels of the extra levels.
-        padding: Border rule of the convolutions.
-        norm_eps: Of batch norm.
-        norm_momentum: Of batch norm.
-        prior: Score that the class logits of a sigmoid start at, so that a sea of background does
-            not drown the first steps (focal loss paper, section 3.3). None starts at zero.
+        padding: Padding rule of the convolutions.
+        norm_eps: Epsilon of the batch norms.
+        norm_momentum: Momentum of the batch norms, in PyTorch's sense.
+        prior: Score at which the sigmoid class logits start, in 0..1. A low one keeps the many
+            background anchors from dominating the loss of the first steps (focal loss paper,
+            section 3.3). None starts the logits at about zero.
+
+    Attributes:
+        slots: Layout of the class logits.
+        anchors: Scales and aspect ratios of the anchors.
+        input_features: The features that levels 0 and 1 read.
     """
 
     def __init__(
         self,
-        feature_specs: Mapping[str, FeatureSpec],
+        feature_specs: Mapping[Feature, FeatureSpec],
         slots: ClassSlots,
         *,
-        taps: Taps,
+        head_features: HeadFeatures,
         anchors: AnchorSpec = AnchorSpec(),
         lite: bool = True,
         width_mult: float = 1.0,
@@ -62,46 +68,36 @@ class SSDLite(nn.Module):
     ) -> None:
         super().__init__()
         self.slots = slots
-        self.sources = taps.detection
+        self.input_features = head_features.detection
         self.anchors = anchors
         conv = partial(ConvBNAct, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
-
-        def separable(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-            if not lite:
-                return [conv(inputs, outputs, 3, stride=stride)]
-            return [conv(inputs, inputs, 3, stride=stride, groups=inputs), conv(inputs, outputs)]
-
-        def predictor(inputs: int, outputs: int) -> nn.Module:
-            if not lite:
-                return conv2d(inputs, outputs, 3, bias=True, padding=padding)
-            return nn.Sequential(
-                conv(inputs, inputs, 3, groups=inputs), conv2d(inputs, outputs, bias=True)
-            )
-
-        channels = [feature_specs[name].channels for name in self.sources]
+        channels = [feature_specs[feature].channels for feature in self.input_features]
         self.extras = nn.ModuleList()
-        for base in _EXTRA_CHANNELS:
-            extra = max(int(base * width_mult), _MIN_EXTRA_CHANNELS)
-            squeezed = conv(channels[-1], extra // 2)
-            self.extras.append(nn.Sequential(squeezed, *separable(extra // 2, extra, 2)))
+        for base_channels in _EXTRA_CHANNELS:
+            extra = max(int(base_channels * width_mult), _MIN_EXTRA_CHANNELS)
+            self.extras.append(_extra_level(channels[-1], extra, lite, conv))
             channels.append(extra)
         per_cell = anchors.per_cell(len(channels))
         self.class_predictors = nn.ModuleList(
-            predictor(c, n * slots.num_slots) for c, n in zip(channels, per_cell, strict=True)
+            _predictor(c, n * slots.num_slots, lite, conv, padding)
+            for c, n in zip(channels, per_cell, strict=True)
         )
         self.box_predictors = nn.ModuleList(
-            predictor(c, n * 4) for c, n in zip(channels, per_cell, strict=True)
+            _predictor(c, n * 4, lite, conv, padding)
+            for c, n in zip(channels, per_cell, strict=True)
         )
         self._initialise(prior)
 
-    def forward(self, features: Mapping[str, Tensor], image_size: tuple[int, int]) -> SSDOutputs:
-        """Raw outputs of every anchor.
+    def forward(
+        self, features: Mapping[Feature, Tensor], image_size: tuple[int, int]
+    ) -> SSDOutputs:
+        """Returns the raw outputs of every anchor.
 
         Args:
-            features: By name, `sources` among them.
-            image_size: (H, W) of the network input.
+            features: Feature maps of the backbone, `input_features` among them.
+            image_size: (height, width) of the network input in pixels.
         """
-        levels = [features[name] for name in self.sources]
+        levels = [features[feature] for feature in self.input_features]
         for extra in self.extras:
             levels.append(extra(levels[-1]))
         grids = tuple((level.shape[-2], level.shape[-1]) for level in levels)
@@ -112,14 +108,21 @@ class SSDLite(nn.Module):
         )
 
     def class_layers(self) -> list[nn.Conv2d]:
-        """Layers whose outputs are the class logits of each anchor."""
+        """Returns the layers whose outputs are the class logits of the anchors, by level."""
         return [
             [module for module in predictor.modules() if isinstance(module, nn.Conv2d)][-1]
             for predictor in self.class_predictors
         ]
 
     def _initialise(self, prior: float | None) -> None:
-        """Truncated normal 0.03 convolutions, zero biases; class biases at the prior's logit."""
+        """Sets the weights with which training from scratch starts.
+
+        | layer | initial values |
+        |---|---|
+        | convolutions | truncated normal 0.03, bias 0 |
+        | class logits, if there is a prior | bias: logit of the prior (not for background) |
+        | batch norm | weight 1, bias 0 |
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.03, a=-0.06, b=0.06)
@@ -132,12 +135,43 @@ class SSDLite(nn.Module):
                 by_anchor[:, int(self.slots.background) :] = math.log(prior / (1 - prior))
 
 
+def _extra_level(
+    in_channels: int, out_channels: int, lite: bool, conv: Callable[..., ConvBNAct]
+) -> nn.Sequential:
+    """Returns the block of an extra level: 1x1 to half of the channels, then 3x3 with stride 2."""
+    squeezed = out_channels // 2
+    squeeze = conv(in_channels, squeezed)
+    if not lite:
+        return nn.Sequential(squeeze, conv(squeezed, out_channels, 3, stride=2))
+    return nn.Sequential(
+        squeeze,
+        conv(squeezed, squeezed, 3, stride=2, groups=squeezed),
+        conv(squeezed, out_channels),
+    )
+
+
+def _predictor(
+    in_channels: int,
+    out_channels: int,
+    lite: bool,
+    conv: Callable[..., ConvBNAct],
+    padding: Padding,
+) -> nn.Module:
+    """Returns the predictor of one level: a 3x3 convolution, depthwise separable if `lite`."""
+    if not lite:
+        return conv2d(in_channels, out_channels, 3, bias=True, padding=padding)
+    return nn.Sequential(
+        conv(in_channels, in_channels, 3, groups=in_channels),
+        conv2d(in_channels, out_channels, bias=True),
+    )
+
+
 def _by_anchor(
     predictors: nn.ModuleList, levels: list[Tensor], width: int
 ) -> Float[Tensor, "B A {width}"]:
-    """Runs each level's predictor and lays the results out in the order of the anchors."""
-    found = []
+    """Runs the predictor of every level and lays the results out in the order of the anchors."""
+    by_level = []
     for predictor, level in zip(predictors, levels, strict=True):
         cells = predictor(level).permute(0, 2, 3, 1)  # (B, h, w, anchors of a cell * width)
-        found.append(cells.reshape(level.shape[0], -1, width))
-    return torch.cat(found, dim=1)
+        by_level.append(cells.reshape(level.shape[0], -1, width))
+    return torch.cat(by_level, dim=1)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torchvision.models import MobileNet_V2_Weights
 
+from mbv2det.backbones.feature import Feature
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.config import ClassificationHeadConfig, HeadsConfig
 from mbv2det.errors import ConfigError
 from mbv2det.labels import BACKGROUND, LabelMap
 
 # Name of a classifier's last layer in our models.
-CLASSIFIER = "heads.classification.classifier.linear"
+CLASSIFIER = "heads.classification.linear"
 # The published widths first: other widths may round to the same channels.
 _WIDTHS = (1.0, 1.4, 1.3, 0.75, 0.5, 0.35, *(round(0.05 * k, 2) for k in range(2, 41)))
 # First letters of the tensor names of each FORMAT, for hints in error messages.
@@ -130,7 +131,7 @@ def layer_channels(width_mult: float) -> tuple[int, ...]:
     """Returns the output channels of MobileNetV2's layers 1 to 18."""
     with torch.device("meta"):
         specs = MobileNetV2(width_mult).feature_specs
-    return tuple(specs[f"layer_{layer}"].channels for layer in range(1, 19))
+    return tuple(specs[Feature(f"layer_{layer}")].channels for layer in range(1, 19))
 
 
 def classification_head(num_classes: int | None) -> tuple[HeadsConfig, dict[str, LabelMap]]:

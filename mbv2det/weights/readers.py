@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mbv2det.backbones.features import Backbone
+from mbv2det.backbones.backbone import Backbone
 from mbv2det.weights.share_file import has_header, load_weights
 from mbv2det.weights.source import WeightsSource
 from mbv2det.weights.torchvision import read_torchvision

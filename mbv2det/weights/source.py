@@ -144,5 +144,6 @@ def _mismatches(
 
 def _name_in_model(name: str) -> str:
     """Returns a backbone tensor's name in a whole model, where the classifier is a head."""
-    is_classifier = name.startswith("classifier.")
-    return f"heads.classification.{name}" if is_classifier else f"backbone.{name}"
+    if name.startswith("classifier."):
+        return f"heads.classification.{name.removeprefix('classifier.')}"
+    return f"backbone.{name}"

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.models.resnet import Bottleneck
 
-from mbv2det.backbones import MobileNetV1, MobileNetV2
+from mbv2det.backbones import Feature, MobileNetV1, MobileNetV2
 from mbv2det.backbones.layers import ConvBNAct
 from mbv2det.backbones.mobilenet_v2 import InvertedResidual
 from mbv2det.counting import count
@@ -295,18 +295,21 @@ def difference_in_parts(channels: int, cells: int) -> float:
     return max(float((out - whole).abs().max() / whole.abs().max()) for out in outputs)
 
 
-def layer_outputs(network: type[MobileNetV1 | MobileNetV2]) -> dict[str, Tensor]:
+def layer_outputs(network: type[MobileNetV1 | MobileNetV2]) -> dict[Feature, Tensor]:
     """Returns the output of every layer for one image, on the meta device."""
     with torch.device("meta"):
-        names = [name for name in network().feature_specs if "/" not in name]
-        return network(out_features=names)(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE))
+        features = [feature for feature in network().feature_specs if feature.part is None]
+        return network(out_features=features)(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE))
 
 
 def materialised(network: type[MobileNetV1 | MobileNetV2]) -> dict[int, Materialised]:
     """Returns the largest tensor that must be held as a whole, by the cells along a side."""
     outputs = layer_outputs(network)
-    pooled = outputs[network.taps.classification].mean(dim=(2, 3), keepdim=True)
-    held = [pooled, *(output for name, output in outputs.items() if name not in _IN_PARTS)]
+    pooled = outputs[network.head_features.classification].mean(dim=(2, 3), keepdim=True)
+    held = [
+        pooled,
+        *(output for feature, output in outputs.items() if feature.layer not in _IN_PARTS),
+    ]
     largest = {output.shape[-1]: output for output in sorted(held, key=Tensor.numel)}
     return {
         cells: Materialised(output.shape[1], _BYTES * output.numel() / 1000)

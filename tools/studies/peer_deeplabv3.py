@@ -19,6 +19,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
+from mbv2det.backbones.feature import Feature
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.cli.report import print_results
 from mbv2det.cli.session import one_line_errors
@@ -30,6 +31,7 @@ from mbv2det.training.module import metrics_document
 from mbv2det.training.optim import make_optimizer, schedule_factor
 from mbv2det.weights.readers import load_backbone_weights, read_backbone
 
+_FEATURE = Feature("layer_18")
 # Atrous rates for output stride 16; torchvision's default, (12, 24, 36), is for 8.
 _RATES = (6, 12, 18)
 
@@ -50,13 +52,13 @@ class Peer(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(-1, 1, 1))
         self.backbone = backbone
-        channels = backbone.feature_specs["layer_18"].channels
+        channels = backbone.feature_specs[_FEATURE].channels
         self.classifier = DeepLabHead(channels, num_labels, _RATES)
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits at the size of the images, whose values are 0 to 255."""
         normalised = (images.float() / 255 - self.mean) / self.std
-        logits = self.classifier(self.backbone(normalised)["layer_18"])
+        logits = self.classifier(self.backbone(normalised)[_FEATURE])
         return F.interpolate(logits.float(), images.shape[-2:], mode="bilinear")
 
     def loss(self, batch: Batch) -> Tensor:
@@ -94,7 +96,7 @@ def main() -> None:
     data = peer.make_data(settings, config.augment)
     assert data.train is not None
     assert data.train.masks is not None
-    backbone = MobileNetV2(1.0, config.backbone.output_stride, out_features=("layer_18",))
+    backbone = MobileNetV2(1.0, config.backbone.output_stride, out_features=(_FEATURE,))
     load_backbone_weights(backbone, read_backbone(Path(str(config.backbone.weights))))
     model = Peer(backbone, len(data.train.masks.labels)).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config.optim)
