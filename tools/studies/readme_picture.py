@@ -52,7 +52,7 @@ def draw_row(predictor: Predictor, files: Sequence[Path], min_score: float) -> I
     predictions = [predictor([image])[0] for image in images]
     return side_by_side(
         [
-            draw_found(image, prediction, predictor.info.labels, min_score)
+            draw_found(image, prediction, predictor.info.label_maps, min_score)
             for image, prediction in zip(images, predictions, strict=True)
         ]
     )
