@@ -5,9 +5,10 @@ import pytest
 from conftest import write_noise
 from PIL import Image
 
-from mbv2det.data.annotations import Annotations, Objects, union
+from mbv2det.data.annotations import Annotations, union
 from mbv2det.data.dataset import AnnotatedImages, collate, read_sample
-from mbv2det.data.masks import IndexMasks
+from mbv2det.data.index_masks import IndexMasks
+from mbv2det.data.objects import Objects
 from mbv2det.errors import DataError
 from mbv2det.labels import BACKGROUND, LabelMap
 from mbv2det.preprocess import Preprocessor, PreprocessSpec
@@ -43,11 +44,11 @@ def boxes_of(folder, counts):
         files=np.array([str(folder / f"{name}.png") for name in counts]),
         sizes=np.array([(30, 40)] * len(counts)),
         objects=Objects(
-            labels=LabelMap(("cat", "dog"), (1, 2)),
+            label_map=LabelMap(("cat", "dog"), (1, 2)),
             annotated=np.ones(len(counts), bool),
             starts=np.cumsum([0, *counts.values()]),
             boxes=np.array([[1, 2, 3 + i, 4 + i] for i in range(total)], float).reshape(-1, 4),
-            classes=np.arange(total) % 2,
+            labels=np.arange(total) % 2,
             areas=np.ones(total),
             crowd=np.zeros(total, bool),
             difficult=np.zeros(total, bool),
@@ -86,19 +87,19 @@ def test_image_of_the_second_list_alone_has_a_mask_alone(both):
 
 def test_masks_stay_with_their_images_in_lists_of_other_orders(tmp_path):
     boxes = boxes_of(tmp_path, {"c": 1, "a": 2})
-    found = union(boxes, masks_of(tmp_path, ["a", "b", "c"]))
-    assert found.image_ids.tolist() == ["c", "a", "b"]
-    assert [found.mask(index)[0, 0] for index in range(3)] == [2, 0, 1]
-    assert [len(found.instances(index, (30, 40)) or ()) for index in range(3)] == [1, 2, 0]
+    annotations = union(boxes, masks_of(tmp_path, ["a", "b", "c"]))
+    assert annotations.image_ids.tolist() == ["c", "a", "b"]
+    assert [annotations.mask(index)[0, 0] for index in range(3)] == [2, 0, 1]
+    assert [len(annotations.instances(index, (30, 40)) or ()) for index in range(3)] == [1, 2, 0]
 
 
-def test_union_reports_what_both_lists_met(tmp_path):
+def test_union_has_the_faults_of_both_lists(tmp_path):
     boxes, masks = boxes_of(tmp_path, {"a": 1}), masks_of(tmp_path, ["a"])
-    for found, file in ((boxes, "x"), (masks, "y")):
-        found.report.add("odd", file)
-    masks.report.add("dark", "z")
-    assert union(boxes, masks).report.lines() == ["2 odd: x, y", "1 dark: z"]
-    assert boxes.report.lines() == ["1 odd: x"]
+    for annotations, file in ((boxes, "x"), (masks, "y")):
+        annotations.faults.add("odd", file)
+    masks.faults.add("dark", "z")
+    assert union(boxes, masks).faults.lines() == ["2 odd: x, y", "1 dark: z"]
+    assert boxes.faults.lines() == ["1 odd: x"]
 
 
 def test_summary_tells_images_without_boxes_from_images_not_annotated(both):
@@ -109,10 +110,10 @@ def test_summary_tells_images_without_boxes_from_images_not_annotated(both):
 
 
 def test_choosing_classes_keeps_what_is_annotated(both):
-    found = both.with_labels(LabelMap(("dog",), (1,)))
-    assert found.objects.starts.tolist() == [0, 1, 1, 1]
-    assert found.objects.annotated.tolist() == [True, True, False]
-    assert found.instances(2, (30, 40)) is None
+    annotations = both.with_label_map(LabelMap(("dog",), (1,)))
+    assert annotations.objects.starts.tolist() == [0, 1, 1, 1]
+    assert annotations.objects.annotated.tolist() == [True, True, False]
+    assert annotations.instances(2, (30, 40)) is None
 
 
 def test_sample_has_what_its_lists_say_and_ignores_the_rest(both):
@@ -141,17 +142,17 @@ def test_batch_tells_images_without_boxes_from_images_not_annotated(both):
 
 
 def test_mask_of_another_size_is_one_error_naming_both_files_and_sizes(tmp_path):
-    found = masks_of(tmp_path, ["a"], size=(31, 40))
-    with pytest.raises(DataError, match=r"a\.png: .*a_mask\.png is of 31x40 .*has 30x40") as caught:
-        read_sample(found, SampleKey(0, 0))
+    annotations = masks_of(tmp_path, ["a"], size=(31, 40))
+    with pytest.raises(DataError, match=r"a\.png: .*31x40 .*a_mask\.png, got .*30x40") as caught:
+        read_sample(annotations, SampleKey(0, 0))
     assert "\n" not in str(caught.value)
 
 
-def test_mask_of_another_size_than_boxes_speak_of_is_an_error_too(tmp_path):
-    found = union(boxes_of(tmp_path, {"a": 1}), masks_of(tmp_path, ["a"], size=(40, 30)))
+def test_mask_of_another_size_than_the_boxes_give_is_an_error_too(tmp_path):
+    annotations = union(boxes_of(tmp_path, {"a": 1}), masks_of(tmp_path, ["a"], size=(40, 30)))
     expected = r"a_mask\.png: expected a mask of 30x40 pixels as .*a\.png has, got 40x30"
     with pytest.raises(DataError, match=expected):
-        read_sample(found, SampleKey(0, 0))
+        read_sample(annotations, SampleKey(0, 0))
 
 
 def turned_photo(folder, mask):
@@ -160,10 +161,10 @@ def turned_photo(folder, mask):
     stored.paste(RED, (0, 0, 15, 20))
     exif = Image.Exif()
     exif[ORIENTATION] = 6
-    found = masks_of(folder, ["a"])
+    annotations = masks_of(folder, ["a"])
     stored.save(folder / "a.png", exif=exif)
     Image.fromarray(mask).save(folder / "a_mask.png")
-    return found
+    return annotations
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((20, 30), 1), ((30, 20), 0)])
@@ -180,5 +181,5 @@ def test_turned_photo_lies_as_its_mask_does(tmp_path, shape, axis):
 def test_annotated_size_decides_over_the_mask(tmp_path):
     # Boxes were made upright, and so was the mask.
     mask = np.zeros((30, 20), np.uint8)
-    found = replace(turned_photo(tmp_path, mask), sizes=np.array([(30, 20)]))
-    assert read_sample(found, SampleKey(0, 0)).image.shape == (30, 20, 3)
+    annotations = replace(turned_photo(tmp_path, mask), sizes=np.array([(30, 20)]))
+    assert read_sample(annotations, SampleKey(0, 0)).image.shape == (30, 20, 3)

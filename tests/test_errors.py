@@ -82,7 +82,7 @@ def test_an_undecodable_image_ends_in_one_line_even_from_a_worker(tmp_path):
     done = run_command("train", config, "--data.num_workers=1", check=False)
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
-        f"error: {tmp_path}/shapes/train/000002.jpg: expected an image, got a file that is none"
+        f"error: {tmp_path}/shapes/train/000002.jpg: expected an image, got a file of another kind"
     ]
 
 
