@@ -23,9 +23,9 @@ def files_of(annotations):
 
 
 def test_category_ids_may_have_gaps_and_are_sorted(tmp_path, make_coco):
-    labels = read_coco(*make_coco(tmp_path)).objects.labels
-    assert labels.ids == (3, 18, 90)
-    assert labels.names == ("car", "dog", "toothbrush")
+    label_map = read_coco(*make_coco(tmp_path)).objects.label_map
+    assert label_map.ids == (3, 18, 90)
+    assert label_map.names == ("car", "dog", "toothbrush")
 
 
 def test_category_ids_may_start_at_zero(tmp_path, make_coco):
@@ -394,10 +394,10 @@ def real_outlines(real_data):
 @pytest.mark.parametrize("names", [None, (BACKGROUND, *VOC_NAMES)], ids=["all", "voc"])
 def test_real_masks_are_what_pycocotools_draws(real_outlines, names):
     coco, annotations = real_outlines
-    labels = annotations.masks.label_map if names is None else LabelMap.of_masks(names)
-    annotations = annotations.with_mask_label_map(labels)
+    label_map = annotations.masks.label_map if names is None else LabelMap.of_masks(names)
+    annotations = annotations.with_mask_label_map(label_map)
     assert annotations.masks.annotated.all()
-    label_of_category = {id_: labels.find(c["name"]) for id_, c in coco.cats.items()}
+    label_of_category = {id_: label_map.find(c["name"]) for id_, c in coco.cats.items()}
     seen = set()
     for index in range(0, len(annotations), 3):
         mask = annotations.mask(index)

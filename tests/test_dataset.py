@@ -1,18 +1,24 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_noise
 from PIL import Image
 
 from mbv2det.data.annotations import Annotations, union
+from mbv2det.data.datamodule import DenseData
 from mbv2det.data.dataset import AnnotatedImages, collate, read_sample
 from mbv2det.data.index_masks import IndexMasks
 from mbv2det.data.objects import Objects
 from mbv2det.errors import DataError
 from mbv2det.labels import BACKGROUND, LabelMap
 from mbv2det.preprocess import Preprocessor, PreprocessSpec
-from mbv2det.structures import SampleKey
+from mbv2det.segmentation.loss import SegmentationLoss
+from mbv2det.segmentation.postprocess import SegmentationPostprocess
+from mbv2det.structures import SampleKey, SegmentationMap
+from mbv2det.tasks import SegmentationTask
 
 LABELS = LabelMap.of_masks((BACKGROUND, "cat", "dog"))
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -139,6 +145,44 @@ def test_batch_tells_images_without_boxes_from_images_not_annotated(both):
     assert batch.boxes.annotated.tolist() == [True, True, False]
     assert batch.boxes.valid.tolist() == [[True, True], [False, False], [False, False]]
     assert batch.masks[:, 0, 0].tolist() == [255, 0, 1]
+
+
+def test_evaluation_keeps_the_original_mask_and_training_does_not(both):
+    preprocessor = Preprocessor(PreprocessSpec((15, 20)))
+    evaluation = AnnotatedImages(both, preprocessor)
+    training = AnnotatedImages(both, preprocessor, augment=lambda sample: sample)
+    keys = [SampleKey(0, index) for index in range(3)]
+    first, *others = collate([evaluation[key] for key in keys]).original_masks
+    assert first is None  # an image without a mask, which is not a mask of ignored pixels
+    assert [mask.shape for mask in others] == [(30, 40)] * 2
+    assert [np.unique(mask).tolist() for mask in others] == [[0], [1]]
+    assert collate([training[key] for key in keys]).original_masks == [None] * 3
+    assert collate([training[key] for key in keys]).masks.shape == (3, 15, 20)
+
+
+def test_evaluation_opens_each_mask_file_once(tmp_path, monkeypatch):
+    opened = []
+
+    def counting_open(file, *args, **kwargs):
+        opened.append(Path(file).name if isinstance(file, str | Path) else None)
+        return pil_open(file, *args, **kwargs)
+
+    split = masks_of(tmp_path, ["a", "b", "c"])
+    pil_open = Image.open
+    monkeypatch.setattr(Image, "open", counting_open)
+    preprocessor = Preprocessor(PreprocessSpec((15, 20)))
+    data = DenseData(None, split, preprocessor, None, batch_size=2, num_workers=0, seed=0)
+    task = SegmentationTask(SegmentationLoss(), SegmentationPostprocess())
+    metric = task.metric(split)
+    for batch in data.val_dataloader():
+        maps = [SegmentationMap(torch.full((30, 40), 1, dtype=torch.uint8)) for _ in batch.keys]
+        task.update(metric, maps, batch)
+    # Masks of 0, 1 and 2 against maps of 1: a third of the pixels is right.
+    scores = metric.compute()
+    assert scores["images"] == 3
+    assert scores["per_class"] == {BACKGROUND: 0.0, "cat": 1 / 3, "dog": 0.0}
+    masks = sorted(name for name in opened if name is not None and "mask" in name)
+    assert masks == ["a_mask.png", "b_mask.png", "c_mask.png"]
 
 
 def test_mask_of_another_size_is_one_error_naming_both_files_and_sizes(tmp_path):

@@ -1,22 +1,22 @@
 import numpy as np
 import pytest
 from faster_coco_eval.core import mask as rle
+from mbv2det.labels import BACKGROUND, VOC_NAMES, LabelMap
 from PIL import Image
 
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.index_masks import IndexMasks
 from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.errors import DataError
-from mbv2det.labels import BACKGROUND, VOC_NAMES, LabelMap
 
 VOC = LabelMap.of_masks((BACKGROUND, *VOC_NAMES))
 ROAD = LabelMap((BACKGROUND, "road", "tree"), (0, 7, 200))  # values with gaps
 
 
-def index_masks(tmp_path, image, labels=VOC, ignore_value=255, **options):
+def index_masks(tmp_path, image, label_map=VOC, ignore_value=255, **options):
     """Masks of one picture, saved as m.png."""
     image.save(tmp_path / "m.png", **options)
-    return IndexMasks.of(labels, [str(tmp_path / "m.png")], ignore_value)
+    return IndexMasks.of(label_map, [str(tmp_path / "m.png")], ignore_value)
 
 
 def grey(values):
@@ -160,7 +160,7 @@ def test_ignore_value_that_no_mask_can_hold_is_refused(value):
 
 def test_more_labels_than_values_are_refused():
     names = [str(value) for value in range(256)]
-    assert len(IndexMasks.of(LabelMap.of_masks(names[:255]), []).labels) == 255
+    assert len(IndexMasks.of(LabelMap.of_masks(names[:255]), []).label_map) == 255
     with pytest.raises(DataError, match=r"at most 255 labels .*got 256"):
         IndexMasks.of(LabelMap.of_masks(names), [], ignore_value=None)
 
@@ -220,12 +220,12 @@ def box_of(top, left, bottom, right):
     return mask
 
 
-def instance_masks(*images, labels=None):
+def instance_masks(*images, label_map=None):
     """Each image is a list of (class, outline or None, crowd)."""
     instances = [instance for image in images for instance in image]
     codes = [b"" if m is None else bytes(rle.encode(m)["counts"]) for _, m, _ in instances]
     return InstanceMasks(
-        labels=labels or LabelMap.of_masks((BACKGROUND, *CLASSES)),
+        label_map=label_map or LabelMap.of_masks((BACKGROUND, *CLASSES)),
         class_names=CLASSES,
         sizes=np.array([SIZE] * len(images)),
         starts=np.cumsum([0, *(len(image) for image in images)]),
@@ -281,14 +281,16 @@ def test_crowds_are_ignored():
 
 
 def test_classes_that_are_no_label_are_background_and_cover_nothing():
-    labels = LabelMap.of_masks((BACKGROUND, "dog"))
-    masks = instance_masks([("dog", A, False), ("tv", B, False), ("tv", C, True)], labels=labels)
+    label_map = LabelMap.of_masks((BACKGROUND, "dog"))
+    masks = instance_masks(
+        [("dog", A, False), ("tv", B, False), ("tv", C, True)], label_map=label_map
+    )
     np.testing.assert_array_equal(masks.read(0), A)
 
 
 def test_without_background_the_pixels_of_no_instance_are_ignored():
-    labels = LabelMap.of_masks(("tv", "dog"))
-    mask = instance_masks([("dog", A, False), ("zebra", C, False)], labels=labels).read(0)
+    label_map = LabelMap.of_masks(("tv", "dog"))
+    mask = instance_masks([("dog", A, False), ("zebra", C, False)], label_map=label_map).read(0)
     np.testing.assert_array_equal(mask, np.where(A > 0, 1, 255))
 
 

@@ -103,7 +103,7 @@ def test_image_of_ignored_pixels_adds_nothing():
     assert with_ignored == without
 
 
-@pytest.mark.parametrize("truth", [None, np.full((3, 4), 255)])
+@pytest.mark.parametrize("mask", [None, np.full((3, 4), 255)])
 def test_no_annotated_pixel_scores_none(mask):
     scores = scores_of([mask], [np.ones((3, 4))])
     assert scores.pop("images") == (mask is not None)

@@ -136,7 +136,9 @@ def test_missing_xml_is_an_error(tmp_path, make_voc):
 def test_missing_image_is_an_error(tmp_path, make_voc):
     source = make_voc(tmp_path, {"a": make_voc.object(), "b": ""})
     (source.images / "b.png").unlink()
-    with pytest.raises(DataError, match=r"JPEGImages/b\.\*: .*b\.xml has no image file"):
+    with pytest.raises(
+        DataError, match=r"JPEGImages/b\.\*: expected the image of .*b\.xml, found none"
+    ):
         read_voc([source])
 
 

@@ -133,7 +133,8 @@ class Objects:
         )
 
 
-def _starts(image: Int64[np.ndarray, " N"], num_images: int) -> Int64[np.ndarray, " I+1"]:
+def _starts(image: Int64[np.ndarray, " N"], num_images: int) -> Int64[np.ndarray, " S"]:
+    """Return the row of the first object of each image, and the number of objects at the end."""
     counts = np.bincount(image, minlength=num_images)
     return np.concatenate([[0], counts.cumsum()]).astype(np.int64)
 

@@ -101,7 +101,7 @@ def _evaluate(
     detections: list[dict[str, Any]],
     truth: Objects,
     backend: Backend,
-) -> dict[str, Float64[np.ndarray, "..."]]:
+) -> dict[str, Any]:
     """Return the library's precision and recall, -1 where there is no ground truth."""
     # Imported here: prediction imports this module and needs neither library.
     if backend == "pycocotools":
