@@ -137,7 +137,7 @@ def test_truncated_file_is_named_in_the_batch(tmp_path, make_coco):
 def test_image_of_another_size_than_annotated_is_an_error(annotations):
     sizes = annotations.sizes + 1
     wrong = AnnotatedImages(replace(annotations, sizes=sizes), Preprocessor(PreprocessSpec(SIZE)))
-    with pytest.raises(DataError, match=r"a\.png: .*41x31 pixels, .*got an image of 40x30"):
+    with pytest.raises(DataError, match=r"a\.png: .*of 41x31 pixels, .*got one of 40x30"):
         wrong[SampleKey(0, 0)]
 
 
@@ -237,7 +237,8 @@ def test_batch_moves_every_tensor():
 
 
 def test_original_masks_stay_on_the_host():
-    batch = collate([sample(1, 3, masked=True), sample(1, 4)])
+    unmasked = replace(sample(1, 4, masked=True), original_mask=None)
+    batch = collate([sample(1, 3, masked=True), unmasked])
     original, missing = batch.to("meta").original_masks
     assert isinstance(original, np.ndarray)
     assert original is batch.original_masks[0]

@@ -61,13 +61,15 @@ def test_pixels_stay_as_stored_where_the_annotation_was_made_on_them(turned):
 
 def test_size_other_than_annotated_is_an_error_naming_both(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png: expected 40x50 pixels, .* got an image of 20x30"):
+    with pytest.raises(
+        DataError, match=r"a\.png: expected an image of 40x50 pixels, .* got one of 20x30"
+    ):
         read_image(tmp_path / "a.png", (40, 50))
 
 
 def test_height_and_width_exchanged_is_an_error_without_orientation(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"expected 30x20 pixels, .* got an image of 20x30"):
+    with pytest.raises(DataError, match=r"expected an image of 30x20 pixels, .* got one of 20x30"):
         read_image(tmp_path / "a.png", (30, 20))
 
 

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 from faster_coco_eval.core import mask as rle
-from mbv2det.labels import BACKGROUND, VOC_NAMES, LabelMap
 from PIL import Image
 
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.index_masks import IndexMasks
 from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.errors import DataError
+from mbv2det.labels import BACKGROUND, VOC_NAMES, LabelMap
 
 VOC = LabelMap.of_masks((BACKGROUND, *VOC_NAMES))
 ROAD = LabelMap((BACKGROUND, "road", "tree"), (0, 7, 200))  # values with gaps

@@ -48,8 +48,8 @@ def read_image(
         upright = image
     if annotated_size is not None and upright.size[::-1] != annotated_size:
         raise DataError(
-            f"{path}: expected {_format_size(annotated_size)} pixels, the size of {size_source}, "
-            f"got an image of {_format_size(upright.size[::-1])} (height x width)"
+            f"{path}: expected an image of {_format_size(annotated_size)} pixels, the size of "
+            f"{size_source}, got one of {_format_size(upright.size[::-1])} (height x width)"
         )
     return np.asarray(_rgb(upright)), faults
 
