@@ -82,7 +82,7 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def ignoring_scenes():
-    """The same with every other object ignored."""
+    """The same scenes with every other object ignored."""
     augment, image = Augment(GEOMETRY, PREPROCESSOR, seed=0), painted(BOXES)
     return [augment(sample_of(image, BOXES, epoch, ignore=True)) for epoch in range(200)]
 
@@ -101,7 +101,7 @@ def test_same_key_gives_the_same_sample(noise):
     np.testing.assert_array_equal(first.instances.boxes, second.instances.boxes)
 
 
-def test_earlier_samples_leave_no_trace(noise):
+def test_earlier_samples_do_not_change_later_ones(noise):
     used, fresh = (Augment(AugmentConfig(), PREPROCESSOR, 5) for _ in range(2))
     for index in range(5):
         used(sample_of(noise, [[3, 4, 30, 40]], 0, index))

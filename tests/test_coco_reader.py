@@ -96,7 +96,7 @@ def test_crowds_are_flagged_and_ignored(tmp_path, make_coco):
         ([30, 20, 20, 20], [[30, 20, 40, 30]], "1 boxes reaching out"),
     ],
 )
-def test_bad_box_is_reported_and_kept_for_the_metrics_alone(
+def test_bad_box_is_counted_and_kept_for_the_metrics_alone(
     tmp_path, make_coco, bbox, kept, reported
 ):
     annotations = read_coco(*make_coco(tmp_path, annotations=[annotation(bbox=bbox)]))
@@ -110,7 +110,7 @@ def test_bad_box_is_reported_and_kept_for_the_metrics_alone(
     )
 
 
-def test_good_boxes_are_not_reported(tmp_path, make_coco):
+def test_good_boxes_are_not_counted(tmp_path, make_coco):
     # Up to the image's edge, and beyond it by less than the rounding of a pixel.
     objects = [annotation(bbox=[0, 0, 40, 30]), annotation(bbox=[-0.5, 0, 41, 30.9])]
     assert read_coco(*make_coco(tmp_path, annotations=objects)).faults.lines() == []

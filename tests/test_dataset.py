@@ -40,7 +40,7 @@ def masks_of(folder, names, size=(30, 40), value_of=None):
 
 
 def boxes_of(folder, counts):
-    """A list of images with so many boxes each."""
+    """A list of images with the given number of boxes each."""
     for name in counts:
         write_noise(folder / f"{name}.png", 30, 40)
     total = sum(counts.values())
@@ -86,7 +86,7 @@ def test_image_of_both_lists_has_both(both):
 
 
 def test_image_of_the_second_list_alone_has_a_mask_alone(both):
-    # That nobody looked for objects there is not the same as that there are none.
+    # Objects that nobody annotated are not the same as no objects.
     assert both.instances(2, (30, 40)) is None
     np.testing.assert_array_equal(both.mask(2), np.ones((30, 40)))
 
@@ -122,7 +122,7 @@ def test_choosing_classes_keeps_what_is_annotated(both):
     assert annotations.instances(2, (30, 40)) is None
 
 
-def test_sample_has_what_its_lists_say_and_ignores_the_rest(both):
+def test_sample_has_its_annotation_and_ignores_pixels_without_one(both):
     samples = [read_sample(both, SampleKey(0, index)) for index in range(3)]
     assert [s.instances is None for s in samples] == [False, False, True]
     assert [len(s.instances) for s in samples[:2]] == [2, 0]
@@ -200,7 +200,7 @@ def test_mask_of_another_size_than_the_boxes_give_is_an_error_too(tmp_path):
 
 
 def turned_photo(folder, mask):
-    """A photo of 20x30 stored pixels, red left and blue right, to be shown turned clockwise."""
+    """A photo of 20x30 stored pixels, red left and blue right, to be rotated clockwise."""
     stored = Image.new("RGB", (30, 20), BLUE)
     stored.paste(RED, (0, 0, 15, 20))
     exif = Image.Exif()
@@ -212,7 +212,7 @@ def turned_photo(folder, mask):
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((20, 30), 1), ((30, 20), 0)])
-def test_turned_photo_lies_as_its_mask_does(tmp_path, shape, axis):
+def test_rotated_photo_has_the_orientation_of_its_mask(tmp_path, shape, axis):
     # Label 1 on the red half: the left one of the stored pixels, the upper one when upright.
     y, x = np.indices(shape)
     mask = ((x if axis else y) < 15).astype(np.uint8)

@@ -143,7 +143,7 @@ def test_reset_forgets(example, expected):
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_go_on_where_the_original_was(example, expected, copied):
+def test_copies_continue_where_the_original_was(example, expected, copied):
     truth, detections = example
     metric = DetectionAP(truth)
     metric.update(detections[:10], range(10))

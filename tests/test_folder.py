@@ -36,7 +36,7 @@ def read(*sources, ignore_value=255):
 
 
 def pairs(annotations):
-    """Name of each image, and the value its mask is full of."""
+    """The value that fills the mask of each image, by the name of the image."""
     values = [np.unique(annotations.mask(index)).item() for index in range(len(annotations))]
     return dict(
         zip(
@@ -120,7 +120,7 @@ def test_second_folder_may_be_absent(tmp_path):
     assert pairs(read(both)) == {"a.png": 0}
 
 
-def test_masks_without_an_image_are_reported(tmp_path):
+def test_masks_without_an_image_are_counted(tmp_path):
     masks = ["a.png", "z.png", "b.png", "k.png"]
     (line,) = read(source_of(tmp_path, ["a.png"], masks)).faults.lines()
     assert line.startswith("3 masks without an image left out: ")
@@ -129,7 +129,7 @@ def test_masks_without_an_image_are_reported(tmp_path):
     )
 
 
-def test_masks_that_a_list_leaves_out_are_not_reported(tmp_path):
+def test_masks_that_a_list_leaves_out_are_not_counted(tmp_path):
     assert read(source_of(tmp_path, ["a.png"], ["a.png", "b.png"], ["a"])).faults.lines() == []
 
 

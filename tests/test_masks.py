@@ -24,7 +24,7 @@ def grey(values):
 
 
 def palette(values):
-    """A picture of the same values that are shown in colours far from them."""
+    """A palette image of the values, with colours that differ from them."""
     image = Image.frombytes("P", np.shape(values)[::-1], np.asarray(values, np.uint8).tobytes())
     image.putpalette([255 - value // 3 for value in range(768)])
     return image
@@ -129,7 +129,7 @@ def test_file_that_is_no_image_is_one_error_naming_it(tmp_path, content):
 
 
 def test_truncated_file_is_an_error(tmp_path):
-    # Unlike of an image, nothing can be learnt of what is missing.
+    # A truncated image is used, but the missing part of a mask cannot be learnt.
     masks = index_masks(tmp_path, grey(np.random.default_rng(0).integers(0, 21, (64, 64))))
     path = tmp_path / "m.png"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -315,11 +315,11 @@ def test_instances_become_labels_of_voc_by_its_names():
 
 
 def of_masks(masks):
-    """The annotation of one image with nothing but this mask."""
+    """The annotation of one image with this mask alone."""
     return Annotations("split", np.array(["a"]), np.array(["a"]), np.array([SIZE]), masks=masks)
 
 
-def test_labels_not_asked_for_are_reported():
+def test_labels_not_asked_for_are_counted():
     annotations = of_masks(IndexMasks.of(ROAD, ["m.png"]))
     kept = annotations.with_mask_label_map(LabelMap.of_masks((BACKGROUND, "tree")))
     assert kept.faults.lines() == [

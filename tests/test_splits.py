@@ -470,7 +470,7 @@ def test_missing_root_is_one_line(tmp_path):
     assert line == f"data.root: expected a folder, found none at {tmp_path}/none"
 
 
-# What training and evaluation make of it
+# Use in training and evaluation
 
 
 def preview(split):

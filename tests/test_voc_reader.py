@@ -12,7 +12,7 @@ def test_box_counts_pixels_from_one_and_includes_the_last(tmp_path, make_voc):
     assert annotations.objects.areas.tolist() == [16 * 13]
 
 
-def test_box_of_the_whole_image_is_not_reported(tmp_path, make_voc):
+def test_box_of_the_whole_image_is_not_counted(tmp_path, make_voc):
     annotations = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(1, 1, 40, 30))})])
     np.testing.assert_array_equal(annotations.instances(0, (30, 40)).boxes, [[0, 0, 40, 30]])
     assert annotations.faults.lines() == []
@@ -44,7 +44,7 @@ def test_missing_size_is_none(tmp_path, make_voc):
     assert read_voc([source]).size(0) is None
 
 
-def test_parts_are_no_objects(tmp_path, make_voc):
+def test_parts_of_objects_are_left_out(tmp_path, make_voc):
     part = "<name>head</name><bndbox><xmin>1</xmin></bndbox>"
     annotations = read_voc([make_voc(tmp_path, {"a": make_voc.object(part=part)})])
     assert annotations.objects.label_map.names == ("dog",)
@@ -77,7 +77,7 @@ def test_degenerate_box_is_dropped_with_count_and_file(tmp_path, make_voc, box):
     assert annotations.objects.starts.tolist() == [0, 1, 2]
 
 
-def test_box_beyond_the_image_is_reported(tmp_path, make_voc):
+def test_box_beyond_the_image_is_counted(tmp_path, make_voc):
     annotations = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(5, 6, 60, 18))})])
     assert annotations.faults.lines() == [
         "1 boxes reaching out of the image by more than a pixel clipped: a.png"
