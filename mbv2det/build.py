@@ -256,13 +256,13 @@ def read_split(
 def labels_of(split: Annotations) -> dict[str, LabelMap]:
     """Labels of each task that the split is annotated for."""
     found = {DetectionTask.name: split.objects, SegmentationTask.name: split.masks}
-    return {name: source.labels for name, source in found.items() if source is not None}
+    return {name: source.label_map for name, source in found.items() if source is not None}
 
 
 def with_labels(split: Annotations, labels: Mapping[str, LabelMap]) -> Annotations:
     """The split in other labels of each task, matched by name."""
     if DetectionTask.name in labels:
-        split = split.with_labels(labels[DetectionTask.name])
+        split = split.with_label_map(labels[DetectionTask.name])
     if SegmentationTask.name in labels:
-        split = split.with_mask_labels(labels[SegmentationTask.name])
+        split = split.with_mask_label_map(labels[SegmentationTask.name])
     return split

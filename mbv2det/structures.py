@@ -77,6 +77,8 @@ class Sample:
             not the same as none.
         mask: Label of every pixel of `image`, or `IGNORE_INDEX`; None in a data set without masks.
         faults: What was wrong with the file and had to be worked around, one phrase each.
+        original_mask: Mask in the frame of the original file, for metrics; None in training and for
+            images without a mask.
     """
 
     key: SampleKey
@@ -85,6 +87,7 @@ class Sample:
     instances: Instances | None = None
     mask: UInt8[np.ndarray, "H W"] | None = None
     faults: tuple[str, ...] = ()
+    original_mask: UInt8[np.ndarray, "_ _"] | None = None
 
 
 @dataclass
@@ -148,6 +151,8 @@ class Batch:
         boxes: Objects of each image.
         masks: Label of every pixel, `IGNORE_INDEX` all over an image that has no mask; None in a
             data set without masks.
+        original_masks: Mask of each image in the frame of its original file, for metrics; None in
+            training and for images without a mask. They stay on the host.
         faults: Of damaged files, by the index of the image.
     """
 
@@ -156,6 +161,7 @@ class Batch:
     frames: list[Frame]
     boxes: BoxTargets
     masks: UInt8[Tensor, "B H W"] | None = None
+    original_masks: list[UInt8[np.ndarray, "_ _"] | None] = field(default_factory=list)
     faults: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -174,6 +180,7 @@ class Batch:
             frames=[self.frames[i] for i in kept],
             boxes=self.boxes[which],
             masks=None if self.masks is None else self.masks[which],
+            original_masks=[self.original_masks[i] for i in kept],
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":

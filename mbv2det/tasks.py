@@ -8,27 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from mbv2det.data.annotations import Annotations, spread
+from mbv2det.data.annotations import Annotations
+from mbv2det.data.statistics import describe_masks, network_boxes
 from mbv2det.detection.loss import SSDLoss
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.detection.postprocess import SSDPostprocess
-from mbv2det.errors import DataError
 from mbv2det.geometry import Frame, pairwise_iou
 from mbv2det.metrics.detection_ap import DetectionAP
-from mbv2det.metrics.ground_truth import GroundTruth
 from mbv2det.metrics.mean_iou import MeanIoU
 from mbv2det.preprocess import Preprocessor
 from mbv2det.segmentation.loss import SegmentationLoss
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.postprocess import SegmentationPostprocess
 from mbv2det.structures import (
-    IGNORE_INDEX,
     Batch,
     Classification,
     Detections,
@@ -36,8 +33,7 @@ from mbv2det.structures import (
     SegmentationMap,
 )
 
-_PREVIEWED_IMAGES = 2000
-_PREVIEWED_MASKS = 100
+_COMPARED_AT_ONCE = 256  # boxes with all anchors
 
 
 @runtime_checkable
@@ -105,20 +101,13 @@ class DetectionTask:
     def preview(self, outputs: SSDOutputs, split: Annotations, preprocessor: Preprocessor) -> str:
         """How many objects have anchors of about their size: few means other scales are needed."""
         threshold = self.ssd_loss.matcher.threshold
-        assert split.objects is not None
-        sizes = [(i, split.size(i)) for i in spread(len(split), _PREVIEWED_IMAGES)]
-        wanted = [(split.objects.instances(i, size), size) for i, size in sizes if size is not None]
-        boxes = [
-            preprocessor.frame(size).boxes_to_working(found.boxes[~found.ignore])
-            for found, size in wanted
-        ]
-        best = [
-            pairwise_iou(torch.from_numpy(found), outputs.anchors).amax(dim=1)
-            for found in boxes
-            if len(found)
-        ]
-        if not best:
+        boxes = torch.from_numpy(network_boxes(split, preprocessor))
+        if not len(boxes):
             return "anchors: no objects to compare them with"
+        best = [
+            pairwise_iou(part, outputs.anchors).amax(dim=1)
+            for part in boxes.split(_COMPARED_AT_ONCE)
+        ]
         covered = (torch.cat(best) >= threshold).float()
         return (
             f"anchors: {len(outputs.anchors)}; {covered.mean():.1%} of {len(covered)} objects "
@@ -135,7 +124,8 @@ class DetectionTask:
 
     def metric(self, annotations: Annotations) -> DetectionAP:
         """Average precision over the split."""
-        return DetectionAP(GroundTruth.of(annotations))
+        assert annotations.objects is not None
+        return DetectionAP(annotations.objects)
 
     def update(self, metric: Metric, predictions: Sequence[Detections], batch: Batch) -> None:
         """Counts the detections of the images whose objects are annotated."""
@@ -167,27 +157,7 @@ class SegmentationTask:
         Raises:
             DataError: If there is but one label: the values do not mean what they are taken for.
         """
-        assert split.masks is not None
-        annotated = np.flatnonzero(split.masks.annotated)
-        counts = np.zeros(256, np.int64)
-        for position in spread(len(annotated), _PREVIEWED_MASKS):
-            mask = split.masks.read(int(annotated[position]))
-            counts += np.bincount(mask.ravel(), minlength=256)
-        pixels, names = max(1, int(counts.sum())), split.masks.labels.names
-        if len(names) > 1 and np.count_nonzero(counts[: len(names)]) < 2:
-            raise DataError(
-                f"{split.name}: expected pixels of {', '.join(names)}, got one label alone in "
-                f"{min(len(annotated), _PREVIEWED_MASKS)} masks and "
-                f"{counts[IGNORE_INDEX] / pixels:.1%} ignored pixels: do data.mask_values and "
-                "data.ignore_index (null for none) say what the values mean?"
-            )
-        order = np.argsort(-counts[: len(names)], kind="stable")
-        seen = [f"{names[i]} {counts[i] / pixels:.1%}" for i in order if counts[i]]
-        unseen = [names[i] for i in order if not counts[i]]
-        parts = [", ".join(seen), f"ignored {counts[IGNORE_INDEX] / pixels:.1%}"]
-        parts += [f"never seen: {', '.join(unseen)}"] if unseen else []
-        looked = min(len(annotated), _PREVIEWED_MASKS)
-        return f"pixels of {looked} of {len(annotated)} masks: {'; '.join(parts)}"
+        return describe_masks(split)
 
     def loss(self, outputs: SegmentationOutputs, batch: Batch) -> LossTerms:
         """Cross entropy over the annotated pixels."""
@@ -203,11 +173,11 @@ class SegmentationTask:
     def metric(self, annotations: Annotations) -> MeanIoU:
         """Mean intersection over union over the split."""
         assert annotations.masks is not None
-        return MeanIoU(annotations.masks.labels.names, annotations.mask)
+        return MeanIoU(annotations.masks.label_map.names)
 
     def update(self, metric: Metric, predictions: Sequence[SegmentationMap], batch: Batch) -> None:
         """Counts the pixels of the batch's images."""
-        metric.update(predictions, [key.index for key in batch.keys])
+        metric.update(predictions, batch.original_masks)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from mbv2det.data.shapes import ShapesSpec, make_shapes
+from mbv2det.data.scenes import ShapesSpec
+from mbv2det.data.shapes import make_shapes
 
 ROOT = Path(__file__).parents[1]
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from conftest import COCO
 
-from mbv2det.data.annotations import Annotations, Objects, Report
+from mbv2det.data.annotations import Annotations, FaultCounts, evenly_spaced
 from mbv2det.data.coco import read_coco
-from mbv2det.data.masks import IndexMasks, InstanceMasks
+from mbv2det.data.index_masks import IndexMasks
+from mbv2det.data.instance_masks import InstanceMasks
+from mbv2det.data.objects import Objects
 from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
-from mbv2det.metrics.ground_truth import GroundTruth
 
 
 def annotations_of(boxes, starts=(0, 2, 2, 4), size=(30, 40)):
@@ -17,11 +18,11 @@ def annotations_of(boxes, starts=(0, 2, 2, 4), size=(30, 40)):
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
     count, images = len(boxes), len(starts) - 1
     objects = Objects(
-        labels=LabelMap(("cat", "dog"), (17, 18)),
+        label_map=LabelMap(("cat", "dog"), (17, 18)),
         annotated=np.ones(images, bool),
         starts=np.array(starts, np.int64),
         boxes=boxes,
-        classes=np.arange(count) % 2,
+        labels=np.arange(count) % 2,
         areas=np.arange(count, dtype=np.float64) + 100,
         crowd=np.arange(count) % 3 == 0,
         difficult=np.arange(count) == 1,
@@ -69,84 +70,123 @@ def test_crowds_and_difficult_objects_are_ignored(annotations):
     assert annotations.instances(2, (30, 90)).ignore.tolist() == [True]
 
 
-def test_ground_truth_has_every_box_as_the_file_has_it(annotations):
-    truth = GroundTruth.of(annotations)
+def test_objects_have_every_box_as_the_file_has_it(annotations):
+    truth = annotations.objects
     np.testing.assert_array_equal(truth.boxes, BOXES)
     assert truth.image.tolist() == [0, 0, 2, 2]
     assert truth.labels.tolist() == [0, 1, 0, 1]
     assert truth.areas.tolist() == [100, 101, 102, 103]
     assert truth.crowd.tolist() == [True, False, False, True]
     assert truth.difficult.tolist() == [False, True, False, False]
-    assert (truth.num_images, truth.class_names) == (3, ("cat", "dog"))
+    assert truth.ignore.tolist() == [True, True, False, True]
+    assert (truth.num_images, truth.label_map.names) == (3, ("cat", "dog"))
+
+
+def test_objects_of_some_images_keep_their_image_indices(annotations):
+    some = annotations.objects.of_images(np.array([2, 1]))
+    assert (some.num_images, some.image.tolist()) == (3, [2, 2])
+    np.testing.assert_array_equal(some.boxes, BOXES[2:])
+    assert some.labels.tolist() == [0, 1]
+    assert some.areas.tolist() == [102, 103]
+    assert some.crowd.tolist() == [False, True]
+    assert some.difficult.tolist() == [False, False]
+    assert some.label_map == annotations.objects.label_map
+
+
+def test_objects_are_grouped_by_image_in_their_order():
+    objects = Objects.group_by_image(
+        LabelMap(("cat", "dog"), (1, 2)),
+        num_images=4,
+        image=np.array([2, 0, 2, 0]),
+        boxes=np.array(BOXES, np.float64),
+        labels=np.array([0, 1, 1, 0]),
+        areas=np.array([1.0, 2.0, 3.0, 4.0]),
+        crowd=np.array([True, False, False, False]),
+    )
+    assert objects.starts.tolist() == [0, 2, 2, 4, 4]
+    assert objects.image.tolist() == [0, 0, 2, 2]
+    np.testing.assert_array_equal(objects.boxes, [BOXES[1], BOXES[3], BOXES[0], BOXES[2]])
+    assert objects.labels.tolist() == [1, 0, 0, 1]
+    assert objects.areas.tolist() == [2, 4, 1, 3]
+    assert objects.crowd.tolist() == [False, False, True, False]
+    assert objects.annotated.all()
+    assert not objects.difficult.any()
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "expected"), [(5, 3, [0, 2, 4]), (3, 5, [0, 1, 2]), (7, 1, [0]), (0, 4, [])]
+)
+def test_evenly_spaced_positions_are_few_and_distinct(count, most, expected):
+    assert evenly_spaced(count, most) == expected
 
 
 def test_same_labels_change_nothing(annotations):
-    assert annotations.with_labels(LabelMap(("cat", "dog"), (17, 18))) is annotations
+    assert annotations.with_label_map(LabelMap(("cat", "dog"), (17, 18))) is annotations
 
 
 def test_classes_are_matched_by_name_in_another_order(annotations):
-    found = annotations.with_labels(LabelMap(("cow", "dog", "cat"), (1, 2, 3)))
-    assert found.objects.classes.tolist() == [2, 1, 2, 1]
-    assert found.objects.labels.ids == (1, 2, 3)
-    np.testing.assert_array_equal(found.objects.boxes, BOXES)
-    assert found.report.lines() == []
+    annotations = annotations.with_label_map(LabelMap(("cow", "dog", "cat"), (1, 2, 3)))
+    assert annotations.objects.labels.tolist() == [2, 1, 2, 1]
+    assert annotations.objects.label_map.ids == (1, 2, 3)
+    np.testing.assert_array_equal(annotations.objects.boxes, BOXES)
+    assert annotations.faults.lines() == []
 
 
-def test_objects_of_other_classes_are_left_out_and_reported(annotations):
-    found = annotations.with_labels(LabelMap(("dog",), (1,)))
-    assert found.objects.starts.tolist() == [0, 1, 1, 2]
-    np.testing.assert_array_equal(found.objects.boxes, [BOXES[1], BOXES[3]])
-    assert found.objects.classes.tolist() == [0, 0]
-    assert found.objects.areas.tolist() == [101, 103]
-    assert found.objects.crowd.tolist() == [False, True]
-    assert found.objects.difficult.tolist() == [True, False]
-    assert found.report.lines() == ["2 objects of other classes left out (cat): 0.png, 2.png"]
+def test_objects_of_other_classes_are_left_out_and_counted(annotations):
+    annotations = annotations.with_label_map(LabelMap(("dog",), (1,)))
+    assert annotations.objects.starts.tolist() == [0, 1, 1, 2]
+    np.testing.assert_array_equal(annotations.objects.boxes, [BOXES[1], BOXES[3]])
+    assert annotations.objects.labels.tolist() == [0, 0]
+    assert annotations.objects.areas.tolist() == [101, 103]
+    assert annotations.objects.crowd.tolist() == [False, True]
+    assert annotations.objects.difficult.tolist() == [True, False]
+    assert annotations.faults.lines() == ["2 objects of other classes left out (cat): 0.png, 2.png"]
 
 
 def test_images_left_without_objects_stay(annotations):
-    found = annotations_of(BOXES[:1], starts=(0, 1)).with_labels(LabelMap(("dog",), (1,)))
-    assert (len(found), len(found.objects)) == (1, 0)
+    annotations = annotations_of(BOXES[:1], starts=(0, 1)).with_label_map(LabelMap(("dog",), (1,)))
+    assert (len(annotations), len(annotations.objects)) == (1, 0)
 
 
-def test_choosing_classes_leaves_the_first_report_alone(annotations):
-    annotations.with_labels(LabelMap(("dog",), (1,)))
-    assert annotations.report.lines() == []
+def test_choosing_classes_leaves_the_faults_of_the_original_unchanged(annotations):
+    annotations.with_label_map(LabelMap(("dog",), (1,)))
+    assert annotations.faults.lines() == []
 
 
 def test_no_class_in_common_is_an_error(annotations):
     with pytest.raises(DataError, match=r"split: none of its classes \(cat, dog.*\(cow"):
-        annotations.with_labels(LabelMap(("cow",), (1,)))
+        annotations.with_label_map(LabelMap(("cow",), (1,)))
 
 
-def test_report_names_a_few_files_and_counts_the_rest():
-    report = Report()
+def test_fault_counts_name_a_few_files_and_count_the_rest():
+    faults = FaultCounts()
     for file in "abcab":
-        report.add("odd boxes", file)
-    report.add("dark images", "z")
-    assert report.lines(shown=2) == ["5 odd boxes: a, b and 1 more", "1 dark images: z"]
-    assert report.lines() == ["5 odd boxes: a, b, c", "1 dark images: z"]
+        faults.add("odd boxes", file)
+    faults.add("dark images", "z")
+    assert faults.lines(shown=2) == ["5 odd boxes: a, b and 1 more", "1 dark images: z"]
+    assert faults.lines() == ["5 odd boxes: a, b, c", "1 dark images: z"]
 
 
-def test_each_bad_box_is_reported_once(annotations):
-    annotations.report_boxes()
-    lines = "\n".join(annotations.report.lines())
+def test_each_bad_box_is_counted_once(annotations):
+    annotations.count_bad_boxes()
+    lines = "\n".join(annotations.faults.lines())
     assert "1 degenerate boxes (zero or negative width or height) not trained on: 2.png" in lines
     assert "1 boxes wholly outside the image not trained on: 2.png" in lines
     assert "1 boxes reaching out of the image by more than a pixel clipped: 0.png" in lines
-    assert len(annotations.report.lines()) == 3
+    assert len(annotations.faults.lines()) == 3
 
 
 def test_boxes_are_not_beyond_an_image_of_unknown_size():
     annotations = annotations_of(BOXES, size=(0, 0))
-    annotations.report_boxes()
-    (line,) = annotations.report.lines()
+    annotations.count_bad_boxes()
+    (line,) = annotations.faults.lines()
     assert line.startswith("1 degenerate")
 
 
-def columns(found):
-    """Fields of the annotation, and of its objects and masks."""
-    for field in dataclasses.fields(found):
-        value = getattr(found, field.name)
+def columns(holder):
+    """Names and values of the fields of an annotation, and of its objects and masks."""
+    for field in dataclasses.fields(holder):
+        value = getattr(holder, field.name)
         if isinstance(value, Objects | IndexMasks | InstanceMasks):
             yield from columns(value)
         else:
@@ -154,17 +194,17 @@ def columns(found):
 
 
 def test_annotation_is_held_in_flat_arrays_alone(tmp_path, make_coco):
-    # Python objects, one a box, would be copied into every worker as they are touched.
+    # One Python object a box would be copied into every worker as its reference count changes.
     outlined = [box | {"segmentation": [[1, 1, 9, 1, 9, 9]]} for box in COCO["annotations"]]
-    found = read_coco(*make_coco(tmp_path, annotations=outlined), masks=True)
+    annotations = read_coco(*make_coco(tmp_path, annotations=outlined), masks=True)
     names = set()
-    for name, value in columns(found):
+    for name, value in columns(annotations):
         names.add(name)
         if isinstance(value, np.ndarray):
             assert value.dtype != object, name
         elif isinstance(value, tuple):
-            assert len(value) == len(found.objects.labels), name
+            assert len(value) == len(annotations.objects.label_map), name
         else:
-            assert isinstance(value, str | LabelMap | Report), name
+            assert isinstance(value, str | LabelMap | FaultCounts), name
     assert {"files", "boxes", "codes"} <= names
-    assert not found.report.where
+    assert not annotations.faults.files

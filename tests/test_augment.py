@@ -10,7 +10,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from mbv2det.config import AugmentConfig
-from mbv2det.data.augment import Augment, RandomIoUCrop, admits
+from mbv2det.data.augment import Augment, RandomIoUCrop
+from mbv2det.data.windows import are_admissible
 from mbv2det.geometry import Frame
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessor, PreprocessSpec
 from mbv2det.structures import Instances, Sample, SampleKey
@@ -81,7 +82,7 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def ignoring_scenes():
-    """The same with every other object ignored."""
+    """The same scenes with every other object ignored."""
     augment, image = Augment(GEOMETRY, PREPROCESSOR, seed=0), painted(BOXES)
     return [augment(sample_of(image, BOXES, epoch, ignore=True)) for epoch in range(200)]
 
@@ -100,7 +101,7 @@ def test_same_key_gives_the_same_sample(noise):
     np.testing.assert_array_equal(first.instances.boxes, second.instances.boxes)
 
 
-def test_earlier_samples_leave_no_trace(noise):
+def test_earlier_samples_do_not_change_later_ones(noise):
     used, fresh = (Augment(AugmentConfig(), PREPROCESSOR, 5) for _ in range(2))
     for index in range(5):
         used(sample_of(noise, [[3, 4, 30, 40]], 0, index))
@@ -126,17 +127,17 @@ def test_input_is_not_written_to(noise):
 
 def test_everything_off_changes_nothing(noise):
     off = AugmentConfig(flip=0.0, photometric=0.0, expand=0.0, iou_crop=False)
-    found = Augment(off, PREPROCESSOR, 0)(sample_of(noise, [[3, 4, 30, 40]]))
-    np.testing.assert_array_equal(found.image, noise)
+    augmented = Augment(off, PREPROCESSOR, 0)(sample_of(noise, [[3, 4, 30, 40]]))
+    np.testing.assert_array_equal(augmented.image, noise)
     # Fractions of the image in float32, times at most 64.
-    np.testing.assert_allclose(found.instances.boxes, [[3, 4, 30, 40]], atol=1e-4)
+    np.testing.assert_allclose(augmented.instances.boxes, [[3, 4, 30, 40]], atol=1e-4)
 
 
 def test_flip_mirrors_columns_and_boxes(noise):
-    found = Augment(FLIP, PREPROCESSOR, 0)(sample_of(noise, [[3, 4, 30, 40]]))
-    np.testing.assert_array_equal(found.image, noise[:, ::-1])
+    augmented = Augment(FLIP, PREPROCESSOR, 0)(sample_of(noise, [[3, 4, 30, 40]]))
+    np.testing.assert_array_equal(augmented.image, noise[:, ::-1])
     # x: 64 - 30 and 64 - 3.
-    np.testing.assert_allclose(found.instances.boxes, [[34, 4, 61, 40]], atol=1e-4)
+    np.testing.assert_allclose(augmented.instances.boxes, [[34, 4, 61, 40]], atol=1e-4)
 
 
 def test_boxes_follow_the_pixels_of_their_objects(scenes):
@@ -200,9 +201,9 @@ def test_flip_and_expansion_are_drawn_independently():
     augment = Augment(config, PREPROCESSOR, seed=0)
     decisions = []
     for epoch in range(400):
-        found = augment(sample_of(image, [], epoch)).image
-        red, blue = (extent(found, colour) for colour in ((255, 0, 0), (0, 0, 255)))
-        decisions.append((red[0] > blue[0], found.shape != image.shape))
+        augmented = augment(sample_of(image, [], epoch)).image
+        red, blue = (extent(augmented, colour) for colour in ((255, 0, 0), (0, 0, 255)))
+        decisions.append((red[0] > blue[0], augmented.shape != image.shape))
     flipped, expanded = np.array(decisions, float).T
     # 4 standard errors of 400 draws: 0.5 / 20 of a share, 1 / 20 of a correlation. One canvas in
     # 3 * 16 rounds down to the image's own size.
@@ -216,21 +217,21 @@ def test_colour_distortions_are_drawn_independently():
     image = np.full((4, 4, 3), (160, 80, 80), np.uint8)
     config = AugmentConfig(flip=0.0, expand=0.0, iou_crop=False)
     augment = Augment(config, PREPROCESSOR, seed=0)
-    found = np.array([augment(sample_of(image, [], e)).image[0, 0] for e in range(400)], int)
-    untouched = (found == image[0, 0]).all(axis=1).mean()
+    augmented = np.array([augment(sample_of(image, [], e)).image[0, 0] for e in range(400)], int)
+    untouched = (augmented == image[0, 0]).all(axis=1).mean()
     # None of four at 1/2 each: 1/16; within 4 standard errors. A draw may round to no change, which
     # only few do: another hundredth.
     assert abs(untouched - 1 / 16) < 4 * np.sqrt(15 / 256 / 400) + 0.01
     # Hue at 1/2, less the draws too small to be seen; 4 standard errors would be 0.1.
-    parted = (found[:, 1] != found[:, 2]).mean()
+    parted = (augmented[:, 1] != augmented[:, 2]).mean()
     assert 0.35 < parted < 0.6
 
 
 def test_colour_distortions_leave_boxes_alone():
     config = AugmentConfig(flip=0.0, expand=0.0, iou_crop=False, photometric=1.0)
-    (found,) = draws(config, 1)
-    assert (found.image != painted(BOXES)).any()
-    np.testing.assert_allclose(found.instances.boxes, BOXES, atol=1e-4)
+    (augmented,) = draws(config, 1)
+    assert (augmented.image != painted(BOXES)).any()
+    np.testing.assert_allclose(augmented.instances.boxes, BOXES, atol=1e-4)
 
 
 def kept_by_torchvision(count):
@@ -240,8 +241,8 @@ def kept_by_torchvision(count):
     target = {"boxes": boxes, "labels": torch.arange(len(BOXES))}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found = [crop(image, target) for _ in range(count)]
-    return [(*image.shape[-2:], len(target["labels"])) for image, target in found]
+        augmented = [crop(image, target) for _ in range(count)]
+    return [(*image.shape[-2:], len(target["labels"])) for image, target in augmented]
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +291,7 @@ def test_crops_admitted_are_those_of_brute_force(min_iou):
     best = np.max(ious, axis=1)
     expected = (best > 0) & (best >= min_iou)
     assert 0 < expected.sum() < 200
-    np.testing.assert_array_equal(admits(crops, BOXES, min_iou), expected)
+    np.testing.assert_array_equal(are_admissible(crops, BOXES, min_iou), expected)
 
 
 @pytest.mark.parametrize("min_iou", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9])
@@ -319,10 +320,10 @@ def test_iou_of_one_leaves_the_image_alone():
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (3, 2), (120, 160)])
 def test_images_without_objects_are_augmented(size):
-    for found in draws(AugmentConfig(), 30, boxes=BOXES[:0], size=size):
-        assert found.instances.boxes.shape == (0, 4)
-        assert len(found.instances) == 0
-        assert min(found.image.shape[:2]) >= 1
+    for augmented in draws(AugmentConfig(), 30, boxes=BOXES[:0], size=size):
+        assert augmented.instances.boxes.shape == (0, 4)
+        assert len(augmented.instances) == 0
+        assert min(augmented.image.shape[:2]) >= 1
 
 
 def test_crops_have_sides_from_the_smallest_scale_up():
@@ -334,7 +335,7 @@ def test_crops_have_sides_from_the_smallest_scale_up():
 
 
 def test_images_without_objects_are_cropped():
-    sizes = {found.image.shape for found in draws(CROP, 30, boxes=BOXES[:0])}
+    sizes = {augmented.image.shape for augmented in draws(CROP, 30, boxes=BOXES[:0])}
     assert len(sizes) > 20
 
 
@@ -342,21 +343,21 @@ def test_images_without_objects_are_cropped():
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 300)])
 def test_tiny_images_with_an_object_are_augmented(size):
     boxes = np.array([[0, 0, size[1], size[0]]], np.float32)
-    for found in draws(AugmentConfig(expand=0.0), 30, boxes=boxes, size=size):
-        assert min(found.image.shape[:2]) >= 1
+    for augmented in draws(AugmentConfig(expand=0.0), 30, boxes=boxes, size=size):
+        assert min(augmented.image.shape[:2]) >= 1
 
 
 def test_boxes_under_a_pixel_are_dropped():
     boxes = [[10, 10, 10.5, 30], [10, 10, 30, 10.5], [10, 10, 12, 12]]
-    found = Augment(FLIP, PREPROCESSOR, 0)(sample_of(np.zeros((48, 64, 3), np.uint8), boxes))
-    assert found.instances.labels.tolist() == [2]
+    augmented = Augment(FLIP, PREPROCESSOR, 0)(sample_of(np.zeros((48, 64, 3), np.uint8), boxes))
+    assert augmented.instances.labels.tolist() == [2]
 
 
 def test_box_of_the_whole_image_stays_the_whole_image():
     boxes = np.array([[0, 0, 160, 120]], np.float32)
-    for found in draws(CROP, 20, boxes=boxes):
-        height, width = found.image.shape[:2]
-        np.testing.assert_allclose(found.instances.boxes, [[0, 0, width, height]], atol=1e-3)
+    for augmented in draws(CROP, 20, boxes=boxes):
+        height, width = augmented.image.shape[:2]
+        np.testing.assert_allclose(augmented.instances.boxes, [[0, 0, width, height]], atol=1e-3)
 
 
 @st.composite
@@ -377,13 +378,13 @@ def scenes_with_edges(draw):
 @given(scenes_with_edges(), st.integers(0, 1000))
 def test_augmented_boxes_lie_in_the_image_and_have_a_pixel(scene, epoch):
     size, boxes = scene
-    found = Augment(AugmentConfig(), PREPROCESSOR, 0)(
+    augmented = Augment(AugmentConfig(), PREPROCESSOR, 0)(
         sample_of(np.zeros((*size, 3), np.uint8), boxes, epoch)
     )
-    height, width = found.image.shape[:2]
-    objects = found.instances
-    assert found.image.dtype == np.uint8
-    assert found.image.flags.c_contiguous
+    height, width = augmented.image.shape[:2]
+    objects = augmented.instances
+    assert augmented.image.dtype == np.uint8
+    assert augmented.image.flags.c_contiguous
     assert objects.boxes.dtype == np.float32
     assert (objects.boxes >= 0).all()
     assert (objects.boxes <= [width, height, width, height]).all()
@@ -405,9 +406,9 @@ def test_a_crowd_stays_in_every_crop_that_shows_it():
     cut = 0
     for index in range(200):
         sample = Sample(SampleKey(0, index), image, Frame((120, 160)), instances)
-        found = augment(sample)
-        columns = np.flatnonzero((found.image == 255).all(axis=(0, 2)))
-        crowd = found.instances.boxes[found.instances.ignore]
+        augmented = augment(sample)
+        columns = np.flatnonzero((augmented.image == 255).all(axis=(0, 2)))
+        crowd = augmented.instances.boxes[augmented.instances.ignore]
         assert len(crowd) == (len(columns) > 0)
         if len(columns) and len(columns) < 45:  # its centre is outside
             cut += 1
@@ -441,9 +442,9 @@ def test_boxes_follow_the_pixels_of_scaled_scenes(scaled):
 
 
 def test_colour_distortions_leave_masks_alone():
-    (found,) = draws(replace(STILL, photometric=1.0), 1)
-    assert (found.image != painted(BOXES)).any()
-    np.testing.assert_array_equal(found.mask, labelled(BOXES))
+    (augmented,) = draws(replace(STILL, photometric=1.0), 1)
+    assert (augmented.image != painted(BOXES)).any()
+    np.testing.assert_array_equal(augmented.mask, labelled(BOXES))
 
 
 @pytest.mark.parametrize("config", [AugmentConfig(), replace(SCALE, flip=0.5)])
@@ -460,9 +461,9 @@ def test_image_whose_objects_nobody_annotated_stays_one(config):
     augment = Augment(config, PREPROCESSOR, seed=0)
     for epoch in range(10):
         sample = sample_of(painted(BOXES), [], epoch, mask=labelled(BOXES))
-        found = augment(replace(sample, instances=None))
-        assert found.instances is None
-        np.testing.assert_array_equal(found.mask, augment(sample).mask)
+        augmented = augment(replace(sample, instances=None))
+        assert augmented.instances is None
+        np.testing.assert_array_equal(augmented.mask, augment(sample).mask)
 
 
 def test_mask_of_the_input_is_not_written_to():
@@ -488,8 +489,8 @@ def stretch_to(*size):
 )
 def test_scale_of_one_shows_what_evaluation_does(size, preprocessor):
     # Where padding is not scaled, which would mix its colour with that of the image's edge.
-    (found,) = draws(replace(STILL, scale=(1.0, 1.0)), 1, BOXES[:1], size, preprocessor)
-    shown = preprocessor(found)
+    (augmented,) = draws(replace(STILL, scale=(1.0, 1.0)), 1, BOXES[:1], size, preprocessor)
+    shown = preprocessor(augmented)
     plain = sample_of(painted(BOXES[:1], size), BOXES[:1], mask=labelled(BOXES[:1], size))
     expected = preprocessor(plain)
     np.testing.assert_array_equal(shown.image, expected.image)
@@ -522,14 +523,14 @@ def test_scales_spread_evenly_around_the_one_of_evaluation(size, preprocessor, o
 
 
 def test_image_smaller_than_the_window_lies_top_left():
-    for found in draws(replace(STILL, scale=(0.51, 0.51)), 5):  # 120 / 0.51, 160 / 0.51
-        assert found.image.shape == (235, 314, 3)
-        np.testing.assert_array_equal(found.image[:120, :160], painted(BOXES))
-        np.testing.assert_array_equal(found.mask[:120, :160], labelled(BOXES))
-        assert (found.image[120:] == FILL).all()
-        assert (found.image[:, 160:] == FILL).all()
-        assert (found.mask[120:] == 255).all()
-        assert (found.mask[:, 160:] == 255).all()
+    for augmented in draws(replace(STILL, scale=(0.51, 0.51)), 5):  # 120 / 0.51, 160 / 0.51
+        assert augmented.image.shape == (235, 314, 3)
+        np.testing.assert_array_equal(augmented.image[:120, :160], painted(BOXES))
+        np.testing.assert_array_equal(augmented.mask[:120, :160], labelled(BOXES))
+        assert (augmented.image[120:] == FILL).all()
+        assert (augmented.image[:, 160:] == FILL).all()
+        assert (augmented.mask[120:] == 255).all()
+        assert (augmented.mask[:, 160:] == 255).all()
 
 
 def test_windows_lie_everywhere_in_a_larger_image():
@@ -537,9 +538,9 @@ def test_windows_lie_everywhere_in_a_larger_image():
     y, x = np.indices(SIZE)
     image = np.stack([y, x, 0 * x], axis=2).astype(np.uint8)
     augment = Augment(replace(STILL, scale=(2.0, 2.0)), PREPROCESSOR, seed=0)
-    found = [augment(sample_of(image, [], epoch)).image for epoch in range(300)]
-    assert {image.shape for image in found} == {(60, 80, 3)}
-    corners = np.array([image[0, 0, :2] for image in found])
+    augmented = [augment(sample_of(image, [], epoch)).image for epoch in range(300)]
+    assert {image.shape for image in augmented} == {(60, 80, 3)}
+    corners = np.array([image[0, 0, :2] for image in augmented])
     # Of 300 draws of 61 and 81 values each end comes up within 4 but for 1 in 10 ** 6.
     assert (corners.min(axis=0) < 4).all()
     assert (corners.max(axis=0) > (56, 76)).all()
@@ -550,21 +551,21 @@ def test_windows_lie_everywhere_in_a_larger_image():
 @pytest.mark.parametrize("size", [(120, 160), (240, 200), (90, 60)])
 def test_scaled_scenes_are_shown_at_the_inputs_size(size, resize):
     preprocessor = Preprocessor(PreprocessSpec((96, 128), resize))
-    for found in draws(SCALE, 20, BOXES[:1], size, preprocessor):
-        shown = preprocessor(found)
+    for augmented in draws(SCALE, 20, BOXES[:1], size, preprocessor):
+        shown = preprocessor(augmented)
         assert shown.image.shape == (96, 128, 3)
         assert shown.mask.shape == (96, 128)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (3, 2)])
 def test_tiny_images_are_scaled_and_cropped(size):
-    for found in draws(SCALE, 30, BOXES[:0], size):
-        assert min(found.image.shape[:2]) >= 1
-        assert found.mask.shape == found.image.shape[:2]
+    for augmented in draws(SCALE, 30, BOXES[:0], size):
+        assert min(augmented.image.shape[:2]) >= 1
+        assert augmented.mask.shape == augmented.image.shape[:2]
 
 
 def test_a_photograph_is_reduced_to_what_the_largest_scale_shows():
     config = AugmentConfig(flip=0, photometric=0, expand=0, iou_crop=False, scale=(0.5, 2.0))
-    found = Augment(config, PREPROCESSOR, 0)(sample_of(np.zeros((1200, 1600, 3), np.uint8), []))
+    augmented = Augment(config, PREPROCESSOR, 0)(sample_of(np.zeros((1200, 1600, 3), np.uint8), []))
     # Shown at 0.1 of its size, at most at 0.2: a fifth of it, 320 wide, is cut, twice that at 0.5.
-    assert max(found.image.shape) <= 641
+    assert max(augmented.image.shape) <= 641

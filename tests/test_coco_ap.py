@@ -9,27 +9,34 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mbv2det.data.objects import Objects
+from mbv2det.labels import LabelMap
 from mbv2det.metrics.coco_ap import coco_ap
-from mbv2det.metrics.ground_truth import GroundTruth, ScoredBoxes
+from mbv2det.metrics.scored_boxes import ScoredBoxes
 
 FIXTURE = Path(__file__).parents[2] / "shared/data/coco_ap_fixture"
+COLUMNS = ("boxes", "labels", "areas", "crowd", "difficult")
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
 
-def random_split(seed, num_images=12, num_classes=4, objects=60, detections=250):
-    """Objects, and detections half of which lie near one; class 0 never annotated, ties frequent.
+def label_map(names):
+    return LabelMap.of_masks(tuple(names))
 
-    Whole coordinates, so that converting between box formats rounds nothing.
+
+def random_split(seed, num_images=12, num_classes=4, objects=60, detections=250):
+    """Objects, and detections half of which are near one; class 0 never annotated, frequent ties.
+
+    Coordinates are whole numbers, so that conversions of the box format are exact.
     """
     rng = np.random.default_rng(seed)
     corner = rng.integers(0, 300, (objects, 2))
     boxes = np.concatenate([corner, corner + rng.integers(4, 160, (objects, 2))], 1).astype(float)
     labels = rng.integers(1, num_classes, objects)
     image = rng.integers(0, num_images, objects)
-    truth = GroundTruth(
-        class_names=tuple(f"class {k}" for k in range(num_classes)),
-        num_images=num_images,
-        image=image,
+    truth = Objects.group_by_image(
+        label_map(f"class {k}" for k in range(num_classes)),
+        num_images,
+        image,
         boxes=boxes,
         labels=labels,
         areas=(boxes[:, 2:] - boxes[:, :2]).prod(1) * rng.uniform(0.4, 1, objects),
@@ -39,24 +46,37 @@ def random_split(seed, num_images=12, num_classes=4, objects=60, detections=250)
     near = rng.integers(0, objects, detections)
     far = rng.random(detections) < 0.5
     shifted = boxes[near] + rng.integers(-6, 7, (detections, 4))
-    found = ScoredBoxes(
+    detections = ScoredBoxes(
         image=np.where(far, rng.integers(0, num_images, detections), image[near]),
         boxes=np.concatenate([shifted[:, :2], np.maximum(shifted[:, 2:], shifted[:, :2] + 1)], 1),
         scores=rng.integers(0, 20, detections) / 20,
         labels=np.where(far, rng.integers(0, num_classes, detections), labels[near]),
     )
-    return truth, found
+    return truth, detections
 
 
-def rows(flat, which):
-    """Some rows of the ground truth or of the detections."""
-    columns = {name: column for name, column in vars(flat).items() if hasattr(column, "dtype")}
-    return replace(flat, **{name: column[which] for name, column in columns.items()})
+def rows(detections, which):
+    """Some rows of the detections."""
+    return replace(detections, **{name: column[which] for name, column in vars(detections).items()})
 
 
-def backwards(flat):
+def backwards(detections):
     """The last image first, each image's own rows in the order they were."""
-    return rows(flat, np.argsort(-flat.image, kind="stable"))
+    return rows(detections, np.argsort(-detections.image, kind="stable"))
+
+
+def first_images(truth, num_images):
+    """The ground truth of a split that has its first images only."""
+    some = truth.of_images(np.arange(num_images))
+    starts, annotated = some.starts[: num_images + 1], some.annotated[:num_images]
+    return replace(some, starts=starts, annotated=annotated)
+
+
+def regrouped(truth, order):
+    """The same ground truth built from rows in another order."""
+    columns = {name: getattr(truth, name)[order] for name in COLUMNS}
+    image = truth.image[order]
+    return Objects.group_by_image(truth.label_map, truth.num_images, image, **columns)
 
 
 def pycocotools_ap(annotation, results):
@@ -74,7 +94,7 @@ def pycocotools_ap(annotation, results):
     return dict(zip(NAMES, evaluator.stats, strict=True)), per_class
 
 
-def as_coco(truth, found):
+def as_coco(truth, detections):
     def xywh(box):
         return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
 
@@ -91,17 +111,17 @@ def as_coco(truth, found):
     ]
     results = [
         {
-            "image_id": int(found.image[n]),
-            "category_id": int(found.labels[n]),
-            "bbox": xywh(found.boxes[n].tolist()),
-            "score": float(found.scores[n]),
+            "image_id": int(detections.image[n]),
+            "category_id": int(detections.labels[n]),
+            "bbox": xywh(detections.boxes[n].tolist()),
+            "score": float(detections.scores[n]),
         }
-        for n in range(len(found))
+        for n in range(len(detections))
     ]
     annotation = {
         "info": {},
         "images": [{"id": i} for i in range(truth.num_images)],
-        "categories": [{"id": k, "name": name} for k, name in enumerate(truth.class_names)],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(truth.label_map.names)],
         "annotations": annotations,
     }
     return annotation, results
@@ -137,62 +157,96 @@ def read_fixture():
         }
 
     objects = annotation["annotations"]
-    truth = GroundTruth(
-        class_names=tuple(category["name"] for category in annotation["categories"]),
-        num_images=len(index),
+    truth = Objects.group_by_image(
+        label_map(category["name"] for category in annotation["categories"]),
+        len(index),
         areas=column(objects, "area").astype(float),
         crowd=column(objects, "iscrowd").astype(bool),
-        difficult=np.zeros(len(objects), dtype=bool),
         **shared_columns(objects),
     )
-    found = ScoredBoxes(scores=column(results, "score").astype(float), **shared_columns(results))
-    return annotation, results, truth, found
+    detections = ScoredBoxes(
+        scores=column(results, "score").astype(float), **shared_columns(results)
+    )
+    return annotation, results, truth, detections
 
 
 def test_published_example_gives_pycocotools_numbers(capsys):
-    annotation, results, truth, found = read_fixture()
-    ours = coco_ap(truth, found)
+    annotation, results, truth, detections = read_fixture()
+    ours = coco_ap(truth, detections)
     assert capsys.readouterr() == ("", "")
     published = [0.5046, 0.6970, 0.5730, 0.5856, 0.5194, 0.5014, 0.3868, 0.5937, 0.5954]
     assert [ours[name] for name in NAMES[:9]] == pytest.approx(published, abs=5e-5)
     assert_equal_to_pycocotools(ours, annotation, results)
 
 
+def assert_equal_backends(truth, detections):
+    fast = coco_ap(truth, detections)
+    slow = coco_ap(truth, detections, backend="pycocotools")
+    assert list(fast) == list(slow)
+    # 1e-12: the same arithmetic in double precision, up to the order of sums; None equals None.
+    assert slow.pop("per_class") == pytest.approx(fast.pop("per_class"), abs=1e-12)
+    assert slow == pytest.approx(fast, abs=1e-12)
+
+
+def test_backends_agree_on_the_published_example(capsys):
+    _, _, truth, detections = read_fixture()
+    assert_equal_backends(truth, detections)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_backends_agree_on_random_splits(seed):
+    truth, detections = random_split(seed)
+    assert_equal_backends(truth, detections)
+    assert coco_ap(truth, detections, backend="pycocotools")["per_class"]["class 0"] is None
+
+
+@pytest.mark.parametrize("num_images", [12, 0])
+@pytest.mark.parametrize("any_detection", [True, False])
+@pytest.mark.parametrize("any_object", [True, False])
+def test_backends_agree_where_one_side_is_empty(any_object, any_detection, num_images):
+    truth, detections = random_split(5)
+    truth = first_images(truth if any_object else truth.of_images(np.array([99])), num_images)
+    assert_equal_backends(truth, detections if any_detection else rows(detections, slice(0)))
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_random_splits_give_pycocotools_numbers(seed):
-    truth, found = random_split(seed)
-    ours = coco_ap(truth, found)
+    truth, detections = random_split(seed)
+    ours = coco_ap(truth, detections)
     assert ours["per_class"]["class 0"] is None
     assert 0 < ours["AP"] < 1
-    assert_equal_to_pycocotools(ours, *as_coco(truth, found))
+    assert_equal_to_pycocotools(ours, *as_coco(truth, detections))
 
 
 def test_only_the_hundred_best_of_an_image_and_class_count():
-    truth, found = random_split(0, num_images=1, num_classes=2, objects=20, detections=400)
-    found = replace(found, labels=np.ones_like(found.labels))
-    assert_equal_to_pycocotools(coco_ap(truth, found), *as_coco(truth, found))
+    truth, detections = random_split(0, num_images=1, num_classes=2, objects=20, detections=400)
+    detections = replace(detections, labels=np.ones_like(detections.labels))
+    assert_equal_to_pycocotools(coco_ap(truth, detections), *as_coco(truth, detections))
 
 
 def test_order_of_images_does_not_matter():
-    truth, found = random_split(1)
-    assert coco_ap(backwards(truth), backwards(found)) == coco_ap(truth, found)
+    truth, detections = random_split(1)
+    by_image = np.argsort(-truth.image, kind="stable")
+    same = coco_ap(regrouped(truth, by_image), backwards(detections))
+    assert same == coco_ap(truth, detections)
 
 
-def test_images_outside_the_split_take_no_part():
-    truth, found = random_split(2)
-    fewer = replace(truth.of_images(np.arange(7)), num_images=7)
-    assert coco_ap(fewer, found) == coco_ap(fewer, rows(found, found.image < 7))
+def test_detections_outside_the_split_are_left_out():
+    truth, detections = random_split(2)
+    fewer = first_images(truth, 7)
+    assert coco_ap(fewer, detections) == coco_ap(fewer, rows(detections, detections.image < 7))
 
 
 def test_difficult_counts_as_crowd():
-    truth, found = random_split(3)
+    truth, detections = random_split(3)
     as_crowd = replace(truth, crowd=truth.ignore, difficult=np.zeros_like(truth.difficult))
-    assert coco_ap(truth, found) == coco_ap(as_crowd, found)
+    assert coco_ap(truth, detections) == coco_ap(as_crowd, detections)
 
 
 def test_no_detection_scores_zero_where_there_is_ground_truth():
-    truth, found = random_split(4)
-    ours = coco_ap(truth, rows(found, slice(0)))
+    truth, detections = random_split(4)
+    ours = coco_ap(truth, rows(detections, slice(0)))
     assert [ours[name] for name in NAMES] == [0.0] * 12
     assert list(ours["per_class"].values()) == [None, 0.0, 0.0, 0.0]
 
@@ -200,21 +254,21 @@ def test_no_detection_scores_zero_where_there_is_ground_truth():
 @pytest.mark.parametrize("any_found", [True, False])
 @pytest.mark.parametrize("num_images", [12, 0])
 def test_no_ground_truth_scores_none(any_found, num_images):
-    truth, found = random_split(5)
-    truth = replace(rows(truth, slice(0)), num_images=num_images)
-    ours = coco_ap(truth, found if any_found else rows(found, slice(0)))
+    truth, detections = random_split(5)
+    truth = first_images(truth.of_images(np.zeros(0, np.int64)), num_images)
+    ours = coco_ap(truth, detections if any_found else rows(detections, slice(0)))
     assert [ours[name] for name in NAMES] == [None] * 12
     assert list(ours["per_class"].values()) == [None] * 4
 
 
 def test_only_ignored_ground_truth_scores_none():
-    truth, found = random_split(6)
-    ours = coco_ap(replace(truth, crowd=np.ones_like(truth.crowd)), found)
+    truth, detections = random_split(6)
+    ours = coco_ap(replace(truth, crowd=np.ones_like(truth.crowd)), detections)
     assert [ours[name] for name in NAMES] == [None] * 12
 
 
 def test_size_range_without_ground_truth_scores_none():
-    truth, found = random_split(7)
-    ours = coco_ap(replace(truth, areas=np.full(len(truth), 50.0)), found)
+    truth, detections = random_split(7)
+    ours = coco_ap(replace(truth, areas=np.full(len(truth), 50.0)), detections)
     assert ours["APs"] is not None
     assert [ours[name] for name in ("APm", "APl", "ARm", "ARl")] == [None] * 4

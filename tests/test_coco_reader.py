@@ -7,7 +7,8 @@ from pycocotools.coco import COCO
 
 from mbv2det.data.coco import read_coco
 from mbv2det.data.dataset import read_sample
-from mbv2det.data.shapes import ShapesSpec, make_shapes, render_scene
+from mbv2det.data.scenes import ShapesSpec, render_scene
+from mbv2det.data.shapes import make_shapes
 from mbv2det.errors import DataError
 from mbv2det.labels import BACKGROUND, VOC_NAMES, LabelMap
 from mbv2det.structures import SampleKey
@@ -22,23 +23,23 @@ def files_of(annotations):
 
 
 def test_category_ids_may_have_gaps_and_are_sorted(tmp_path, make_coco):
-    labels = read_coco(*make_coco(tmp_path)).objects.labels
-    assert labels.ids == (3, 18, 90)
-    assert labels.names == ("car", "dog", "toothbrush")
+    label_map = read_coco(*make_coco(tmp_path)).objects.label_map
+    assert label_map.ids == (3, 18, 90)
+    assert label_map.names == ("car", "dog", "toothbrush")
 
 
 def test_category_ids_may_start_at_zero(tmp_path, make_coco):
     categories = [{"id": 0, "name": "car"}, {"id": 10**12, "name": "dog"}]
     objects = [annotation(category_id=0), annotation(category_id=10**12)]
-    found = read_coco(*make_coco(tmp_path, categories=categories, annotations=objects))
-    assert found.objects.labels.ids == (0, 10**12)
-    assert found.objects.classes.tolist() == [0, 1]
+    annotations = read_coco(*make_coco(tmp_path, categories=categories, annotations=objects))
+    assert annotations.objects.label_map.ids == (0, 10**12)
+    assert annotations.objects.labels.tolist() == [0, 1]
 
 
 def test_images_come_sorted_by_id(tmp_path, make_coco):
-    found = read_coco(*make_coco(tmp_path))
-    assert found.image_ids.tolist() == ["7", "12", "31", "40", "52"]
-    assert files_of(found) == ["a.png", "b.png", "c.png", "d.png", "e.png"]
+    annotations = read_coco(*make_coco(tmp_path))
+    assert annotations.image_ids.tolist() == ["7", "12", "31", "40", "52"]
+    assert files_of(annotations) == ["a.png", "b.png", "c.png", "d.png", "e.png"]
 
 
 def test_sizes_are_height_then_width(tmp_path, make_coco):
@@ -52,15 +53,15 @@ def test_unknown_sizes_are_none(tmp_path, make_coco):
 
 
 def test_images_without_objects_are_kept(tmp_path, make_coco):
-    found = read_coco(*make_coco(tmp_path))
-    assert np.diff(found.objects.starts).tolist() == [1, 1, 0, 2, 1]
-    assert len(found.instances(2, (24, 24))) == 0
-    assert "1 images without any" in found.summary()
+    annotations = read_coco(*make_coco(tmp_path))
+    assert np.diff(annotations.objects.starts).tolist() == [1, 1, 0, 2, 1]
+    assert len(annotations.instances(2, (24, 24))) == 0
+    assert "1 images without any" in annotations.summary()
 
 
 def test_split_without_any_object_is_read(tmp_path, make_coco):
-    found = read_coco(*make_coco(tmp_path, annotations=[]))
-    assert (len(found), len(found.objects)) == (5, 0)
+    annotations = read_coco(*make_coco(tmp_path, annotations=[]))
+    assert (len(annotations), len(annotations.objects)) == (5, 0)
 
 
 def test_objects_lie_with_their_image_and_class(tmp_path, make_coco):
@@ -77,11 +78,11 @@ def test_areas_are_the_files_and_the_boxes_where_it_has_none(tmp_path, make_coco
 
 
 def test_crowds_are_flagged_and_ignored(tmp_path, make_coco):
-    found = read_coco(*make_coco(tmp_path))
-    assert found.objects.crowd.tolist() == [False, True, False, False, False]
-    assert not found.objects.difficult.any()
-    assert found.instances(1, (32, 48)).ignore.tolist() == [True]
-    assert found.instances(0, (40, 30)).ignore.tolist() == [False]
+    annotations = read_coco(*make_coco(tmp_path))
+    assert annotations.objects.crowd.tolist() == [False, True, False, False, False]
+    assert not annotations.objects.difficult.any()
+    assert annotations.instances(1, (32, 48)).ignore.tolist() == [True]
+    assert annotations.instances(0, (40, 30)).ignore.tolist() == [False]
 
 
 @pytest.mark.parametrize(
@@ -95,24 +96,24 @@ def test_crowds_are_flagged_and_ignored(tmp_path, make_coco):
         ([30, 20, 20, 20], [[30, 20, 40, 30]], "1 boxes reaching out"),
     ],
 )
-def test_bad_box_is_reported_and_kept_for_the_metrics_alone(
+def test_bad_box_is_counted_and_kept_for_the_metrics_alone(
     tmp_path, make_coco, bbox, kept, reported
 ):
-    found = read_coco(*make_coco(tmp_path, annotations=[annotation(bbox=bbox)]))
-    (line,) = found.report.lines()
+    annotations = read_coco(*make_coco(tmp_path, annotations=[annotation(bbox=bbox)]))
+    (line,) = annotations.faults.lines()
     assert line.startswith(reported)
     assert line.endswith(": d.png")
     x, y, width, height = bbox
-    np.testing.assert_array_equal(found.objects.boxes, [[x, y, x + width, y + height]])
+    np.testing.assert_array_equal(annotations.objects.boxes, [[x, y, x + width, y + height]])
     np.testing.assert_array_equal(
-        found.instances(3, (30, 40)).boxes, np.array(kept, np.float32).reshape(-1, 4)
+        annotations.instances(3, (30, 40)).boxes, np.array(kept, np.float32).reshape(-1, 4)
     )
 
 
-def test_good_boxes_are_not_reported(tmp_path, make_coco):
+def test_good_boxes_are_not_counted(tmp_path, make_coco):
     # Up to the image's edge, and beyond it by less than the rounding of a pixel.
     objects = [annotation(bbox=[0, 0, 40, 30]), annotation(bbox=[-0.5, 0, 41, 30.9])]
-    assert read_coco(*make_coco(tmp_path, annotations=objects)).report.lines() == []
+    assert read_coco(*make_coco(tmp_path, annotations=objects)).faults.lines() == []
 
 
 @pytest.mark.parametrize("key", ["images", "annotations", "categories"])
@@ -206,12 +207,12 @@ def real_train(real_data):
 def test_real_split_has_its_counts(real_train):
     objects = real_train.objects
     assert (len(real_train), len(objects), objects.crowd.sum()) == (178, 1409, 15)
-    assert real_train.report.lines() == []
+    assert real_train.faults.lines() == []
 
 
 def test_real_split_has_80_classes_with_gaps(real_train):
-    assert len(real_train.objects.labels) == 80
-    assert set(range(1, 91)) - set(real_train.objects.labels.ids) == {
+    assert len(real_train.objects.label_map) == 80
+    assert set(range(1, 91)) - set(real_train.objects.label_map.ids) == {
         12,
         26,
         29,
@@ -260,7 +261,7 @@ def test_masks_are_read_only_where_they_are_asked_for(tmp_path, make_coco):
 
 def test_labels_of_masks_are_background_and_all_categories(tmp_path, make_coco):
     masks = masks_of(tmp_path, make_coco, [TRIANGLE]).masks
-    assert masks.labels == LabelMap.of_masks((BACKGROUND, "car", "dog", "toothbrush"))
+    assert masks.label_map == LabelMap.of_masks((BACKGROUND, "car", "dog", "toothbrush"))
 
 
 def test_polygons_of_an_object_are_drawn_together(tmp_path, make_coco):
@@ -291,18 +292,18 @@ def test_outlines_stay_with_their_image_and_class(tmp_path, make_coco, blob):
         annotation(category_id=90, segmentation=run_lengths(blob)),
         annotation(category_id=18, image_id=7, segmentation=[[0, 0, 30, 0, 30, 40, 0, 40]]),
     ]
-    found = read_coco(*make_coco(tmp_path, annotations=objects), masks=True)
-    np.testing.assert_array_equal(found.mask(3), 3 * blob)
-    np.testing.assert_array_equal(found.mask(0), np.full((40, 30), 2))
-    np.testing.assert_array_equal(found.mask(1), np.zeros((32, 48)))
+    annotations = read_coco(*make_coco(tmp_path, annotations=objects), masks=True)
+    np.testing.assert_array_equal(annotations.mask(3), 3 * blob)
+    np.testing.assert_array_equal(annotations.mask(0), np.full((40, 30), 2))
+    np.testing.assert_array_equal(annotations.mask(1), np.zeros((32, 48)))
 
 
 @pytest.mark.parametrize("nothing", [None, [], {}, [[]], [[1, 2, 3, 4]]])
 def test_object_without_outline_leaves_its_image_without_a_mask(tmp_path, make_coco, nothing):
-    found = masks_of(tmp_path, make_coco, nothing, [TRIANGLE])
-    assert found.masks.annotated.tolist() == [True, True, True, False, True]
-    assert found.mask(3) is None
-    sample = read_sample(found, SampleKey(0, 3))
+    annotations = masks_of(tmp_path, make_coco, nothing, [TRIANGLE])
+    assert annotations.masks.annotated.tolist() == [True, True, True, False, True]
+    assert annotations.mask(3) is None
+    sample = read_sample(annotations, SampleKey(0, 3))
     np.testing.assert_array_equal(sample.mask, np.full((30, 40), 255))
 
 
@@ -314,7 +315,10 @@ def test_file_without_any_outline_is_an_error(tmp_path, make_coco):
 def test_masks_need_the_size_of_every_image(tmp_path, make_coco):
     images = [{"id": 40, "file_name": "d.png"}, {"id": 7, "file_name": "a.png", "height": 40}]
     path, folder = make_coco(tmp_path, images=images, annotations=[annotation()])
-    with pytest.raises(DataError, match=r"instances\.json: .*height and width.* for a\.png"):
+    with pytest.raises(
+        DataError,
+        match=rf"instances\.json: .*height and width.* for {re.escape(str(folder))}/a\.png",
+    ):
         read_coco(path, folder, masks=True)
 
 
@@ -356,13 +360,13 @@ def test_masks_of_the_shapes_are_what_the_renderer_shows(tmp_path):
     spec = ShapesSpec(num_train=3, num_val=1, size=(120, 160))
     make_shapes(tmp_path / "shapes", spec, show_progress=False)
     root = tmp_path / "shapes"
-    found = read_coco(root / "annotations/instances_train.json", root / "train", masks=True)
+    annotations = read_coco(root / "annotations/instances_train.json", root / "train", masks=True)
     for index in range(3):
         scene = render_scene(spec, "train", index)
         expected = np.zeros(scene.image.shape[:2], int)
         for label, visible in zip(scene.labels, scene.visible, strict=True):
             expected[visible] = 1 + label
-        np.testing.assert_array_equal(found.mask(index), expected)
+        np.testing.assert_array_equal(annotations.mask(index), expected)
 
 
 def drawn_by_pycocotools(coco, image_id, label_of_category):
@@ -389,15 +393,15 @@ def real_outlines(real_data):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("names", [None, (BACKGROUND, *VOC_NAMES)], ids=["all", "voc"])
 def test_real_masks_are_what_pycocotools_draws(real_outlines, names):
-    coco, found = real_outlines
-    labels = found.masks.labels if names is None else LabelMap.of_masks(names)
-    found = found.with_mask_labels(labels)
-    assert found.masks.annotated.all()
-    label_of_category = {id_: labels.find(c["name"]) for id_, c in coco.cats.items()}
+    coco, annotations = real_outlines
+    label_map = annotations.masks.label_map if names is None else LabelMap.of_masks(names)
+    annotations = annotations.with_mask_label_map(label_map)
+    assert annotations.masks.annotated.all()
+    label_of_category = {id_: label_map.find(c["name"]) for id_, c in coco.cats.items()}
     seen = set()
-    for index in range(0, len(found), 3):
-        mask = found.mask(index)
-        expected = drawn_by_pycocotools(coco, int(found.image_ids[index]), label_of_category)
+    for index in range(0, len(annotations), 3):
+        mask = annotations.mask(index)
+        expected = drawn_by_pycocotools(coco, int(annotations.image_ids[index]), label_of_category)
         np.testing.assert_array_equal(mask, expected)
         seen |= set(np.unique(mask).tolist())
     assert {0, 255} < seen
@@ -406,5 +410,7 @@ def test_real_masks_are_what_pycocotools_draws(real_outlines, names):
 
 def test_real_images_with_boxes_alone_have_no_mask(real_data):
     root = real_data("coco")
-    found = read_coco(root / "annotations/instances_val2017.json", root / "val2017", masks=True)
-    assert (len(found), found.masks.annotated.sum()) == (183, 56)
+    annotations = read_coco(
+        root / "annotations/instances_val2017.json", root / "val2017", masks=True
+    )
+    assert (len(annotations), annotations.masks.annotated.sum()) == (183, 56)

@@ -43,14 +43,14 @@ def first_batch(data, epoch=0):
 
 
 def sample(count, index=0, counted=True, faults=(), masked=False):
-    """A grey image of the index, with `count` boxes of labels 0.. or None, and a mask of it."""
+    """A grey image of the index, with `count` boxes of labels 0.. (or None), and its mask."""
     image = np.full((4, 6, 3), index, np.uint8)
     key, mask = SampleKey(0, index, counted), image[..., 0] if masked else None
     if count is None:
-        return Sample(key, image, Frame((4, 6)), None, mask, faults)
+        return Sample(key, image, Frame((4, 6)), None, mask, faults, mask)
     boxes = np.tile(np.array([[1, 2, 3, 4]], np.float32), (count, 1))
     instances = Instances(boxes, np.arange(count), np.arange(count) % 2 == 1)
-    return Sample(key, image, Frame((4, 6)), instances, mask, faults)
+    return Sample(key, image, Frame((4, 6)), instances, mask, faults, mask)
 
 
 # More workers than cores is what is tested; forking with threads is the library's business.
@@ -137,7 +137,7 @@ def test_truncated_file_is_named_in_the_batch(tmp_path, make_coco):
 def test_image_of_another_size_than_annotated_is_an_error(annotations):
     sizes = annotations.sizes + 1
     wrong = AnnotatedImages(replace(annotations, sizes=sizes), Preprocessor(PreprocessSpec(SIZE)))
-    with pytest.raises(DataError, match=r"a\.png: .*41x31 pixels, the image has 40x30"):
+    with pytest.raises(DataError, match=r"a\.png: .*of 41x31 pixels, .*got one of 40x30"):
         wrong[SampleKey(0, 0)]
 
 
@@ -197,6 +197,7 @@ def test_counted_keeps_masks_and_what_is_annotated():
     ]
     batch = collate(samples).counted()
     assert batch.masks[:, 0, 0].tolist() == [3, 5]
+    assert [mask[0, 0] for mask in batch.original_masks] == [3, 5]
     assert batch.boxes.annotated.tolist() == [True, False]
     assert collate([sample(1), sample(1, counted=False)]).counted().masks is None
 
@@ -213,14 +214,14 @@ def test_counted_leaves_a_batch_without_repeats_alone():
 
 
 def tensors_of(batch):
-    """Every tensor, by the names of its fields."""
-    found = {}
+    """Every tensor of a batch by the name of its field."""
+    tensors = {}
     for holder in (batch, batch.boxes):
         for field in fields(holder):
             value = getattr(holder, field.name)
             if isinstance(value, torch.Tensor):
-                found[field.name] = value
-    return found
+                tensors[field.name] = value
+    return tensors
 
 
 NAMES = {"images", "masks", "boxes", "labels", "ignore", "annotated"}
@@ -233,6 +234,15 @@ def test_batch_moves_every_tensor():
     assert set(moved) == NAMES
     assert {tensor.device.type for tensor in moved.values()} == {"meta"}
     assert batch.faults == {0: ("odd",)}
+
+
+def test_original_masks_stay_on_the_host():
+    unmasked = replace(sample(1, 4, masked=True), original_mask=None)
+    batch = collate([sample(1, 3, masked=True), unmasked])
+    original, missing = batch.to("meta").original_masks
+    assert isinstance(original, np.ndarray)
+    assert original is batch.original_masks[0]
+    assert missing is None
 
 
 def test_batch_without_masks_moves_too():

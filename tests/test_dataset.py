@@ -1,17 +1,24 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_noise
 from PIL import Image
 
-from mbv2det.data.annotations import Annotations, Objects, union
+from mbv2det.data.annotations import Annotations, union
+from mbv2det.data.datamodule import DenseData
 from mbv2det.data.dataset import AnnotatedImages, collate, read_sample
-from mbv2det.data.masks import IndexMasks
+from mbv2det.data.index_masks import IndexMasks
+from mbv2det.data.objects import Objects
 from mbv2det.errors import DataError
 from mbv2det.labels import BACKGROUND, LabelMap
 from mbv2det.preprocess import Preprocessor, PreprocessSpec
-from mbv2det.structures import SampleKey
+from mbv2det.segmentation.loss import SegmentationLoss
+from mbv2det.segmentation.postprocess import SegmentationPostprocess
+from mbv2det.structures import SampleKey, SegmentationMap
+from mbv2det.tasks import SegmentationTask
 
 LABELS = LabelMap.of_masks((BACKGROUND, "cat", "dog"))
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -33,7 +40,7 @@ def masks_of(folder, names, size=(30, 40), value_of=None):
 
 
 def boxes_of(folder, counts):
-    """A list of images with so many boxes each."""
+    """A list of images with the given number of boxes each."""
     for name in counts:
         write_noise(folder / f"{name}.png", 30, 40)
     total = sum(counts.values())
@@ -43,11 +50,11 @@ def boxes_of(folder, counts):
         files=np.array([str(folder / f"{name}.png") for name in counts]),
         sizes=np.array([(30, 40)] * len(counts)),
         objects=Objects(
-            labels=LabelMap(("cat", "dog"), (1, 2)),
+            label_map=LabelMap(("cat", "dog"), (1, 2)),
             annotated=np.ones(len(counts), bool),
             starts=np.cumsum([0, *counts.values()]),
             boxes=np.array([[1, 2, 3 + i, 4 + i] for i in range(total)], float).reshape(-1, 4),
-            classes=np.arange(total) % 2,
+            labels=np.arange(total) % 2,
             areas=np.ones(total),
             crowd=np.zeros(total, bool),
             difficult=np.zeros(total, bool),
@@ -79,26 +86,26 @@ def test_image_of_both_lists_has_both(both):
 
 
 def test_image_of_the_second_list_alone_has_a_mask_alone(both):
-    # That nobody looked for objects there is not the same as that there are none.
+    # Objects that nobody annotated are not the same as no objects.
     assert both.instances(2, (30, 40)) is None
     np.testing.assert_array_equal(both.mask(2), np.ones((30, 40)))
 
 
 def test_masks_stay_with_their_images_in_lists_of_other_orders(tmp_path):
     boxes = boxes_of(tmp_path, {"c": 1, "a": 2})
-    found = union(boxes, masks_of(tmp_path, ["a", "b", "c"]))
-    assert found.image_ids.tolist() == ["c", "a", "b"]
-    assert [found.mask(index)[0, 0] for index in range(3)] == [2, 0, 1]
-    assert [len(found.instances(index, (30, 40)) or ()) for index in range(3)] == [1, 2, 0]
+    annotations = union(boxes, masks_of(tmp_path, ["a", "b", "c"]))
+    assert annotations.image_ids.tolist() == ["c", "a", "b"]
+    assert [annotations.mask(index)[0, 0] for index in range(3)] == [2, 0, 1]
+    assert [len(annotations.instances(index, (30, 40)) or ()) for index in range(3)] == [1, 2, 0]
 
 
-def test_union_reports_what_both_lists_met(tmp_path):
+def test_union_has_the_faults_of_both_lists(tmp_path):
     boxes, masks = boxes_of(tmp_path, {"a": 1}), masks_of(tmp_path, ["a"])
-    for found, file in ((boxes, "x"), (masks, "y")):
-        found.report.add("odd", file)
-    masks.report.add("dark", "z")
-    assert union(boxes, masks).report.lines() == ["2 odd: x, y", "1 dark: z"]
-    assert boxes.report.lines() == ["1 odd: x"]
+    for annotations, file in ((boxes, "x"), (masks, "y")):
+        annotations.faults.add("odd", file)
+    masks.faults.add("dark", "z")
+    assert union(boxes, masks).faults.lines() == ["2 odd: x, y", "1 dark: z"]
+    assert boxes.faults.lines() == ["1 odd: x"]
 
 
 def test_summary_tells_images_without_boxes_from_images_not_annotated(both):
@@ -109,13 +116,13 @@ def test_summary_tells_images_without_boxes_from_images_not_annotated(both):
 
 
 def test_choosing_classes_keeps_what_is_annotated(both):
-    found = both.with_labels(LabelMap(("dog",), (1,)))
-    assert found.objects.starts.tolist() == [0, 1, 1, 1]
-    assert found.objects.annotated.tolist() == [True, True, False]
-    assert found.instances(2, (30, 40)) is None
+    annotations = both.with_label_map(LabelMap(("dog",), (1,)))
+    assert annotations.objects.starts.tolist() == [0, 1, 1, 1]
+    assert annotations.objects.annotated.tolist() == [True, True, False]
+    assert annotations.instances(2, (30, 40)) is None
 
 
-def test_sample_has_what_its_lists_say_and_ignores_the_rest(both):
+def test_sample_has_its_annotation_and_ignores_pixels_without_one(both):
     samples = [read_sample(both, SampleKey(0, index)) for index in range(3)]
     assert [s.instances is None for s in samples] == [False, False, True]
     assert [len(s.instances) for s in samples[:2]] == [2, 0]
@@ -140,34 +147,72 @@ def test_batch_tells_images_without_boxes_from_images_not_annotated(both):
     assert batch.masks[:, 0, 0].tolist() == [255, 0, 1]
 
 
+def test_evaluation_keeps_the_original_mask_and_training_does_not(both):
+    preprocessor = Preprocessor(PreprocessSpec((15, 20)))
+    evaluation = AnnotatedImages(both, preprocessor)
+    training = AnnotatedImages(both, preprocessor, augment=lambda sample: sample)
+    keys = [SampleKey(0, index) for index in range(3)]
+    first, *others = collate([evaluation[key] for key in keys]).original_masks
+    assert first is None  # an image without a mask, which is not a mask of ignored pixels
+    assert [mask.shape for mask in others] == [(30, 40)] * 2
+    assert [np.unique(mask).tolist() for mask in others] == [[0], [1]]
+    assert collate([training[key] for key in keys]).original_masks == [None] * 3
+    assert collate([training[key] for key in keys]).masks.shape == (3, 15, 20)
+
+
+def test_evaluation_opens_each_mask_file_once(tmp_path, monkeypatch):
+    opened = []
+
+    def counting_open(file, *args, **kwargs):
+        opened.append(Path(file).name if isinstance(file, str | Path) else None)
+        return pil_open(file, *args, **kwargs)
+
+    split = masks_of(tmp_path, ["a", "b", "c"])
+    pil_open = Image.open
+    monkeypatch.setattr(Image, "open", counting_open)
+    preprocessor = Preprocessor(PreprocessSpec((15, 20)))
+    data = DenseData(None, split, preprocessor, None, batch_size=2, num_workers=0, seed=0)
+    task = SegmentationTask(SegmentationLoss(), SegmentationPostprocess())
+    metric = task.metric(split)
+    for batch in data.val_dataloader():
+        maps = [SegmentationMap(torch.full((30, 40), 1, dtype=torch.uint8)) for _ in batch.keys]
+        task.update(metric, maps, batch)
+    # Masks of 0, 1 and 2 against maps of 1: a third of the pixels is right.
+    scores = metric.compute()
+    assert scores["images"] == 3
+    assert scores["per_class"] == {BACKGROUND: 0.0, "cat": 1 / 3, "dog": 0.0}
+    masks = sorted(name for name in opened if name is not None and "mask" in name)
+    assert masks == ["a_mask.png", "b_mask.png", "c_mask.png"]
+
+
 def test_mask_of_another_size_is_one_error_naming_both_files_and_sizes(tmp_path):
-    found = masks_of(tmp_path, ["a"], size=(31, 40))
-    with pytest.raises(DataError, match=r"a\.png: .*a_mask\.png is of 31x40 .*has 30x40") as caught:
-        read_sample(found, SampleKey(0, 0))
+    annotations = masks_of(tmp_path, ["a"], size=(31, 40))
+    with pytest.raises(DataError, match=r"a\.png: .*31x40 .*a_mask\.png, got .*30x40") as caught:
+        read_sample(annotations, SampleKey(0, 0))
     assert "\n" not in str(caught.value)
 
 
-def test_mask_of_another_size_than_boxes_speak_of_is_an_error_too(tmp_path):
-    found = union(boxes_of(tmp_path, {"a": 1}), masks_of(tmp_path, ["a"], size=(40, 30)))
+def test_mask_of_another_size_than_the_boxes_give_is_an_error_too(tmp_path):
+    annotations = union(boxes_of(tmp_path, {"a": 1}), masks_of(tmp_path, ["a"], size=(40, 30)))
     expected = r"a_mask\.png: expected a mask of 30x40 pixels as .*a\.png has, got 40x30"
     with pytest.raises(DataError, match=expected):
-        read_sample(found, SampleKey(0, 0))
+        read_sample(annotations, SampleKey(0, 0))
 
 
 def turned_photo(folder, mask):
-    """A photo of 20x30 stored pixels, red left and blue right, to be shown turned clockwise."""
+    """A photo of 20x30 stored pixels, red left and blue right, to be rotated clockwise."""
     stored = Image.new("RGB", (30, 20), BLUE)
     stored.paste(RED, (0, 0, 15, 20))
     exif = Image.Exif()
     exif[ORIENTATION] = 6
-    found = masks_of(folder, ["a"])
+    annotations = masks_of(folder, ["a"])
     stored.save(folder / "a.png", exif=exif)
     Image.fromarray(mask).save(folder / "a_mask.png")
-    return found
+    return annotations
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((20, 30), 1), ((30, 20), 0)])
-def test_turned_photo_lies_as_its_mask_does(tmp_path, shape, axis):
+def test_rotated_photo_has_the_orientation_of_its_mask(tmp_path, shape, axis):
     # Label 1 on the red half: the left one of the stored pixels, the upper one when upright.
     y, x = np.indices(shape)
     mask = ((x if axis else y) < 15).astype(np.uint8)
@@ -180,5 +225,5 @@ def test_turned_photo_lies_as_its_mask_does(tmp_path, shape, axis):
 def test_annotated_size_decides_over_the_mask(tmp_path):
     # Boxes were made upright, and so was the mask.
     mask = np.zeros((30, 20), np.uint8)
-    found = replace(turned_photo(tmp_path, mask), sizes=np.array([(30, 20)]))
-    assert read_sample(found, SampleKey(0, 0)).image.shape == (30, 20, 3)
+    annotations = replace(turned_photo(tmp_path, mask), sizes=np.array([(30, 20)]))
+    assert read_sample(annotations, SampleKey(0, 0)).image.shape == (30, 20, 3)

@@ -9,9 +9,11 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
+from mbv2det.data.objects import Objects
+from mbv2det.labels import LabelMap
 from mbv2det.metrics.coco_ap import coco_ap
 from mbv2det.metrics.detection_ap import DetectionAP
-from mbv2det.metrics.ground_truth import GroundTruth, ScoredBoxes
+from mbv2det.metrics.scored_boxes import ScoredBoxes
 from mbv2det.metrics.voc_ap import voc_ap
 from mbv2det.structures import Detections
 
@@ -26,10 +28,10 @@ def split():
     boxes = np.concatenate([corner, corner + rng.integers(8, 150, corner.shape)], 1).astype(float)
     image = np.repeat(np.arange(NUM_IMAGES), PER_IMAGE)
     labels = rng.integers(0, 3, len(image))
-    truth = GroundTruth(
-        class_names=("a", "b", "c", "absent"),
-        num_images=NUM_IMAGES,
-        image=image,
+    truth = Objects.group_by_image(
+        LabelMap.of_masks(("a", "b", "c", "absent")),
+        NUM_IMAGES,
+        image,
         boxes=boxes,
         labels=labels,
         areas=(boxes[:, 2:] - boxes[:, :2]).prod(1),
@@ -51,7 +53,7 @@ def split():
     return truth, detections
 
 
-def none_found():
+def no_detections():
     return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 
 
@@ -74,13 +76,13 @@ def expected(example):
 
 def test_equals_the_functions(example, expected):
     truth, detections = example
-    found = ScoredBoxes(
+    boxes = ScoredBoxes(
         image=np.repeat(np.arange(NUM_IMAGES), [len(d) for d in detections]),
         boxes=torch.cat([d.boxes for d in detections]).double().numpy(),
         scores=torch.cat([d.scores for d in detections]).double().numpy(),
         labels=torch.cat([d.labels for d in detections]).numpy(),
     )
-    coco, voc = coco_ap(truth, found), voc_ap(truth, found)
+    coco, voc = coco_ap(truth, boxes), voc_ap(truth, boxes)
     assert 0 < expected["AP"] < 1
     assert expected["per_class"]["absent"] is None
     assert expected == coco | {"VOC07": voc["VOC07"], "VOC10": voc["VOC10"], "images": NUM_IMAGES}
@@ -100,11 +102,11 @@ def test_first_time_of_a_repeated_image_counts(example, expected):
     truth, detections = example
     metric = DetectionAP(truth)
     metric.update(detections, range(NUM_IMAGES))
-    metric.update([none_found(), detections[5]], [4, 6])
+    metric.update([no_detections(), detections[5]], [4, 6])
     assert metric.compute() == expected
 
 
-def test_images_that_never_came_are_not_held_against(example):
+def test_images_that_never_came_are_not_evaluated(example):
     truth, detections = example
     some = [9, 2, 5]
     scores = scores_of(truth, detections, [some])
@@ -116,7 +118,7 @@ def test_images_that_never_came_are_not_held_against(example):
 
 def test_image_without_detections_counts(example):
     truth, _ = example
-    scores = scores_of(truth, [none_found()] * NUM_IMAGES, [range(NUM_IMAGES)])
+    scores = scores_of(truth, [no_detections()] * NUM_IMAGES, [range(NUM_IMAGES)])
     assert scores["images"] == NUM_IMAGES
     assert scores["AP"] == scores["VOC07"] == scores["VOC10"] == 0.0
 
@@ -133,7 +135,7 @@ def test_no_image_at_all_scores_none(example):
 def test_reset_forgets(example, expected):
     truth, detections = example
     metric = DetectionAP(truth)
-    metric.update([none_found()], [0])
+    metric.update([no_detections()], [0])
     assert metric.compute()["images"] == 1
     metric.reset()
     metric.update(detections, range(NUM_IMAGES))
@@ -141,12 +143,12 @@ def test_reset_forgets(example, expected):
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_go_on_where_the_original_was(example, expected, copied):
+def test_copies_continue_where_the_original_was(example, expected, copied):
     truth, detections = example
     metric = DetectionAP(truth)
     metric.update(detections[:10], range(10))
     clone = copied(metric)
-    metric.update([none_found()], [10])
+    metric.update([no_detections()], [10])
     clone.update(detections[10:], range(10, NUM_IMAGES))
     assert clone.compute() == expected
 
@@ -158,6 +160,17 @@ def test_casting_the_model_does_not_round_the_states(example, expected):
     assert metric.compute() == expected
 
 
+def test_backend_computes_cocos_numbers(example, expected):
+    truth, detections = example
+    metric = DetectionAP(truth, backend="pycocotools")
+    metric.update(detections, range(NUM_IMAGES))
+    scores = metric.compute()
+    # 1e-12: the same arithmetic in double precision, up to the order of sums.
+    assert scores.pop("per_class") == pytest.approx(expected["per_class"], abs=1e-12)
+    others = {name: value for name, value in expected.items() if name != "per_class"}
+    assert scores == pytest.approx(others, abs=1e-12)
+
+
 def test_index_outside_the_split_is_refused(example):
     truth, detections = example
     with pytest.raises(ValueError, match=r"image indices in 0\.\.20, .* but got 21"):
@@ -167,13 +180,13 @@ def test_index_outside_the_split_is_refused(example):
 
 
 def shards_of(rank):
-    """What each of two processes sees, case by case: batches of image indices, or nothing found."""
+    """Batches of image indices of one of two processes by case, and whether it has detections."""
     shard = list(range(rank, NUM_IMAGES, 2))
     return {
         "alternating": ([shard[:4], shard[4:]], True),
         "padded": ([shard if rank == 0 else [*shard, 0]], True),
         "one idle": ([list(range(NUM_IMAGES))] if rank == 0 else [], True),
-        "nothing found": ([shard], False),
+        "no detections": ([shard], False),
     }
 
 
@@ -189,9 +202,9 @@ def evaluate_shards(rank, folder):
     )
     truth, detections = split()
     scores = {}
-    for case, (batches, any_found) in shards_of(rank).items():
-        found = detections if any_found else [none_found()] * NUM_IMAGES
-        scores[case] = scores_of(truth, found, batches)
+    for case, (batches, any_detection) in shards_of(rank).items():
+        predictions = detections if any_detection else [no_detections()] * NUM_IMAGES
+        scores[case] = scores_of(truth, predictions, batches)
     (folder / f"{rank}.json").write_text(json.dumps(scores))
     torch.distributed.destroy_process_group()
 
@@ -208,6 +221,6 @@ def test_two_processes_equal_one(two_processes, expected, case):
     assert two_processes[0][case] == two_processes[1][case] == expected
 
 
-def test_two_processes_may_find_nothing(two_processes, example):
-    one = scores_of(example[0], [none_found()] * NUM_IMAGES, [range(NUM_IMAGES)])
-    assert two_processes[0]["nothing found"] == two_processes[1]["nothing found"] == one
+def test_two_processes_may_have_no_detections(two_processes, example):
+    one = scores_of(example[0], [no_detections()] * NUM_IMAGES, [range(NUM_IMAGES)])
+    assert two_processes[0]["no detections"] == two_processes[1]["no detections"] == one

@@ -1,4 +1,4 @@
-"""What users get wrong ends in one line and exit code 2."""
+"""Every error that a user can cause ends in one line and exit code 2."""
 
 import json
 
@@ -53,14 +53,14 @@ def test_a_typo_in_the_file_names_key_and_nearest(config, tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_missing_configuration_is_said(tmp_path):
+def test_a_missing_configuration_is_named(tmp_path):
     done = run_command("train", tmp_path / "no.yaml", check=False)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "no.yaml" in done.stderr
 
 
-def test_eval_refuses_what_is_no_weights_file(config, tmp_path):
+def test_eval_refuses_a_file_without_weights(config, tmp_path):
     foreign = tmp_path / "foreign.safetensors"
     foreign.write_bytes(b"not tensors")
     done = run_command("eval", config, "--weights", foreign, check=False)
@@ -82,7 +82,7 @@ def test_an_undecodable_image_ends_in_one_line_even_from_a_worker(tmp_path):
     done = run_command("train", config, "--data.num_workers=1", check=False)
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
-        f"error: {tmp_path}/shapes/train/000002.jpg: expected an image, got a file that is none"
+        f"error: {tmp_path}/shapes/train/000002.jpg: expected an image, got a file of another kind"
     ]
 
 

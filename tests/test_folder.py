@@ -35,45 +35,51 @@ def read(*sources, ignore_value=255):
     return read_masks(sources, LABELS, ignore_value)
 
 
-def pairs(found):
-    """Name of each image, and the value its mask is full of."""
-    values = [np.unique(found.mask(index)).item() for index in range(len(found))]
-    return dict(zip([found.path(index).name for index in range(len(found))], values, strict=True))
+def pairs(annotations):
+    """The value that fills the mask of each image, by the name of the image."""
+    values = [np.unique(annotations.mask(index)).item() for index in range(len(annotations))]
+    return dict(
+        zip(
+            [annotations.path(index).name for index in range(len(annotations))], values, strict=True
+        )
+    )
 
 
 def test_image_and_mask_are_paired_by_name(tmp_path):
-    found = read(source_of(tmp_path, ["b.jpg", "a.png", "c.JPG"], ["a.png", "b.png", "c.PNG"]))
-    assert pairs(found) == {"a.png": 0, "b.jpg": 1, "c.JPG": 2}
-    assert found.image_ids.tolist() == ["a", "b", "c"]
-    assert found.objects is None
-    assert found.report.lines() == []
+    annotations = read(
+        source_of(tmp_path, ["b.jpg", "a.png", "c.JPG"], ["a.png", "b.png", "c.PNG"])
+    )
+    assert pairs(annotations) == {"a.png": 0, "b.jpg": 1, "c.JPG": 2}
+    assert annotations.image_ids.tolist() == ["a", "b", "c"]
+    assert annotations.objects is None
+    assert annotations.faults.lines() == []
 
 
 def test_names_are_paired_within_folders_of_any_depth(tmp_path):
     names = ["x/a.png", "x/y/a.png", "a.png"]
-    found = read(source_of(tmp_path, names, names))
-    assert found.image_ids.tolist() == ["a", "x/a", "x/y/a"]
-    assert [found.mask(index)[0, 0] for index in range(3)] == [2, 0, 1]
-    assert found.path(2) == tmp_path / "images/x/y/a.png"
+    annotations = read(source_of(tmp_path, names, names))
+    assert annotations.image_ids.tolist() == ["a", "x/a", "x/y/a"]
+    assert [annotations.mask(index)[0, 0] for index in range(3)] == [2, 0, 1]
+    assert annotations.path(2) == tmp_path / "images/x/y/a.png"
 
 
 @pytest.mark.parametrize("stem", ["2012.07.31", "my image"])
 def test_names_may_hold_dots_and_spaces(tmp_path, stem):
-    found = read(source_of(tmp_path, [f"{stem}.jpg"], [f"{stem}.png"], [stem]))
-    assert found.image_ids.tolist() == [stem]
+    annotations = read(source_of(tmp_path, [f"{stem}.jpg"], [f"{stem}.png"], [stem]))
+    assert annotations.image_ids.tolist() == [stem]
 
 
 def test_list_gives_the_images_in_its_order(tmp_path):
     names = ["a.png", "b.png", "x/c.png"]
-    found = read(source_of(tmp_path, names, names, ["x/c", "", "a.png"]))
-    assert found.image_ids.tolist() == ["x/c", "a"]
-    assert pairs(found) == {"c.png": 2, "a.png": 0}
+    annotations = read(source_of(tmp_path, names, names, ["x/c", "", "a.png"]))
+    assert annotations.image_ids.tolist() == ["x/c", "a"]
+    assert pairs(annotations) == {"c.png": 2, "a.png": 0}
 
 
 @pytest.mark.parametrize("line", ["000001 -1", "000001  1", "000001.jpg 1", "000001.jpg\t0"])
 def test_list_may_have_a_second_column(tmp_path, line):
-    found = read(source_of(tmp_path, ["000001.jpg"], ["000001.png"], [line]))
-    assert found.image_ids.tolist() == ["000001"]
+    annotations = read(source_of(tmp_path, ["000001.jpg"], ["000001.png"], [line]))
+    assert annotations.image_ids.tolist() == ["000001"]
 
 
 def test_listed_name_that_ends_in_a_number_is_no_second_column(tmp_path):
@@ -82,19 +88,22 @@ def test_listed_name_that_ends_in_a_number_is_no_second_column(tmp_path):
 
 
 def test_image_without_a_mask_is_left_out_and_counted_if_not_every_image_has_one(tmp_path):
-    found = read_masks(
+    annotations = read_masks(
         [source_of(tmp_path, ["a.png", "b.png"], ["a.png"])], LABELS, 255, every_image=False
     )
-    assert pairs(found) == {"a.png": 0}
-    assert found.report.lines() == ["1 images without a mask: b.png"]
+    assert pairs(annotations) == {"a.png": 0}
+    assert annotations.faults.lines() == ["1 images without a mask: b.png"]
 
 
 def test_several_lists_become_one_split(tmp_path):
     first = source_of(tmp_path / "1", ["a.png", "b.png"], ["a.png", "b.png"], ["b"])
     second = source_of(tmp_path / "2", ["a.png"], ["a.png"])
-    found = read(first, second)
-    assert found.files.tolist() == [str(tmp_path / "1/images/b.png"), str(second.images / "a.png")]
-    assert [found.mask(index)[0, 0] for index in range(2)] == [1, 0]
+    annotations = read(first, second)
+    assert annotations.files.tolist() == [
+        str(tmp_path / "1/images/b.png"),
+        str(second.images / "a.png"),
+    ]
+    assert [annotations.mask(index)[0, 0] for index in range(2)] == [1, 0]
 
 
 def test_first_folder_that_has_a_mask_counts(tmp_path):
@@ -111,17 +120,17 @@ def test_second_folder_may_be_absent(tmp_path):
     assert pairs(read(both)) == {"a.png": 0}
 
 
-def test_masks_without_an_image_are_reported(tmp_path):
+def test_masks_without_an_image_are_counted(tmp_path):
     masks = ["a.png", "z.png", "b.png", "k.png"]
-    (line,) = read(source_of(tmp_path, ["a.png"], masks)).report.lines()
+    (line,) = read(source_of(tmp_path, ["a.png"], masks)).faults.lines()
     assert line.startswith("3 masks without an image left out: ")
     assert [line.index(f"masks/{name}.png") for name in "bkz"] == sorted(
         line.index(f"masks/{name}.png") for name in "bkz"
     )
 
 
-def test_masks_that_a_list_leaves_out_are_not_reported(tmp_path):
-    assert read(source_of(tmp_path, ["a.png"], ["a.png", "b.png"], ["a"])).report.lines() == []
+def test_masks_that_a_list_leaves_out_are_not_counted(tmp_path):
+    assert read(source_of(tmp_path, ["a.png"], ["a.png", "b.png"], ["a"])).faults.lines() == []
 
 
 @pytest.mark.parametrize("listed", [None, ["a", "b"]])
@@ -160,9 +169,9 @@ def test_empty_folders_are_an_error(tmp_path):
 
 
 def test_ignore_value_is_that_of_the_data_set(tmp_path):
-    found = read(source_of(tmp_path, ["a.png"], ["a.png"]), ignore_value=9)
+    annotations = read(source_of(tmp_path, ["a.png"], ["a.png"]), ignore_value=9)
     write_mask(tmp_path / "masks/a.png", 9)
-    assert pairs(found) == {"a.png": 255}
+    assert pairs(annotations) == {"a.png": 255}
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 178), ("val", 155)])
@@ -171,11 +180,11 @@ def test_real_voc_masks_are_read(real_data, split, count):
     folders = (root / "SegmentationClass", root / "SegmentationClassAug")
     listed = root / f"ImageSets/Segmentation/{split}.txt"
     source = MaskSource(root / "JPEGImages", folders, listed)
-    found = read_masks([source], LabelMap.of_masks((BACKGROUND, *VOC_NAMES)), 255)
-    assert len(found) == count
+    annotations = read_masks([source], LabelMap.of_masks((BACKGROUND, *VOC_NAMES)), 255)
+    assert len(annotations) == count
     seen = set()
     for index in range(count):
-        seen |= set(np.unique(found.mask(index)).tolist())
+        seen |= set(np.unique(annotations.mask(index)).tolist())
     # There is no sheep in the training split.
     assert seen == {*range(21), 255} - ({17} if split == "train" else set())
 
@@ -187,8 +196,8 @@ def test_real_photo_and_mask_have_one_size(real_data):
         (root / "SegmentationClass",),
         root / "ImageSets/Segmentation/val.txt",
     )
-    found = read_masks([source], LabelMap.of_masks((BACKGROUND, *VOC_NAMES)), 255)
+    annotations = read_masks([source], LabelMap.of_masks((BACKGROUND, *VOC_NAMES)), 255)
     for index in range(10):
-        sample = read_sample(found, SampleKey(0, index))
+        sample = read_sample(annotations, SampleKey(0, index))
         assert sample.mask.shape == sample.image.shape[:2]
         assert sample.instances is None

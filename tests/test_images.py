@@ -61,13 +61,15 @@ def test_pixels_stay_as_stored_where_the_annotation_was_made_on_them(turned):
 
 def test_size_other_than_annotated_is_an_error_naming_both(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png: .* of 40x50 pixels, the image has 20x30"):
+    with pytest.raises(
+        DataError, match=r"a\.png: expected an image of 40x50 pixels, .* got one of 20x30"
+    ):
         read_image(tmp_path / "a.png", (40, 50))
 
 
 def test_height_and_width_exchanged_is_an_error_without_orientation(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"of 30x20 pixels, the image has 20x30"):
+    with pytest.raises(DataError, match=r"expected an image of 30x20 pixels, .* got one of 20x30"):
         read_image(tmp_path / "a.png", (30, 20))
 
 
@@ -88,9 +90,9 @@ def test_palette_is_looked_up(tmp_path):
     image.putpalette([*RED, *GREEN])
     image.putpixel((0, 0), 0)
     image.save(tmp_path / "a.png")
-    found, _ = read_image(tmp_path / "a.png")
-    assert found[0, 0].tolist() == list(RED)
-    assert found[1, 2].tolist() == list(GREEN)
+    pixels, _ = read_image(tmp_path / "a.png")
+    assert pixels[0, 0].tolist() == list(RED)
+    assert pixels[1, 2].tolist() == list(GREEN)
 
 
 def test_palette_with_transparency_is_looked_up(tmp_path):
@@ -116,10 +118,10 @@ def test_16_bits_are_scaled_to_8(tmp_path):
     # 0x1234 >> 8 = 0x12 and so on; clipping would give 255 for all but the first.
     values = np.array([[0x0034, 0x1234, 0x80FF, 0xFFFF]], np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
-    found, _ = read_image(tmp_path / "a.png")
-    assert found.dtype == np.uint8
+    image, _ = read_image(tmp_path / "a.png")
+    assert image.dtype == np.uint8
     for channel in range(3):
-        assert found[0, :, channel].tolist() == [0x00, 0x12, 0x80, 0xFF]
+        assert image[0, :, channel].tolist() == [0x00, 0x12, 0x80, 0xFF]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])

@@ -4,7 +4,8 @@ from faster_coco_eval.core import mask as rle
 from PIL import Image
 
 from mbv2det.data.annotations import Annotations
-from mbv2det.data.masks import IndexMasks, InstanceMasks
+from mbv2det.data.index_masks import IndexMasks
+from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.errors import DataError
 from mbv2det.labels import BACKGROUND, VOC_NAMES, LabelMap
 
@@ -12,10 +13,10 @@ VOC = LabelMap.of_masks((BACKGROUND, *VOC_NAMES))
 ROAD = LabelMap((BACKGROUND, "road", "tree"), (0, 7, 200))  # values with gaps
 
 
-def index_masks(tmp_path, image, labels=VOC, ignore_value=255, **options):
+def index_masks(tmp_path, image, label_map=VOC, ignore_value=255, **options):
     """Masks of one picture, saved as m.png."""
     image.save(tmp_path / "m.png", **options)
-    return IndexMasks.of(labels, [str(tmp_path / "m.png")], ignore_value)
+    return IndexMasks.of(label_map, [str(tmp_path / "m.png")], ignore_value)
 
 
 def grey(values):
@@ -23,7 +24,7 @@ def grey(values):
 
 
 def palette(values):
-    """A picture of the same values that are shown in colours far from them."""
+    """A palette image of the values, with colours that differ from them."""
     image = Image.frombytes("P", np.shape(values)[::-1], np.asarray(values, np.uint8).tobytes())
     image.putpalette([255 - value // 3 for value in range(768)])
     return image
@@ -81,7 +82,7 @@ def test_255_may_be_a_label_where_nothing_is_ignored(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("image", "found"),
+    ("image", "values"),
     [
         (grey([[0, 21, 22, 30]]), "21..22, 30"),
         (palette([[0, 254]]), "254"),
@@ -90,9 +91,9 @@ def test_255_may_be_a_label_where_nothing_is_ignored(tmp_path):
         (grey(np.arange(30, 60, 2)[None]), r"30, 32, 34, 36, 38, 40, 42, 44, \.\.\."),
     ],
 )
-def test_value_that_is_no_label_is_one_error_naming_file_and_values(tmp_path, image, found):
+def test_value_that_is_no_label_is_one_error_naming_file_and_values(tmp_path, image, values):
     masks = index_masks(tmp_path, image)
-    expected = rf"m\.png: expected the values 0\.\.20, 255 of 21 labels .*got also {found}$"
+    expected = rf"m\.png: expected the values 0\.\.20, 255 of 21 labels .*got also {values}$"
     with pytest.raises(DataError, match=expected) as caught:
         masks.read(0)
     assert "\n" not in str(caught.value)
@@ -115,7 +116,7 @@ def test_colour_image_is_one_error_that_says_what_is_wanted(tmp_path, mode):
 
 
 def test_missing_file_is_an_error():
-    with pytest.raises(DataError, match=r"none\.png: expected a mask, found none"):
+    with pytest.raises(DataError, match=r"none\.png: expected a mask, but there is no such file"):
         IndexMasks.of(VOC, ["none.png"]).read(0)
 
 
@@ -128,7 +129,7 @@ def test_file_that_is_no_image_is_one_error_naming_it(tmp_path, content):
 
 
 def test_truncated_file_is_an_error(tmp_path):
-    # Unlike of an image, nothing can be learnt of what is missing.
+    # A truncated image is used, but the missing part of a mask cannot be learnt.
     masks = index_masks(tmp_path, grey(np.random.default_rng(0).integers(0, 21, (64, 64))))
     path = tmp_path / "m.png"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -141,9 +142,9 @@ def test_image_without_a_mask_is_not_annotated():
 
 
 def test_masks_of_some_images_come_in_their_order():
-    found = IndexMasks.of(VOC, ["a.png", "b.png", "c.png"]).of_images([2, None, 0])
-    assert found.files.tolist() == ["c.png", "", "a.png"]
-    assert found.annotated.tolist() == [True, False, True]
+    other = IndexMasks.of(VOC, ["a.png", "b.png", "c.png"]).of_images([2, None, 0])
+    assert other.files.tolist() == ["c.png", "", "a.png"]
+    assert other.annotated.tolist() == [True, False, True]
 
 
 def test_label_with_the_ignored_value_is_refused():
@@ -159,7 +160,7 @@ def test_ignore_value_that_no_mask_can_hold_is_refused(value):
 
 def test_more_labels_than_values_are_refused():
     names = [str(value) for value in range(256)]
-    assert len(IndexMasks.of(LabelMap.of_masks(names[:255]), []).labels) == 255
+    assert len(IndexMasks.of(LabelMap.of_masks(names[:255]), []).label_map) == 255
     with pytest.raises(DataError, match=r"at most 255 labels .*got 256"):
         IndexMasks.of(LabelMap.of_masks(names), [], ignore_value=None)
 
@@ -172,38 +173,38 @@ def test_label_value_that_no_mask_can_hold_is_refused(value):
 
 def test_labels_are_matched_by_name(tmp_path):
     masks = index_masks(tmp_path, grey([[0, 7, 200, 255]]), ROAD)
-    found = masks.with_labels(LabelMap.of_masks((BACKGROUND, "tree", "road")))
-    assert found.read(0).tolist() == [[0, 2, 1, 255]]
+    other = masks.with_label_map(LabelMap.of_masks((BACKGROUND, "tree", "road")))
+    assert other.read(0).tolist() == [[0, 2, 1, 255]]
     assert masks.read(0).tolist() == [[0, 1, 2, 255]]
 
 
 def test_labels_may_be_matched_twice(tmp_path):
     masks = index_masks(tmp_path, grey([[0, 7, 200, 255]]), ROAD)
-    reverse = masks.with_labels(LabelMap.of_masks(("tree", "road", BACKGROUND)))
+    reverse = masks.with_label_map(LabelMap.of_masks(("tree", "road", BACKGROUND)))
     assert reverse.read(0).tolist() == [[2, 1, 0, 255]]
-    assert reverse.with_labels(ROAD).read(0).tolist() == [[0, 1, 2, 255]]
+    assert reverse.with_label_map(ROAD).read(0).tolist() == [[0, 1, 2, 255]]
 
 
 def test_cocos_names_are_matched_with_vocs(tmp_path):
     coco = LabelMap((BACKGROUND, "tv", "airplane", "zebra", "dog"), (0, 1, 2, 3, 4))
     masks = index_masks(tmp_path, grey([[0, 1, 2, 3, 4, 255]]), coco)
-    assert masks.with_labels(VOC).read(0).tolist() == [[0, 20, 1, 0, 12, 255]]
+    assert masks.with_label_map(VOC).read(0).tolist() == [[0, 20, 1, 0, 12, 255]]
 
 
 def test_label_that_the_other_map_lacks_is_background(tmp_path):
     masks = index_masks(tmp_path, grey([[0, 7, 200, 255]]), ROAD)
-    found = masks.with_labels(LabelMap.of_masks(("road", BACKGROUND)))
-    assert found.read(0).tolist() == [[1, 0, 1, 255]]
+    other = masks.with_label_map(LabelMap.of_masks(("road", BACKGROUND)))
+    assert other.read(0).tolist() == [[1, 0, 1, 255]]
 
 
 def test_label_that_the_other_map_lacks_is_ignored_without_background(tmp_path):
     masks = index_masks(tmp_path, grey([[0, 7, 200, 255]]), ROAD)
-    found = masks.with_labels(LabelMap.of_masks(("tree", "road")))
-    assert found.read(0).tolist() == [[255, 1, 0, 255]]
+    other = masks.with_label_map(LabelMap.of_masks(("tree", "road")))
+    assert other.read(0).tolist() == [[255, 1, 0, 255]]
 
 
 def test_values_that_were_no_labels_stay_none_in_other_labels(tmp_path):
-    masks = index_masks(tmp_path, grey([[0, 8]]), ROAD).with_labels(VOC)
+    masks = index_masks(tmp_path, grey([[0, 8]]), ROAD).with_label_map(VOC)
     with pytest.raises(DataError, match=r"expected the values 0, 7, 200, 255 .*got also 8$"):
         masks.read(0)
 
@@ -219,12 +220,12 @@ def box_of(top, left, bottom, right):
     return mask
 
 
-def instance_masks(*images, labels=None):
+def instance_masks(*images, label_map=None):
     """Each image is a list of (class, outline or None, crowd)."""
     instances = [instance for image in images for instance in image]
     codes = [b"" if m is None else bytes(rle.encode(m)["counts"]) for _, m, _ in instances]
     return InstanceMasks(
-        labels=labels or LabelMap.of_masks((BACKGROUND, *CLASSES)),
+        label_map=label_map or LabelMap.of_masks((BACKGROUND, *CLASSES)),
         class_names=CLASSES,
         sizes=np.array([SIZE] * len(images)),
         starts=np.cumsum([0, *(len(image) for image in images)]),
@@ -255,7 +256,7 @@ def test_image_without_instances_is_all_background():
 @pytest.mark.parametrize("names", [("dog", "tv"), ("tv", "dog"), ("dog", "dog")])
 def test_pixels_of_two_instances_are_ignored(names):
     masks = instance_masks([(names[0], A, False), (names[1], B, False)])
-    first, second = (masks.labels.label_of_name[name] for name in names)
+    first, second = (masks.label_map.label_of_name[name] for name in names)
     mask = masks.read(0)
     assert (mask[(A & B) > 0] == 255).all()
     assert (mask[A > B] == first).all()
@@ -280,14 +281,16 @@ def test_crowds_are_ignored():
 
 
 def test_classes_that_are_no_label_are_background_and_cover_nothing():
-    labels = LabelMap.of_masks((BACKGROUND, "dog"))
-    masks = instance_masks([("dog", A, False), ("tv", B, False), ("tv", C, True)], labels=labels)
+    label_map = LabelMap.of_masks((BACKGROUND, "dog"))
+    masks = instance_masks(
+        [("dog", A, False), ("tv", B, False), ("tv", C, True)], label_map=label_map
+    )
     np.testing.assert_array_equal(masks.read(0), A)
 
 
 def test_without_background_the_pixels_of_no_instance_are_ignored():
-    labels = LabelMap.of_masks(("tv", "dog"))
-    mask = instance_masks([("dog", A, False), ("zebra", C, False)], labels=labels).read(0)
+    label_map = LabelMap.of_masks(("tv", "dog"))
+    mask = instance_masks([("dog", A, False), ("zebra", C, False)], label_map=label_map).read(0)
     np.testing.assert_array_equal(mask, np.where(A > 0, 1, 255))
 
 
@@ -301,40 +304,40 @@ def test_image_whose_instance_has_no_outline_is_not_annotated():
 def test_missing_outline_of_a_class_that_is_no_label_does_not_matter():
     masks = instance_masks([("dog", A, False), ("zebra", None, False)])
     assert masks.annotated.tolist() == [False]
-    masks = masks.with_labels(LabelMap.of_masks((BACKGROUND, "dog")))
+    masks = masks.with_label_map(LabelMap.of_masks((BACKGROUND, "dog")))
     assert masks.annotated.tolist() == [True]
     np.testing.assert_array_equal(masks.read(0), A)
 
 
 def test_instances_become_labels_of_voc_by_its_names():
     masks = instance_masks([("zebra", A, False), ("dog", B, False), ("tv", C, False)])
-    np.testing.assert_array_equal(masks.with_labels(VOC).read(0), 12 * B + 20 * C)
+    np.testing.assert_array_equal(masks.with_label_map(VOC).read(0), 12 * B + 20 * C)
 
 
 def of_masks(masks):
-    """The annotation of one image with nothing but this mask."""
+    """The annotation of one image with this mask alone."""
     return Annotations("split", np.array(["a"]), np.array(["a"]), np.array([SIZE]), masks=masks)
 
 
-def test_labels_not_asked_for_are_reported():
-    found = of_masks(IndexMasks.of(ROAD, ["m.png"]))
-    kept = found.with_mask_labels(LabelMap.of_masks((BACKGROUND, "tree")))
-    assert kept.report.lines() == [
+def test_labels_not_asked_for_are_counted():
+    annotations = of_masks(IndexMasks.of(ROAD, ["m.png"]))
+    kept = annotations.with_mask_label_map(LabelMap.of_masks((BACKGROUND, "tree")))
+    assert kept.faults.lines() == [
         "1 list of mask labels not asked for, taken for background (road): split"
     ]
-    kept = found.with_mask_labels(LabelMap.of_masks(("road", "tree")))
-    assert kept.report.lines() == [
+    kept = annotations.with_mask_label_map(LabelMap.of_masks(("road", "tree")))
+    assert kept.faults.lines() == [
         "1 list of mask labels not asked for, ignored (background): split"
     ]
-    assert found.report.lines() == []
+    assert annotations.faults.lines() == []
 
 
 def test_masks_in_the_labels_asked_for_stay_as_they_are():
-    found = of_masks(IndexMasks.of(ROAD, ["m.png"]))
-    assert found.with_mask_labels(ROAD) is found
+    annotations = of_masks(IndexMasks.of(ROAD, ["m.png"]))
+    assert annotations.with_mask_label_map(ROAD) is annotations
 
 
 @pytest.mark.parametrize("names", [("cow", "car"), (BACKGROUND, "car")])
 def test_masks_with_nothing_but_background_in_common_are_an_error(names):
     with pytest.raises(DataError, match=r"split: none of its masks' labels \(background, road"):
-        of_masks(IndexMasks.of(ROAD, ["m.png"])).with_mask_labels(LabelMap.of_masks(names))
+        of_masks(IndexMasks.of(ROAD, ["m.png"])).with_mask_label_map(LabelMap.of_masks(names))

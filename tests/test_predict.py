@@ -68,7 +68,7 @@ def test_predict_names_what_it_cannot_read_and_goes_on(weights, tmp_path):
     Image.new("L", (40, 50)).save(tmp_path / "grey.png")
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     done = run_command("predict", "--weights", weights, tmp_path, "--out", tmp_path / "out")
-    assert "broken.jpg: expected an image, got a file that is none" in done.stderr
+    assert "broken.jpg: expected an image, got a file of another kind" in done.stderr
     assert "2 images" in done.stderr
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert {r["image_id"] for r in results} == {12, "grey"}

@@ -49,7 +49,7 @@ def test_iterating_twice_gives_the_same_order():
     assert list(sampler) == list(sampler)
 
 
-def test_images_left_over_take_turns():
+def test_images_left_out_of_an_epoch_come_in_others():
     # 7 images, 2 processes: one is left out of each epoch, none of all 30 (each with 1/7^30).
     seen = {i for e in range(30) for rank in range(2) for i in shuffled(7, rank, 2, epoch=e)}
     assert seen == set(range(7))

@@ -7,7 +7,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from mbv2det.data import shapes
-from mbv2det.data.shapes import CLASSES, ShapesSpec, ensure_shapes, make_shapes, render_scene
+from mbv2det.data.scenes import CLASSES, MIN_CONTRAST, ShapesSpec, render_scene
+from mbv2det.data.shapes import ensure_shapes, make_shapes
 from mbv2det.errors import ConfigError
 
 SMALL = ShapesSpec(num_train=4, num_val=2, size=(120, 160))
@@ -113,8 +114,8 @@ def test_objects_differ_from_their_surroundings(scenes):
                 contrasts.append(np.linalg.norm(scene.image[mask].mean(axis=0) - outside))
     # Shadow, blur and uneven light take some of the contrast that was painted, as does an object
     # below, which is then what the painted contrast refers to.
-    assert np.median(contrasts) > shapes.MIN_CONTRAST
-    assert np.quantile(contrasts, 0.1) > shapes.MIN_CONTRAST / 2
+    assert np.median(contrasts) > MIN_CONTRAST
+    assert np.quantile(contrasts, 0.1) > MIN_CONTRAST / 2
 
 
 # pycocotools converts its arrays in a way that numpy 2 is about to drop.

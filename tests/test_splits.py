@@ -59,18 +59,18 @@ def refused(error, root, split=None, **arguments):
     return str(caught.value)
 
 
-def labels_in(found):
+def labels_in(annotations):
     """The labels in the mask of every image; None where it has none."""
-    masks = [found.mask(index) for index in range(len(found))]
+    masks = [annotations.mask(index) for index in range(len(annotations))]
     values = [None if mask is None else np.unique(mask).tolist() for mask in masks]
-    return dict(zip(found.image_ids.tolist(), values, strict=True))
+    return dict(zip(annotations.image_ids.tolist(), values, strict=True))
 
 
-def boxes_in(found):
+def boxes_in(annotations):
     """The number of boxes of every image; None where nobody annotated them."""
-    counts = [found.instances(index, (12, 16)) for index in range(len(found))]
+    counts = [annotations.instances(index, (12, 16)) for index in range(len(annotations))]
     numbers = [None if instances is None else len(instances) for instances in counts]
-    return dict(zip(found.image_ids.tolist(), numbers, strict=True))
+    return dict(zip(annotations.image_ids.tolist(), numbers, strict=True))
 
 
 # VOC
@@ -107,23 +107,23 @@ def read_voc(root, split=None, **arguments):
 
 
 def test_voc_masks_have_vocs_labels(voc):
-    found = read_voc(voc)
-    assert found.masks.labels == LabelMap.of_masks(VOC21)
-    assert labels_in(found) == {"b": [0, 12], "c": [15, 255]}
-    assert found.objects is None
+    annotations = read_voc(voc)
+    assert annotations.masks.label_map == LabelMap.of_masks(VOC21)
+    assert labels_in(annotations) == {"b": [0, 12], "c": [15, 255]}
+    assert annotations.objects is None
 
 
 def test_vocs_boxes_alone_come_without_masks(voc):
-    found = read_voc(voc, boxes=True, masks=False)
-    assert boxes_in(found) == {"a": 1, "b": 1}
-    assert found.masks is None
+    annotations = read_voc(voc, boxes=True, masks=False)
+    assert boxes_in(annotations) == {"a": 1, "b": 1}
+    assert annotations.masks is None
 
 
 def test_voc_classes_not_chosen_are_background(voc):
-    found = read_voc(voc, classes=("dog",))
-    assert found.masks.labels == LabelMap((BACKGROUND, "dog"), (0, DOG))
-    assert labels_in(found) == {"b": [0, 1], "c": [0, 255]}
-    (line,) = found.report.lines()
+    annotations = read_voc(voc, classes=("dog",))
+    assert annotations.masks.label_map == LabelMap((BACKGROUND, "dog"), (0, DOG))
+    assert labels_in(annotations) == {"b": [0, 1], "c": [0, 255]}
+    (line,) = annotations.faults.lines()
     assert "taken for background (aeroplane, bicycle, " in line
 
 
@@ -134,33 +134,35 @@ def test_class_that_vocs_masks_lack_is_one_line(voc):
 
 def test_own_classes_are_the_values_of_voc_masks(voc):
     names = tuple(f"class {value}" for value in range(16))
-    found = read_voc(voc, mask_classes=names)
-    assert found.masks.labels == LabelMap.of_masks(names)
-    assert labels_in(found) == {"b": [0, 12], "c": [15, 255]}
+    annotations = read_voc(voc, mask_classes=names)
+    assert annotations.masks.label_map == LabelMap.of_masks(names)
+    assert labels_in(annotations) == {"b": [0, 12], "c": [15, 255]}
 
 
 def test_own_classes_of_voc_masks_may_have_values_with_gaps(voc):
-    found = read_voc(voc, mask_classes=CROPS, mask_values=(0, DOG, PERSON))
-    assert found.masks.labels == LabelMap(CROPS, (0, DOG, PERSON))
-    assert labels_in(found) == {"b": [0, 1], "c": [2, 255]}
+    annotations = read_voc(voc, mask_classes=CROPS, mask_values=(0, DOG, PERSON))
+    assert annotations.masks.label_map == LabelMap(CROPS, (0, DOG, PERSON))
+    assert labels_in(annotations) == {"b": [0, 1], "c": [2, 255]}
 
 
 def test_voc_masks_may_have_an_ignored_value_of_their_own(voc):
     names = {"mask_classes": (BACKGROUND, "crop"), "mask_values": (0, CAT), "ignore_index": DOG}
-    found = read_voc(voc, {"split": "train_aug"}, **names)
-    assert labels_in(found) == {"b": [0, 255], "d": [0, 1]}
+    annotations = read_voc(voc, {"split": "train_aug"}, **names)
+    assert labels_in(annotations) == {"b": [0, 255], "d": [0, 1]}
 
 
 def test_vocs_21_labels_may_stand_beside_chosen_classes(voc):
-    found = read_voc(voc, boxes=True, classes=("dog",), mask_classes="voc")
-    assert found.objects.labels.names == ("dog",)
-    assert found.masks.labels == LabelMap.of_masks(VOC21)
+    annotations = read_voc(voc, boxes=True, classes=("dog",), mask_classes="voc")
+    assert annotations.objects.label_map.names == ("dog",)
+    assert annotations.masks.label_map == LabelMap.of_masks(VOC21)
 
 
 def test_values_of_another_number_than_classes_are_refused(voc):
     arguments = {"mask_classes": CROPS, "mask_values": (0, 1)}
     line = refused(ConfigError, voc, {"split": "train"}, format="voc", **arguments)
-    assert line.startswith("data.mask_values: expected 3, one for each of background, crop, weed")
+    assert line.startswith(
+        "data.mask_values: expected 3 values, one for each of background, crop, weed"
+    )
 
 
 def test_each_voc_split_may_have_a_year(voc):
@@ -175,9 +177,9 @@ def test_one_year_serves_several_voc_splits(voc):
 
 def test_masks_may_come_from_other_years_than_boxes(voc):
     split = {"year": 2012, "mask_split": ("val", "train"), "mask_year": (2012, 2007)}
-    found = read_voc(voc, split, boxes=True)
-    assert boxes_in(found) == {"a": 1, "b": 1, "e": None, "f": None}
-    assert labels_in(found) == {"a": None, "b": None, "e": [0, 8], "f": [0, 13]}
+    annotations = read_voc(voc, split, boxes=True)
+    assert boxes_in(annotations) == {"a": 1, "b": 1, "e": None, "f": None}
+    assert labels_in(annotations) == {"a": None, "b": None, "e": [0, 8], "f": [0, 13]}
 
 
 @pytest.mark.parametrize(
@@ -218,9 +220,9 @@ OWN = {"images": "pictures", "annotations": "boxes", "masks": "labels"}
 
 
 def test_voc_folders_and_list_may_have_names_of_their_own(own_voc):
-    found = read(own_voc, OWN | {"list": "masked.txt"}, format="voc")
-    assert labels_in(found) == {"a": [0, 12]}
-    assert found.path(0) == own_voc / "pictures/a.png"
+    annotations = read(own_voc, OWN | {"list": "masked.txt"}, format="voc")
+    assert labels_in(annotations) == {"a": [0, 12]}
+    assert annotations.path(0) == own_voc / "pictures/a.png"
 
 
 def test_listed_image_without_a_mask_is_an_error_where_masks_alone_are_wanted(own_voc):
@@ -229,29 +231,29 @@ def test_listed_image_without_a_mask_is_an_error_where_masks_alone_are_wanted(ow
 
 
 def test_image_of_an_own_list_may_have_boxes_alone_and_is_counted(own_voc):
-    found = read(own_voc, OWN | {"list": "both.txt"}, format="voc", boxes=True)
-    assert boxes_in(found) == {"a": 1, "b": 1}
-    assert labels_in(found) == {"a": [0, 12], "b": None}
-    assert found.report.lines() == ["1 images without a mask: b.png"]
+    annotations = read(own_voc, OWN | {"list": "both.txt"}, format="voc", boxes=True)
+    assert boxes_in(annotations) == {"a": 1, "b": 1}
+    assert labels_in(annotations) == {"a": [0, 12], "b": None}
+    assert annotations.faults.lines() == ["1 images without a mask: b.png"]
 
 
 def test_without_a_list_every_image_counts(own_voc):
-    found = read(own_voc, OWN, format="voc", boxes=True)
-    assert labels_in(found) == {"a": [0, 12], "b": None, "c": None}
-    assert found.report.lines() == ["2 images without a mask: b.png, c.png"]
+    annotations = read(own_voc, OWN, format="voc", boxes=True)
+    assert labels_in(annotations) == {"a": [0, 12], "b": None, "c": None}
+    assert annotations.faults.lines() == ["2 images without a mask: b.png, c.png"]
 
 
 def test_joint_voc_takes_boxes_of_main_and_masks_of_segmentation(voc):
-    found = read_voc(voc, boxes=True)
-    assert boxes_in(found) == {"a": 1, "b": 1, "c": None}
-    assert labels_in(found) == {"a": None, "b": [0, 12], "c": [15, 255]}
-    assert found.report.lines() == []
+    annotations = read_voc(voc, boxes=True)
+    assert boxes_in(annotations) == {"a": 1, "b": 1, "c": None}
+    assert labels_in(annotations) == {"a": None, "b": [0, 12], "c": [15, 255]}
+    assert annotations.faults.lines() == []
 
 
 def test_joint_list_may_have_suffixes_and_a_second_column(voc):
-    found = read(voc / "VOC2012", {"list": "mine.txt"}, format="voc", boxes=True)
-    assert boxes_in(found) == {"b": 1, "a": 1}
-    assert labels_in(found) == {"b": [0, 12], "a": None}
+    annotations = read(voc / "VOC2012", {"list": "mine.txt"}, format="voc", boxes=True)
+    assert boxes_in(annotations) == {"b": 1, "a": 1}
+    assert labels_in(annotations) == {"b": [0, 12], "a": None}
 
 
 def test_joint_image_that_a_voc_list_promises_a_mask_of_needs_one(voc, tmp_path):
@@ -264,10 +266,10 @@ def test_joint_image_that_a_voc_list_promises_a_mask_of_needs_one(voc, tmp_path)
 
 
 def test_chosen_classes_are_those_of_boxes_and_masks(voc):
-    found = read_voc(voc, boxes=True, classes=("cat", "dog"))
-    assert found.objects.labels.names == ("cat", "dog")
-    assert found.masks.labels.names == (BACKGROUND, "cat", "dog")
-    assert labels_in(found) == {"a": None, "b": [0, 2], "c": [0, 255]}
+    annotations = read_voc(voc, boxes=True, classes=("cat", "dog"))
+    assert annotations.objects.label_map.names == ("cat", "dog")
+    assert annotations.masks.label_map.names == (BACKGROUND, "cat", "dog")
+    assert labels_in(annotations) == {"a": None, "b": [0, 2], "c": [0, 255]}
 
 
 # Folders
@@ -296,16 +298,16 @@ def test_folder_needs_names(folder):
 
 
 def test_names_are_those_of_the_values_in_order(folder):
-    found = read_folder(folder(a=(0, 2), b=(1, 255)), classes=CROPS)
-    assert found.masks.labels == LabelMap.of_masks(CROPS)
-    assert labels_in(found) == {"a": [0, 2], "b": [1, 255]}
-    assert found.objects is None
+    annotations = read_folder(folder(a=(0, 2), b=(1, 255)), classes=CROPS)
+    assert annotations.masks.label_map == LabelMap.of_masks(CROPS)
+    assert labels_in(annotations) == {"a": [0, 2], "b": [1, 255]}
+    assert annotations.objects is None
 
 
 def test_values_of_a_folder_may_have_gaps(folder):
-    found = read_folder(folder(a=(0, 8), b=(7, 255)), classes=CROPS, mask_values=(0, 7, 8))
-    assert found.masks.labels.ids == (0, 7, 8)
-    assert labels_in(found) == {"a": [0, 2], "b": [1, 255]}
+    annotations = read_folder(folder(a=(0, 8), b=(7, 255)), classes=CROPS, mask_values=(0, 7, 8))
+    assert annotations.masks.label_map.ids == (0, 7, 8)
+    assert labels_in(annotations) == {"a": [0, 2], "b": [1, 255]}
 
 
 def test_binary_masks_are_read_where_nothing_is_ignored(folder):
@@ -317,13 +319,14 @@ def test_binary_masks_are_read_where_nothing_is_ignored(folder):
 
 
 def test_masks_of_a_folder_may_have_vocs_values(folder):
-    found = read_folder(folder(a=(0, DOG)), mask_classes="voc")
-    assert found.masks.labels == LabelMap.of_masks(VOC21)
+    annotations = read_folder(folder(a=(0, DOG)), mask_classes="voc")
+    assert annotations.masks.label_map == LabelMap.of_masks(VOC21)
 
 
 def test_folder_has_no_boxes(folder):
     line = refused(ConfigError, folder(a=(0, 1)), format="folder", classes=CROPS, boxes=True)
-    assert line == "data.format: folder holds masks only; boxes need coco or voc"
+    expected = "expected coco or voc for boxes, got folder, which holds masks only"
+    assert line == f"data.format: {expected}"
 
 
 def test_folders_and_list_may_have_names_of_their_own(folder):
@@ -363,10 +366,12 @@ def coco(tmp_path_factory, make_coco):
 
 
 def test_coco_masks_are_background_and_the_categories(coco):
-    found = read(coco, WHERE, boxes=True)
-    assert found.objects.labels.names == ("car", "dog", "toothbrush")
-    assert found.masks.labels == LabelMap.of_masks((BACKGROUND, "car", "dog", "toothbrush"))
-    assert labels_in(found) == {
+    annotations = read(coco, WHERE, boxes=True)
+    assert annotations.objects.label_map.names == ("car", "dog", "toothbrush")
+    assert annotations.masks.label_map == LabelMap.of_masks(
+        (BACKGROUND, "car", "dog", "toothbrush")
+    )
+    assert labels_in(annotations) == {
         "7": [0, 1], "12": [255], "31": [0], "40": [0, 3, 255], "52": [0, 2]
     }  # fmt: skip
 
@@ -380,26 +385,26 @@ def test_cocos_boxes_alone_come_without_masks(coco):
 
 
 def test_chosen_coco_classes_are_those_of_the_masks(coco):
-    found = read(coco, WHERE, classes=("dog", "car"))
-    assert found.masks.labels.names == (BACKGROUND, "dog", "car")
-    assert labels_in(found)["52"] == [0, 1]
-    assert labels_in(found)["40"] == [0, 2]
+    annotations = read(coco, WHERE, classes=("dog", "car"))
+    assert annotations.masks.label_map.names == (BACKGROUND, "dog", "car")
+    assert labels_in(annotations)["52"] == [0, 1]
+    assert labels_in(annotations)["40"] == [0, 2]
 
 
 def test_coco_masks_in_vocs_labels(coco):
-    found = read(coco, WHERE, boxes=True, mask_classes="voc")
-    assert found.masks.labels == LabelMap.of_masks(VOC21)
-    assert found.objects.labels.names == ("car", "dog", "toothbrush")
-    assert labels_in(found) == {
+    annotations = read(coco, WHERE, boxes=True, mask_classes="voc")
+    assert annotations.masks.label_map == LabelMap.of_masks(VOC21)
+    assert annotations.objects.label_map.names == ("car", "dog", "toothbrush")
+    assert labels_in(annotations) == {
         "7": [0, 7], "12": [255], "31": [0], "40": [0, 7], "52": [0, DOG]
     }  # fmt: skip
 
 
 def test_coco_masks_of_some_categories(coco):
-    found = read(coco, WHERE, boxes=True, mask_classes=(BACKGROUND, "dog"))
-    assert labels_in(found)["52"] == [0, 1]
-    assert labels_in(found)["7"] == [0]
-    assert len(found.objects.labels) == 3
+    annotations = read(coco, WHERE, boxes=True, mask_classes=(BACKGROUND, "dog"))
+    assert labels_in(annotations)["52"] == [0, 1]
+    assert labels_in(annotations)["7"] == [0]
+    assert len(annotations.objects.label_map) == 3
 
 
 def test_coco_masks_without_background_ignore_the_rest(coco):
@@ -418,7 +423,9 @@ def test_unknown_category_of_masks_is_one_line_with_the_nearest(coco):
 )
 def test_coco_has_no_mask_files(coco, data, split, setting):
     line = refused(ConfigError, coco, WHERE | split, **data)
-    assert line.startswith(f"{setting}: coco's masks are drawn from its outlines; got")
+    assert line.startswith(
+        f"{setting}: expected none, for COCO's masks are drawn from outlines, got"
+    )
 
 
 def test_settings_of_mask_files_do_not_matter_to_cocos_boxes(coco):
@@ -429,11 +436,11 @@ def test_category_called_background_is_the_masks_background(tmp_path, make_coco)
     names = {90: "toothbrush", 3: "car", 18: BACKGROUND}
     categories = [{"id": id_, "name": name} for id_, name in names.items()]
     make_coco(tmp_path, annotations=OUTLINED, categories=categories)
-    found = read(tmp_path, WHERE, boxes=True)
-    assert found.objects.labels.names == ("car", BACKGROUND, "toothbrush")
-    assert found.masks.labels.names == (BACKGROUND, "car", "toothbrush")
-    assert labels_in(found)["52"] == [0]
-    assert labels_in(found)["7"] == [0, 1]
+    annotations = read(tmp_path, WHERE, boxes=True)
+    assert annotations.objects.label_map.names == ("car", BACKGROUND, "toothbrush")
+    assert annotations.masks.label_map.names == (BACKGROUND, "car", "toothbrush")
+    assert labels_in(annotations)["52"] == [0]
+    assert labels_in(annotations)["7"] == [0, 1]
 
 
 def test_255_categories_are_too_many_for_masks_alone(tmp_path, make_coco):
@@ -441,7 +448,7 @@ def test_255_categories_are_too_many_for_masks_alone(tmp_path, make_coco):
     make_coco(tmp_path, annotations=OUTLINED, categories=categories)
     line = refused(ConfigError, tmp_path, WHERE)
     assert line.startswith("data.mask_classes: expected at most 255 labels, got the 256 of")
-    assert len(read(tmp_path, WHERE, boxes=True, masks=False).objects.labels) == 255
+    assert len(read(tmp_path, WHERE, boxes=True, masks=False).objects.label_map) == 255
     some = (BACKGROUND, "class 3")
     assert labels_in(read(tmp_path, WHERE, mask_classes=some))["7"] == [0, 1]
 
@@ -463,12 +470,12 @@ def test_missing_root_is_one_line(tmp_path):
     assert line == f"data.root: expected a folder, found none at {tmp_path}/none"
 
 
-# What training and evaluation make of it
+# Use in training and evaluation
 
 
 def preview(split):
     task = SegmentationTask(SegmentationLoss(), SegmentationPostprocess())
-    logits, centres = torch.zeros(1, len(split.masks.labels), 2, 2), torch.tensor([8.0, 24.0])
+    logits, centres = torch.zeros(1, len(split.masks.label_map), 2, 2), torch.tensor([8.0, 24.0])
     outputs = SegmentationOutputs(logits, centres, centres)
     return task.preview(outputs, split, Preprocessor(PreprocessSpec((32, 32))))
 
@@ -482,7 +489,7 @@ def test_preview_lists_the_shares_of_the_labels(folder):
 
 def test_preview_refuses_binary_masks_whose_255_is_ignored(folder):
     split = read_folder(folder(a=(0, 255), b=(0, 255)), classes=(BACKGROUND, "hand"))
-    expected = r"expected pixels of background, hand, got one label alone in 2 masks and 50\.0%"
+    expected = r"expected pixels of background, hand, got a single label in 2 masks and 50\.0%"
     with pytest.raises(DataError, match=expected) as caught:
         preview(split)
     assert "\n" not in str(caught.value)
@@ -500,16 +507,16 @@ WEIGHTS = {
 
 
 def test_eval_of_a_folder_takes_the_weights_names_and_values():
-    found = with_classes(DataConfig(format="folder", ignore_index=None), WEIGHTS)
+    annotations = with_classes(DataConfig(format="folder", ignore_index=None), WEIGHTS)
     expected = DataConfig(
         format="folder", ignore_index=None, classes=(BACKGROUND, "hand"), mask_values=(0, 255)
     )
-    assert found == expected
+    assert annotations == expected
 
 
 def test_eval_of_a_folder_takes_the_weights_names_for_values_of_its_own():
-    found = with_classes(DataConfig(format="folder", mask_values=(3, 4)), WEIGHTS)
-    assert (found.classes, found.mask_values) == ((BACKGROUND, "hand"), (3, 4))
+    annotations = with_classes(DataConfig(format="folder", mask_values=(3, 4)), WEIGHTS)
+    assert (annotations.classes, annotations.mask_values) == ((BACKGROUND, "hand"), (3, 4))
 
 
 @pytest.mark.parametrize("names", [{"classes": CROPS}, {"mask_classes": "voc"}])

@@ -4,7 +4,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mbv2det.metrics.ground_truth import GroundTruth, ScoredBoxes
+from mbv2det.data.objects import Objects
+from mbv2det.labels import LabelMap
+from mbv2det.metrics.scored_boxes import ScoredBoxes
 from mbv2det.metrics.voc_ap import voc_ap
 
 
@@ -12,24 +14,23 @@ def split_of(objects, detections, class_names=("cat",), num_images=2):
     """Rows (image, label, box, difficult) and (image, label, box, score) as flat arrays."""
     image, labels, boxes, difficult = zip(*objects, strict=True) if objects else ([],) * 4
     boxes = np.array(boxes, dtype=float).reshape(-1, 4)
-    truth = GroundTruth(
-        class_names=tuple(class_names),
-        num_images=num_images,
-        image=np.array(image, dtype=np.int64),
+    truth = Objects.group_by_image(
+        LabelMap.of_masks(tuple(class_names)),
+        num_images,
+        np.array(image, dtype=np.int64),
         boxes=boxes,
         labels=np.array(labels, dtype=np.int64),
         areas=(boxes[:, 2:] - boxes[:, :2]).prod(1),
-        crowd=np.zeros(len(boxes), dtype=bool),
         difficult=np.array(difficult, dtype=bool),
     )
     image, labels, boxes, scores = zip(*detections, strict=True) if detections else ([],) * 4
-    found = ScoredBoxes(
+    scored_boxes = ScoredBoxes(
         image=np.array(image, dtype=np.int64),
         boxes=np.array(boxes, dtype=float).reshape(-1, 4),
         scores=np.array(scores, dtype=float),
         labels=np.array(labels, dtype=np.int64),
     )
-    return truth, found
+    return truth, scored_boxes
 
 
 def devkit_class_ap(objects, detections, threshold=0.5):
@@ -112,13 +113,13 @@ def test_equals_the_development_kit(seed, threshold):
     order = np.argsort(image[near], kind="stable")
     scores = rng.integers(0, 40, num_found) / 40
 
-    truth, found = split_of(
+    truth, detections = split_of(
         list(zip(image, labels, continuous(boxes), difficult, strict=True)),
         [(image[near[n]], found_labels[n], continuous(found_boxes[n]), scores[n]) for n in order],
         class_names=("absent", "b", "c", "d"),
         num_images=num_images,
     )
-    ours = voc_ap(truth, found, threshold)
+    ours = voc_ap(truth, detections, threshold)
     kit = [
         devkit_class_ap(
             [(image[n], boxes[n], difficult[n]) for n in np.flatnonzero(labels == label)],
@@ -143,7 +144,7 @@ def test_equals_the_development_kit(seed, threshold):
 
 def test_numbers_worked_out_by_hand():
     first, second, third = [0, 0, 10, 10], [20, 0, 30, 10], [0, 20, 10, 30]
-    truth, found = split_of(
+    truth, detections = split_of(
         [(0, 0, first, False), (0, 0, second, False), (1, 0, third, False)],
         [
             (0, 0, [0, 0, 10, 8], 0.9),  # overlap 80/100: right
@@ -156,65 +157,67 @@ def test_numbers_worked_out_by_hand():
     # precision    1   1/2  2/3  1/2
     # Best precision from recall 0, .1, .2, .3 on: 1; from .4, .5, .6 on: 2/3; from .7 on: 0.
     # VOC07 = (4 * 1 + 3 * 2/3) / 11 = 6/11.  VOC10 = 1/3 * 1 + 1/3 * 2/3 = 5/9.
-    scores = voc_ap(truth, found)
+    scores = voc_ap(truth, detections)
     assert scores["VOC07"] == pytest.approx(6 / 11, abs=1e-12)
     assert scores["VOC10"] == pytest.approx(5 / 9, abs=1e-12)
 
 
 def test_recall_of_exactly_three_tenths_reaches_the_fourth_point():
     boxes = [[20 * n, 0, 20 * n + 10, 10] for n in range(10)]
-    truth, found = split_of(
+    truth, detections = split_of(
         [(0, 0, box, False) for box in boxes], [(0, 0, box, 0.5) for box in boxes[:3]]
     )
     # Recall 3/10 at precision 1: the points 0, .1, .2 and .3.
-    assert voc_ap(truth, found)["VOC07"] == pytest.approx(4 / 11, abs=1e-12)
+    assert voc_ap(truth, detections)["VOC07"] == pytest.approx(4 / 11, abs=1e-12)
 
 
 def test_detections_of_difficult_objects_count_neither_way():
     easy, hard = [0, 0, 10, 10], [20, 0, 30, 10]
-    truth, found = split_of(
+    truth, detections = split_of(
         [(0, 0, easy, False), (0, 0, hard, True)],
         [(0, 0, hard, 0.9), (0, 0, hard, 0.8), (0, 0, easy, 0.7)],
     )
-    assert voc_ap(truth, found)["VOC10"] == 1.0
+    assert voc_ap(truth, detections)["VOC10"] == 1.0
     as_crowd = replace(truth, crowd=truth.difficult, difficult=truth.crowd)
-    assert voc_ap(as_crowd, found) == voc_ap(truth, found)
+    assert voc_ap(as_crowd, detections) == voc_ap(truth, detections)
 
 
 def test_detection_goes_to_the_object_of_most_overlap_even_if_difficult():
     easy, hard = [0, 0, 10, 10], [0, 0, 10, 13]
-    truth, found = split_of(
+    truth, detections = split_of(
         [(0, 0, easy, False), (0, 0, hard, True)], [(0, 0, [0, 0, 10, 12], 0.9)]
     )
     # Overlaps 100/120 with the easy one, 120/130 with the difficult one: ignored.
-    assert voc_ap(truth, found)["VOC10"] == 0.0
+    assert voc_ap(truth, detections)["VOC10"] == 0.0
 
 
 def test_class_of_difficult_objects_only_is_left_out():
     box = [0, 0, 10, 10]
-    truth, found = split_of(
+    truth, detections = split_of(
         [(0, 0, box, False), (0, 1, box, True)],
         [(0, 0, box, 0.9), (0, 1, [50, 50, 60, 60], 0.9)],
         class_names=("cat", "dog"),
     )
-    scores = voc_ap(truth, found)
+    scores = voc_ap(truth, detections)
     assert scores["per_class_10"] == {"cat": 1.0, "dog": None}
     assert scores["VOC07"] == pytest.approx(1, abs=1e-12)
 
 
 def test_order_of_images_does_not_matter():
     box = [0, 0, 10, 10]
-    truth, found = split_of([(0, 0, box, False)], [(1, 0, box, 0.5), (0, 0, box, 0.5)])
-    backwards = ScoredBoxes(found.image[::-1], found.boxes, found.scores, found.labels)
-    assert voc_ap(truth, found) == voc_ap(truth, backwards)
+    truth, detections = split_of([(0, 0, box, False)], [(1, 0, box, 0.5), (0, 0, box, 0.5)])
+    backwards = ScoredBoxes(
+        detections.image[::-1], detections.boxes, detections.scores, detections.labels
+    )
+    assert voc_ap(truth, detections) == voc_ap(truth, backwards)
 
 
-def test_images_outside_the_split_take_no_part():
+def test_detections_outside_the_split_are_left_out():
     box = [0, 0, 10, 10]
-    truth, found = split_of(
+    truth, detections = split_of(
         [(0, 0, box, False)], [(2, 0, box, 0.9), (-1, 0, box, 0.9), (0, 0, box, 0.5)]
     )
-    assert voc_ap(truth, found)["VOC10"] == 1.0
+    assert voc_ap(truth, detections)["VOC10"] == 1.0
 
 
 def test_one_side_or_both_empty():
@@ -222,13 +225,13 @@ def test_one_side_or_both_empty():
     nothing = {"VOC07": None, "VOC10": None}
     assert voc_ap(*split_of(objects, []))["VOC07"] == 0.0
     assert voc_ap(*split_of(objects, []))["VOC10"] == 0.0
-    for truth, found in [split_of([], detections), split_of([], [])]:
-        scores = voc_ap(truth, found)
+    for truth, scored_boxes in [split_of([], detections), split_of([], [])]:
+        scores = voc_ap(truth, scored_boxes)
         assert {name: scores[name] for name in nothing} == nothing
         assert scores["per_class_07"] == scores["per_class_10"] == {"cat": None}
 
 
 def test_box_without_area_overlaps_nothing():
     flat = [5, 0, 5, 10]
-    truth, found = split_of([(0, 0, flat, False)], [(0, 0, flat, 0.9)])
-    assert voc_ap(truth, found)["VOC10"] == 0.0
+    truth, detections = split_of([(0, 0, flat, False)], [(0, 0, flat, 0.9)])
+    assert voc_ap(truth, detections)["VOC10"] == 0.0

@@ -7,28 +7,30 @@ from mbv2det.errors import DataError
 
 def test_box_counts_pixels_from_one_and_includes_the_last(tmp_path, make_voc):
     # Pixels 5..20 and 6..18, from 1: columns [4, 20) and rows [5, 18) from 0; 16 x 13 pixels.
-    found = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(5, 6, 20, 18))})])
-    np.testing.assert_array_equal(found.objects.boxes, [[4, 5, 20, 18]])
-    assert found.objects.areas.tolist() == [16 * 13]
+    annotations = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(5, 6, 20, 18))})])
+    np.testing.assert_array_equal(annotations.objects.boxes, [[4, 5, 20, 18]])
+    assert annotations.objects.areas.tolist() == [16 * 13]
 
 
-def test_box_of_the_whole_image_is_not_reported(tmp_path, make_voc):
-    found = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(1, 1, 40, 30))})])
-    np.testing.assert_array_equal(found.instances(0, (30, 40)).boxes, [[0, 0, 40, 30]])
-    assert found.report.lines() == []
+def test_box_of_the_whole_image_is_not_counted(tmp_path, make_voc):
+    annotations = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(1, 1, 40, 30))})])
+    np.testing.assert_array_equal(annotations.instances(0, (30, 40)).boxes, [[0, 0, 40, 30]])
+    assert annotations.faults.lines() == []
 
 
 def test_coordinates_may_be_fractions(tmp_path, make_voc):
-    found = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(5.5, "6.25", 20, 18.75))})])
-    np.testing.assert_array_equal(found.objects.boxes, [[4.5, 5.25, 20, 18.75]])
+    annotations = read_voc(
+        [make_voc(tmp_path, {"a": make_voc.object(box=(5.5, "6.25", 20, 18.75))})]
+    )
+    np.testing.assert_array_equal(annotations.objects.boxes, [[4.5, 5.25, 20, 18.75]])
 
 
 def test_difficult_objects_are_flagged_and_ignored(tmp_path, make_voc):
     objects = make_voc.object(difficult=1) + make_voc.object(difficult=0) + make_voc.object()
-    found = read_voc([make_voc(tmp_path, {"a": objects})])
-    assert found.objects.difficult.tolist() == [True, False, False]
-    assert not found.objects.crowd.any()
-    assert found.instances(0, (30, 40)).ignore.tolist() == [True, False, False]
+    annotations = read_voc([make_voc(tmp_path, {"a": objects})])
+    assert annotations.objects.difficult.tolist() == [True, False, False]
+    assert not annotations.objects.crowd.any()
+    assert annotations.instances(0, (30, 40)).ignore.tolist() == [True, False, False]
 
 
 def test_size_is_height_then_width(tmp_path, make_voc):
@@ -42,44 +44,46 @@ def test_missing_size_is_none(tmp_path, make_voc):
     assert read_voc([source]).size(0) is None
 
 
-def test_parts_are_no_objects(tmp_path, make_voc):
+def test_parts_of_objects_are_left_out(tmp_path, make_voc):
     part = "<name>head</name><bndbox><xmin>1</xmin></bndbox>"
-    found = read_voc([make_voc(tmp_path, {"a": make_voc.object(part=part)})])
-    assert found.objects.labels.names == ("dog",)
-    assert len(found.objects) == 1
+    annotations = read_voc([make_voc(tmp_path, {"a": make_voc.object(part=part)})])
+    assert annotations.objects.label_map.names == ("dog",)
+    assert len(annotations.objects) == 1
 
 
 def test_classes_are_the_names_found_sorted(tmp_path, make_voc):
     objects = "".join(make_voc.object(name) for name in ("sofa", "dining table", " cat\n", "sofa"))
-    found = read_voc([make_voc(tmp_path, {"a": objects})])
-    assert found.objects.labels.names == ("cat", "dining table", "sofa")
-    assert found.objects.classes.tolist() == [2, 1, 0, 2]
+    annotations = read_voc([make_voc(tmp_path, {"a": objects})])
+    assert annotations.objects.label_map.names == ("cat", "dining table", "sofa")
+    assert annotations.objects.labels.tolist() == [2, 1, 0, 2]
 
 
 def test_images_without_objects_are_kept(tmp_path, make_voc):
-    found = read_voc([make_voc(tmp_path, {"a": "", "b": make_voc.object()})])
-    assert found.image_ids.tolist() == ["a", "b"]
-    assert np.diff(found.objects.starts).tolist() == [0, 1]
+    annotations = read_voc([make_voc(tmp_path, {"a": "", "b": make_voc.object()})])
+    assert annotations.image_ids.tolist() == ["a", "b"]
+    assert np.diff(annotations.objects.starts).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("box", [(5, 6, 5, 18), (5, 6, 20, 6), (20, 6, 5, 18)])
 def test_degenerate_box_is_dropped_with_count_and_file(tmp_path, make_voc, box):
     objects = make_voc.object(box=box) + make_voc.object("cat")
-    found = read_voc([make_voc(tmp_path, {"first": objects, "second": make_voc.object("cat")})])
-    (line,) = found.report.lines()
+    annotations = read_voc(
+        [make_voc(tmp_path, {"first": objects, "second": make_voc.object("cat")})]
+    )
+    (line,) = annotations.faults.lines()
     assert line.startswith("1 degenerate boxes")
     assert line.endswith(": first.xml")
-    assert found.objects.labels.names == ("cat",)
-    assert found.objects.starts.tolist() == [0, 1, 2]
+    assert annotations.objects.label_map.names == ("cat",)
+    assert annotations.objects.starts.tolist() == [0, 1, 2]
 
 
-def test_box_beyond_the_image_is_reported(tmp_path, make_voc):
-    found = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(5, 6, 60, 18))})])
-    assert found.report.lines() == [
+def test_box_beyond_the_image_is_counted(tmp_path, make_voc):
+    annotations = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(5, 6, 60, 18))})])
+    assert annotations.faults.lines() == [
         "1 boxes reaching out of the image by more than a pixel clipped: a.png"
     ]
-    assert found.objects.boxes[0, 2] == 60
-    assert found.instances(0, (30, 40)).boxes[0, 2] == 40
+    assert annotations.objects.boxes[0, 2] == 60
+    assert annotations.instances(0, (30, 40)).boxes[0, 2] == 40
 
 
 @pytest.mark.parametrize("position", range(4))
@@ -132,7 +136,9 @@ def test_missing_xml_is_an_error(tmp_path, make_voc):
 def test_missing_image_is_an_error(tmp_path, make_voc):
     source = make_voc(tmp_path, {"a": make_voc.object(), "b": ""})
     (source.images / "b.png").unlink()
-    with pytest.raises(DataError, match=r"JPEGImages/b\.\*: .*b\.xml has no image file"):
+    with pytest.raises(
+        DataError, match=r"JPEGImages/b\.\*: expected the image of .*b\.xml, found none"
+    ):
         read_voc([source])
 
 
@@ -157,16 +163,16 @@ def test_split_without_any_object_is_an_error(tmp_path, make_voc):
 
 def test_list_gives_the_images_in_its_order(tmp_path, make_voc):
     objects = dict.fromkeys(["a", "b", "c"], make_voc.object())
-    found = read_voc([make_voc(tmp_path, objects, ["c", "", "a"])])
-    assert found.image_ids.tolist() == ["c", "a"]
+    annotations = read_voc([make_voc(tmp_path, objects, ["c", "", "a"])])
+    assert annotations.image_ids.tolist() == ["c", "a"]
 
 
 @pytest.mark.parametrize(
     "line", ["000001 -1", "000001  1", "000001.png", "000001\t0", "000001.png 1"]
 )
 def test_list_may_have_a_second_column_or_suffixes(tmp_path, make_voc, line):
-    found = read_voc([make_voc(tmp_path, {"000001": make_voc.object()}, [line])])
-    assert found.image_ids.tolist() == ["000001"]
+    annotations = read_voc([make_voc(tmp_path, {"000001": make_voc.object()}, [line])])
+    assert annotations.image_ids.tolist() == ["000001"]
 
 
 @pytest.mark.parametrize("listed", [True, False])
@@ -179,13 +185,16 @@ def test_file_names_may_hold_dots_and_spaces(tmp_path, make_voc, stem, listed):
 def test_several_lists_become_one_split(tmp_path, make_voc):
     first = make_voc(tmp_path / "2007", {"a": make_voc.object("dog"), "b": ""})
     second = make_voc(tmp_path / "2012", {"a": make_voc.object("cat", (1, 2, 3, 4))})
-    found = read_voc([first, second])
-    assert found.files.tolist() == [
+    annotations = read_voc([first, second])
+    assert annotations.files.tolist() == [
         str(first.images / "a.png"), str(first.images / "b.png"), str(second.images / "a.png")
     ]  # fmt: skip
-    assert found.objects.starts.tolist() == [0, 1, 1, 2]
-    np.testing.assert_array_equal(found.objects.boxes, [[4, 5, 20, 18], [0, 1, 3, 4]])
-    assert [found.objects.labels.names[label] for label in found.objects.classes] == ["dog", "cat"]
+    assert annotations.objects.starts.tolist() == [0, 1, 1, 2]
+    np.testing.assert_array_equal(annotations.objects.boxes, [[4, 5, 20, 18], [0, 1, 3, 4]])
+    assert [annotations.objects.label_map.names[label] for label in annotations.objects.labels] == [
+        "dog",
+        "cat",
+    ]
 
 
 # Splits of bccd: images, boxes left, and the file whose one box has no width.
@@ -200,10 +209,10 @@ def test_several_lists_become_one_split(tmp_path, make_voc):
 def test_real_boxes_without_width_are_dropped_with_a_count(real_data, split, images, boxes, faulty):
     root = real_data("bccd")
     listed = root / f"ImageSets/Main/{split}.txt"
-    found = read_voc([VOCSource(root / "JPEGImages", root / "Annotations", listed)])
-    assert (len(found), len(found.objects)) == (images, boxes)
-    assert found.objects.labels.names == ("Platelets", "RBC", "WBC")
-    lines = found.report.lines()
+    annotations = read_voc([VOCSource(root / "JPEGImages", root / "Annotations", listed)])
+    assert (len(annotations), len(annotations.objects)) == (images, boxes)
+    assert annotations.objects.label_map.names == ("Platelets", "RBC", "WBC")
+    lines = annotations.faults.lines()
     if faulty is None:
         assert lines == []
     else:
@@ -212,6 +221,6 @@ def test_real_boxes_without_width_are_dropped_with_a_count(real_data, split, ima
 
 def test_real_folders_of_other_names_are_read(real_data):
     root = real_data("kangaroo")
-    found = read_voc([VOCSource(root / "images", root / "annots", None)])
-    assert (len(found), len(found.objects)) == (164, 266)
-    assert found.objects.labels.names == ("kangaroo",)
+    annotations = read_voc([VOCSource(root / "images", root / "annots", None)])
+    assert (len(annotations), len(annotations.objects)) == (164, 266)
+    assert annotations.objects.label_map.names == ("kangaroo",)

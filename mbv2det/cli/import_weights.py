@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mbv2det.cli.session import one_line_errors, say
 from mbv2det.counting import count_parameters
-from mbv2det.data.files import read_list
+from mbv2det.data.file_lists import read_list
 from mbv2det.deploy.predictor import assemble
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.errors import ConfigError, DataError

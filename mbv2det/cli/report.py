@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from mbv2det.data.annotations import Annotations, spread
+from mbv2det.data.annotations import Annotations, evenly_spaced
 from mbv2det.data.dataset import read_sample
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.drawing import (
@@ -72,7 +72,7 @@ def write_pictures(
 ) -> None:
     """Truth and prediction side by side, for images spread over the split."""
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = spread(len(annotations), most)
+    chosen = evenly_spaced(len(annotations), most)
     places = picture_paths([annotations.path(index) for index in chosen], folder, ".png")
     for index, place in zip(
         track(chosen, "Drawing predictions", transient=True), places, strict=True

@@ -40,7 +40,7 @@ def say(message: str) -> None:
 
 def say_split(word: str, split: Annotations) -> None:
     """Prints the counts of a split and whatever had to be worked around."""
-    for line in (split.summary(), *split.report.lines()):
+    for line in (split.summary(), *split.faults.lines()):
         say(f"{word}: {line}")
 
 

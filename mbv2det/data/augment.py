@@ -1,10 +1,12 @@
-"""SSD's and DeepLab's augmentation on albumentations, for boxes and masks alike.
+"""Random augmentation of boxes and masks as in SSD and DeepLab, built on albumentations.
 
-SSD: Liu et al. 2016, section 2.2 and its figure 6. DeepLab: Chen et al. 2017, section 4.1.
+SSD: Liu et al. 2016 (arXiv:1512.02325), section 2.2 and figure 6. DeepLab: Chen et al. 2017
+(arXiv:1706.05587), section 4.1.
 
-The only file that imports albumentations. Every random draw of a sample comes from one generator
-made of (seed, epoch, index), so workers, their number and a restart change nothing; albumentations'
-own seeding would give all transforms the same stream.
+- This is the only file that imports albumentations.
+- Every random draw of a sample comes from one generator seeded with (seed, epoch, index), so that
+  the number of workers and a restart change nothing. The seeding of albumentations would give all
+  transforms the same stream.
 """
 
 import os
@@ -21,29 +23,26 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
 from mbv2det.config import AugmentConfig
+from mbv2det.data.windows import Size, Window, are_admissible, cut_out, move_boxes
 from mbv2det.geometry import Frame
 from mbv2det.preprocess import Preprocessor, downscale
 from mbv2det.structures import IGNORE_INDEX, NO_INSTANCES, Instances, Sample
 
-_LABEL_FIELDS = ("ignore", "rows")  # columns of the boxes' array behind the four corners
-
-
-Size = tuple[int, int]
-Window = tuple[int, int, int, int]  # top, left, bottom, right in pixels of the image
+_LABEL_FIELDS = ("ignore", "rows")  # columns of the array of boxes after the four corners
 
 
 class WindowTransform(A.DualTransform):
-    """Shows the image through a window that a subclass draws and that may reach beyond the image.
+    """A transform that replaces the image by a random window onto it; subclasses draw the window.
 
-    Beyond it lies the mean colour, and nothing to be learnt. Objects whose centre is outside the
-    window are dropped, the others clipped. Ignored objects stay while any of them shows: what
-    shows of a crowd must not be learnt as background.
+    The window may reach beyond the image, where pixels have a fill colour and masks are ignored.
+    Objects whose centre is outside the window are dropped, the others are clipped. Ignored objects
+    are kept as long as any part of them is visible: that part must not be learnt as background.
 
     Args:
-        fill: Colour beyond the image.
-        ignore_column: Of the boxes' array, which is 1 for an ignored object; None where there is
+        fill: Colour of the pixels beyond the image.
+        ignore_column: Column of the array of boxes that is 1 for ignored objects; None if there is
             no such column.
-        p: Probability of doing so.
+        p: Probability of applying the transform.
     """
 
     _targets = (
@@ -61,12 +60,12 @@ class WindowTransform(A.DualTransform):
 
     @abstractmethod
     def draw(self, size: Size, boxes: Float[np.ndarray, "N 4"]) -> Window:
-        """Draws the window for an image of (height, width) and its objects, in pixels."""
+        """Draw a window for an image of (height, width) `size` with these objects, in pixels."""
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """What the library hands on to the methods below."""
+        """Draw the window, which albumentations passes to the `apply` methods."""
         height, width = params["shape"][:2]
         boxes = np.asarray(data["bboxes"], np.float64)
         boxes = boxes[~self._ignored(boxes), :4] if len(boxes) else boxes.reshape(0, 4)
@@ -75,19 +74,19 @@ class WindowTransform(A.DualTransform):
     def apply(
         self, img: UInt8[np.ndarray, "H W 3"], window: Window, **params: Any
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """What the window shows."""
-        return _through(window, img, self.fill)
+        """Return the pixels of the image inside the window."""
+        return cut_out(window, img, self.fill)
 
     def apply_to_mask(
         self, mask: UInt8[np.ndarray, "H W"], window: Window, **params: Any
     ) -> UInt8[np.ndarray, "h w"]:
-        """The labels of what the window shows."""
-        return _through(window, mask, IGNORE_INDEX)
+        """Return the labels of the mask inside the window."""
+        return cut_out(window, mask, IGNORE_INDEX)
 
     def apply_to_bboxes(
         self, bboxes: Float[np.ndarray, "N M"], window: Window, **params: Any
     ) -> Float[np.ndarray, "K M"]:
-        """Boxes whose centre is inside, as fractions of the window; the library clips them."""
+        """Return the boxes to keep as fractions of the window; albumentations clips them."""
         top, left, bottom, right = window
         moved = move_boxes(bboxes, params["shape"][:2], (bottom - top, right - left), (-top, -left))
         centres = (moved[:, :2] + moved[:, 2:4]) / 2
@@ -101,28 +100,13 @@ class WindowTransform(A.DualTransform):
         return boxes[:, self.ignore_column] > 0
 
 
-def _through(
-    window: Window, pixels: UInt8[np.ndarray, "H W ..."], fill: int | tuple[int, int, int]
-) -> UInt8[np.ndarray, "h w ..."]:
-    top, left, bottom, right = window
-    height, width = pixels.shape[:2]
-    inside = pixels[max(0, top) : bottom, max(0, left) : right]
-    if top >= 0 and left >= 0 and bottom <= height and right <= width:
-        return inside
-    canvas = np.empty((bottom - top, right - left, *pixels.shape[2:]), np.uint8)
-    canvas[:] = fill
-    y, x = max(0, -top), max(0, -left)
-    canvas[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
-    return canvas
-
-
 class RandomExpand(WindowTransform):
-    """SSD's zooming out: the image somewhere on a larger canvas of the same aspect ratio.
+    """SSD's zoom out: the image at a random place of a larger canvas of the same aspect ratio.
 
     Args:
-        max_ratio: Side of the largest canvas, in sides of the image.
+        max_ratio: Largest ratio of the canvas's sides to the image's, drawn uniformly from 1 up.
         fill: Colour of the canvas.
-        p: Probability of doing so.
+        p: Probability of applying the transform.
     """
 
     def __init__(self, max_ratio: float, fill: tuple[int, int, int], p: float) -> None:
@@ -130,7 +114,7 @@ class RandomExpand(WindowTransform):
         self.max_ratio = max_ratio
 
     def draw(self, size: Size, boxes: Float[np.ndarray, "N 4"]) -> Window:
-        """A window around the image."""
+        """Draw a window that contains the image."""
         height, width = size
         ratio = self.random_generator.uniform(1, self.max_ratio)
         canvas = int(height * ratio), int(width * ratio)
@@ -140,18 +124,19 @@ class RandomExpand(WindowTransform):
 
 
 class RandomIoUCrop(WindowTransform):
-    """SSD's crop: some object keeps at least a drawn overlap with it.
+    """SSD's crop: a random crop that overlaps some object by at least a random IoU.
 
-    Of each sample, one of `min_ious` is drawn, then up to `trials` crops with sides of
-    `min_scale` to 1 and aspect ratios of 1/2 to 2; the first that holds the centre of an object
-    and overlaps one of those by the drawn IoU is taken, else another IoU is drawn. An IoU of 1
-    leaves the image alone. Without objects any crop will do; ignored ones do not steer it.
+    For each sample one of `min_ious` is drawn, then `trials` crops with sides of `min_scale` to 1
+    (as fractions of the image's) and aspect ratios of 1/2 to 2. The first crop that contains the
+    centre of an object which it overlaps by the drawn IoU is taken; if there is none, another IoU
+    is drawn. An IoU of 1 leaves the image unchanged. In an image without objects the first crop is
+    taken. Ignored objects have no influence on the crop.
 
     Args:
-        fill: Colour beyond the image, which no crop shows.
-        min_scale: Of the crop's sides.
-        min_ious: Drawn from evenly.
-        trials: For each draw.
+        fill: Colour of the pixels beyond the image, which no crop contains.
+        min_scale: Least side of a crop, as a fraction of the image's side.
+        min_ious: Least IoUs, drawn from uniformly.
+        trials: Number of crops drawn for each IoU.
         ignore_column: As in `WindowTransform`.
     """
 
@@ -169,14 +154,16 @@ class RandomIoUCrop(WindowTransform):
         self.trials = trials
 
     def draw(self, size: Size, boxes: Float[np.ndarray, "N 4"]) -> Window:
-        """A window within the image."""
+        """Draw a window inside the image."""
         height, width = size
         while True:
             min_iou = self.min_ious[self.random_generator.integers(len(self.min_ious))]
             if min_iou >= 1:
                 return 0, 0, height, width
             crops = self._candidates(height, width)
-            usable = np.flatnonzero(admits(crops, boxes, min_iou)) if len(boxes) else range(1)
+            usable = (
+                np.flatnonzero(are_admissible(crops, boxes, min_iou)) if len(boxes) else range(1)
+            )
             if len(usable) and len(crops):
                 left, top, right, bottom = (int(v) for v in crops[usable[0]])
                 return top, left, bottom, right
@@ -187,25 +174,25 @@ class RandomIoUCrop(WindowTransform):
         sides = sides.astype(np.int64)
         corner = (([width, height] - sides) * draws[:, 2:]).astype(np.int64)
         narrow, wide = 2 * sides[:, 0] < sides[:, 1], sides[:, 0] > 2 * sides[:, 1]
-        fine = ~narrow & ~wide & (sides > 0).all(axis=1)
-        return np.concatenate([corner, corner + sides], axis=1)[fine]
+        valid = ~narrow & ~wide & (sides > 0).all(axis=1)
+        return np.concatenate([corner, corner + sides], axis=1)[valid]
 
 
 class RandomScaleCrop(WindowTransform):
-    """DeepLab's scale and crop: what the network's input shows of the image scaled at random.
+    """DeepLab's random scaling and cropping to the size of the network input.
 
-    The scale is relative to the one that evaluation would show the image at. The window is cut
-    from the unscaled image, and the `Preprocessor` brings it to size: pixels are resampled once,
-    by the rule of the weights. An image smaller than the window lies at its top left, as
-    evaluation pads.
+    The scale is relative to the scale at which evaluation shows the image. The window is cut out of
+    the unscaled image, and the `Preprocessor` resizes it to the network input: pixels are resampled
+    once, by the rule of the weights. An image smaller than the window lies at its top left, where
+    evaluation puts a padded image too.
 
     Args:
-        scales: Smallest and largest; drawn evenly (TensorFlow: in steps of 0.25).
-        preprocessor: Which will bring the window to size.
+        scales: Smallest and largest scale; the scale is drawn uniformly.
+        preprocessor: Preprocessor that resizes the window.
         ignore_column: As in `WindowTransform`.
 
     Source: Chen et al. 2017 (arXiv:1706.05587), section 4.1; TensorFlow deeplab
-    `input_preprocess.py`.
+    `input_preprocess.py`; differs: TensorFlow draws the scale in steps of 0.25.
     """
 
     def __init__(
@@ -219,45 +206,18 @@ class RandomScaleCrop(WindowTransform):
         self.preprocessor = preprocessor
 
     def draw(self, size: Size, boxes: Float[np.ndarray, "N 4"]) -> Window:
-        """A window that comes to be of the network's input size when scaled."""
+        """Draw a window that has the size of the network input after scaling."""
         scale = self.random_generator.uniform(*self.scales)
-        shown = zip(self.preprocessor.spec.size, self.preprocessor.frame(size).scale, strict=True)
-        height, width = (max(1, round(side / (own * scale))) for side, own in shown)
+        sides = zip(self.preprocessor.spec.size, self.preprocessor.frame(size).scale, strict=True)
+        height, width = (max(1, round(side / (base_scale * scale))) for side, base_scale in sides)
         top = int(self.random_generator.integers(max(0, size[0] - height) + 1))
         left = int(self.random_generator.integers(max(0, size[1] - width) + 1))
         return top, left, top + height, left + width
 
 
-def move_boxes(
-    boxes: Float[np.ndarray, "N M"],
-    size: Sequence[int],
-    new_size: Sequence[int],
-    corner: tuple[int, int],
-) -> Float[np.ndarray, "N M"]:
-    """Relative boxes of an image, relative to another that has the first at `corner` (y, x)."""
-    moved = boxes.copy()
-    scale, shift = np.array([*size[::-1]] * 2), np.array([*corner[::-1]] * 2)
-    moved[:, :4] = (boxes[:, :4] * scale + shift) / np.array([*new_size[::-1]] * 2)
-    return moved
-
-
-def admits(
-    crops: Shaped[np.ndarray, "T 4"], boxes: Float[np.ndarray, "N 4"], min_iou: float
-) -> Bool[np.ndarray, " T"]:
-    """Which crops hold the centre of an object, one of those overlapping by at least `min_iou`."""
-    crops = crops[:, None].astype(np.float64)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = ((centres > crops[..., :2]) & (centres < crops[..., 2:])).all(axis=-1)
-    sides = np.minimum(crops[..., 2:], boxes[:, 2:]) - np.maximum(crops[..., :2], boxes[:, :2])
-    shared = sides.clip(min=0).prod(axis=-1)
-    areas = (crops[..., 2:] - crops[..., :2]).prod(axis=-1)
-    union = areas + (boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) - shared
-    return (inside & (shared >= min_iou * union)).any(axis=1)
-
-
 def photometric(p: float) -> list[A.ColorJitter]:
-    """SSD's colour distortions, each drawn on its own with probability `p`."""
-    still: dict[str, tuple[float, float]] = {
+    """Return SSD's colour distortions, each applied independently with probability `p`."""
+    unchanged: dict[str, tuple[float, float]] = {
         "brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)
     }  # fmt: skip
     ranges = {
@@ -268,16 +228,16 @@ def photometric(p: float) -> list[A.ColorJitter]:
     }
     if not p:
         return []
-    return [A.ColorJitter(**(still | {kind: drawn}), p=p) for kind, drawn in ranges.items()]
+    return [A.ColorJitter(**(unchanged | {kind: limits}), p=p) for kind, limits in ranges.items()]
 
 
 class Augment:
-    """Draws one augmentation of a sample, the same for the same (seed, epoch, index).
+    """The random augmentation of a sample, a function of (seed, epoch, index).
 
     Args:
-        spec: What to draw.
-        preprocessor: Which the samples go to next.
-        seed: Of the run.
+        spec: Settings of the augmentation.
+        preprocessor: Preprocessor that the augmented samples are passed to.
+        seed: Seed of the run.
     """
 
     def __init__(self, spec: AugmentConfig, preprocessor: Preprocessor, seed: int) -> None:
@@ -297,7 +257,7 @@ class Augment:
             [
                 *photometric(spec.photometric),
                 *windows,
-                # Even at 0: the library warns of boxes that no transform can move.
+                # Also with p=0: albumentations warns of boxes if no transform can move them.
                 A.HorizontalFlip(p=spec.flip),
             ],
             bbox_params=A.BboxParams(
@@ -310,38 +270,39 @@ class Augment:
             ),
         )
 
-    def _excess(self, size: Size) -> int:
-        """By how much an image is finer than even the largest random scale shows it.
+    def _reduction(self, size: Size) -> int:
+        """Return the whole factor by which an image exceeds its size at the largest random scale.
 
-        A photograph of 12 megapixels would otherwise be cut at full size, on a canvas of 150 MB.
+        Without this reduction, a photograph of 12 megapixels would be cropped at full size, on a
+        canvas of 150 MB.
         """
         if self._largest_scale is None:
             return 1
-        shown = max(self._preprocessor.frame(size).scale) * self._largest_scale
-        return max(1, int(1 / shown))
+        scale = max(self._preprocessor.frame(size).scale) * self._largest_scale
+        return max(1, int(1 / scale))
 
     def __call__(self, sample: Sample) -> Sample:
-        """The augmented sample; its frame no longer leads back to the file."""
-        sample = downscale(sample, self._excess(sample.image.shape[:2]))
+        """Return the augmented sample; its frame no longer refers to the original file."""
+        sample = downscale(sample, self._reduction(sample.image.shape[:2]))
         generator = np.random.default_rng([self._seed, sample.key.epoch, sample.key.index])
         self._transform.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         objects = sample.instances or NO_INSTANCES
         targets = {} if sample.mask is None else {"mask": sample.mask}
-        found = self._transform(
+        augmented = self._transform(
             image=sample.image,
             bboxes=objects.boxes,
             ignore=objects.ignore.astype(np.int64),
             rows=np.arange(len(objects)),
             **targets,
         )
-        image = np.ascontiguousarray(found["image"])
-        rows = np.asarray(found["rows"], np.int64)
-        boxes = np.asarray(found["bboxes"], np.float32).reshape(-1, 4)
+        image = np.ascontiguousarray(augmented["image"])
+        rows = np.asarray(augmented["rows"], np.int64)
+        boxes = np.asarray(augmented["bboxes"], np.float32).reshape(-1, 4)
         instances = Instances(boxes, objects.labels[rows], objects.ignore[rows])
         return replace(
             sample,
             image=image,
             frame=Frame((image.shape[0], image.shape[1])),
             instances=None if sample.instances is None else instances,
-            mask=None if sample.mask is None else np.ascontiguousarray(found["mask"]),
+            mask=None if sample.mask is None else np.ascontiguousarray(augmented["mask"]),
         )

@@ -1,4 +1,4 @@
-"""The splits of a data set as Lightning wants them."""
+"""The data loaders of training and validation, as Lightning expects them."""
 
 from collections.abc import Callable
 
@@ -15,16 +15,16 @@ from mbv2det.structures import Sample
 
 
 class DenseData(pl.LightningDataModule):
-    """Loaders over annotated images, in shares that do not overlap between processes.
+    """Data loaders over annotated images, which are divided among processes without overlap.
 
     Args:
-        train: The split trained on; None where only evaluation is wanted.
-        val: The split evaluated on.
-        preprocessor: Of the weights.
-        augment: Of the training split.
+        train: Training split; None where only evaluation is wanted.
+        val: Validation split.
+        preprocessor: Preprocessing that belongs to the weights.
+        augment: Random augmentation of the training samples.
         batch_size: Images per process and step.
-        num_workers: Of each loader.
-        seed: Of the order.
+        num_workers: Worker processes of each loader.
+        seed: Seed of the order of the training images.
     """
 
     def __init__(
@@ -48,37 +48,42 @@ class DenseData(pl.LightningDataModule):
         self.seed = seed
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled, augmented, in full batches: batch norm should not see a batch of one."""
+        """Return a loader of shuffled and augmented images.
+
+        It leaves an incomplete last batch out: batch norm must not see a batch of one image.
+
+        Raises:
+            ConfigError: If a process has fewer images than one batch needs.
+        """
         assert self.train is not None
-        rank, world = self._place()
-        sampler = ShuffledShard(len(self.train), self.seed, rank, world)
+        rank, world_size = self._rank_and_world_size()
+        sampler = ShuffledShard(len(self.train), self.seed, rank, world_size)
         if len(sampler) < self.batch_size:
             raise ConfigError(
                 f"data.batch_size: expected at most the {len(sampler)} training images that each "
-                f"of {world} processes has, got {self.batch_size}"
+                f"of {world_size} processes has, got {self.batch_size}"
             )
-        data = AnnotatedImages(self.train, self.preprocessor, self.augment)
-        return self._loader(data, sampler, drop_last=True)
+        dataset = AnnotatedImages(self.train, self.preprocessor, self.augment)
+        return self._loader(dataset, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Every image once, in order."""
-        sampler = OrderedShard(len(self.val), *self._place())
+        """Return a loader of every image once, in order."""
+        sampler = OrderedShard(len(self.val), *self._rank_and_world_size())
         return self._loader(AnnotatedImages(self.val, self.preprocessor), sampler)
 
-    def _place(self) -> tuple[int, int]:
-        """(rank, world size)."""
+    def _rank_and_world_size(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
     def _loader(
         self,
-        data: AnnotatedImages,
+        dataset: AnnotatedImages,
         sampler: ShuffledShard | OrderedShard,
         drop_last: bool = False,
     ) -> DataLoader[Sample]:
         return DataLoader(
-            data,
+            dataset,
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,

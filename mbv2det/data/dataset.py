@@ -1,6 +1,7 @@
 """Annotated images as samples, and samples as batches."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,12 +16,13 @@ from mbv2det.structures import IGNORE_INDEX, Batch, BoxTargets, Instances, Sampl
 
 
 class AnnotatedImages(Dataset[Sample]):
-    """Reads, augments and preprocesses the images of one split.
+    """The images of one split, read, augmented and preprocessed on access.
 
     Args:
-        annotations: Of the split.
+        annotations: Annotation of the split.
         preprocessor: Brings every image to the network's input size.
-        augment: Drawn anew for every (epoch, index), or None for evaluation.
+        augment: Random augmentation of a sample, for training. None for evaluation, where every
+            sample keeps its original mask.
     """
 
     def __init__(
@@ -37,37 +39,44 @@ class AnnotatedImages(Dataset[Sample]):
         return len(self.annotations)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        """The sample of one image, in the network's input size."""
+        """Return the sample of one image, in the network's input size."""
         sample = read_sample(self.annotations, key)
         if self.augment is not None:
-            sample = self.augment(sample)
+            # Training has no use for the original mask, which may be large.
+            sample = self.augment(replace(sample, original_mask=None))
         return self.preprocessor(sample)
 
 
 def read_sample(annotations: Annotations, key: SampleKey) -> Sample:
-    """One image with its annotation, as they are in the files.
+    """Read one image with its annotation, in the frame of the original file.
 
     Raises:
-        DataError: For a damaged file, or an annotation of another size than the image.
+        DataError: If a file is damaged, or if image and annotation differ in size.
     """
-    index, mask = key.index, annotations.mask(key.index)
-    annotated, annotation = annotations.size(index), "the annotation"
-    if annotated is None and mask is not None:
-        annotated, annotation = mask.shape, f"its mask {annotations.mask_source(index)}"
-    image, faults = read_image(annotations.path(index), annotated, annotation)
+    index, original_mask = key.index, annotations.mask(key.index)
+    annotated_size, source = annotations.size(index), "the annotation"
+    if annotated_size is None and original_mask is not None:
+        annotated_size, source = original_mask.shape, f"its mask {annotations.mask_source(index)}"
+    image, faults = read_image(annotations.path(index), annotated_size, source)
     size = (image.shape[0], image.shape[1])
-    if mask is not None and mask.shape != size:
+    if original_mask is not None and original_mask.shape != size:
         raise DataError(
             f"{annotations.mask_source(index)}: expected a mask of {size[0]}x{size[1]} pixels as "
-            f"{annotations.path(index)} has, got {mask.shape[0]}x{mask.shape[1]} (height x width)"
+            f"{annotations.path(index)} has, got {original_mask.shape[0]}x{original_mask.shape[1]} "
+            "(height x width)"
         )
+    mask = original_mask
     if annotations.masks is not None and mask is None:
         mask = np.full(size, IGNORE_INDEX, np.uint8)
-    return Sample(key, image, Frame(size), annotations.instances(index, size), mask, faults)
+    instances = annotations.instances(index, size)
+    return Sample(key, image, Frame(size), instances, mask, faults, original_mask)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stacks images of one size and pads their objects to the largest count, at least one."""
+    """Stack samples of one image size into a batch.
+
+    The objects of each image are padded to the largest number of any image, at least one.
+    """
     images = np.stack([s.image for s in samples])
     masks = [s.mask for s in samples if s.mask is not None]
     return Batch(
@@ -76,20 +85,22 @@ def collate(samples: Sequence[Sample]) -> Batch:
         frames=[s.frame for s in samples],
         boxes=_collate_boxes([s.instances for s in samples]),
         masks=torch.from_numpy(np.stack(masks)) if masks else None,
+        original_masks=[s.original_mask for s in samples],
         faults={s.key.index: s.faults for s in samples if s.faults},
     )
 
 
-def _collate_boxes(found: Sequence[Instances | None]) -> BoxTargets:
-    most = max(1, *(len(instances or ()) for instances in found))
-    boxes = torch.zeros(len(found), most, 4)
-    labels = torch.full((len(found), most), -1, dtype=torch.int64)
-    ignore = torch.zeros(len(found), most, dtype=torch.bool)
-    for row, instances in enumerate(found):
+def _collate_boxes(instances_of_images: Sequence[Instances | None]) -> BoxTargets:
+    num_images = len(instances_of_images)
+    most = max(1, *(len(instances or ()) for instances in instances_of_images))
+    boxes = torch.zeros(num_images, most, 4)
+    labels = torch.full((num_images, most), -1, dtype=torch.int64)
+    ignore = torch.zeros(num_images, most, dtype=torch.bool)
+    for row, instances in enumerate(instances_of_images):
         if instances is not None:
             count = len(instances)
             boxes[row, :count] = torch.from_numpy(instances.boxes)
             labels[row, :count] = torch.from_numpy(instances.labels)
             ignore[row, :count] = torch.from_numpy(instances.ignore)
-    annotated = torch.tensor([instances is not None for instances in found])
+    annotated = torch.tensor([instances is not None for instances in instances_of_images])
     return BoxTargets(boxes, labels, ignore, annotated)

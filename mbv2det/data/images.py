@@ -1,4 +1,4 @@
-"""Reading image files: the one reader of training, evaluation and prediction."""
+"""Image files: the one reader of training, evaluation and prediction."""
 
 import struct
 from io import BytesIO
@@ -16,30 +16,31 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 def read_image(
     path: str | Path,
     annotated_size: tuple[int, int] | None = None,
-    annotation: str = "the annotation",
+    size_source: str = "the annotation",
 ) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[str, ...]]:
-    """Decodes a file as RGB, upright.
+    """Decode an image file as upright RGB.
 
-    A camera's orientation tag is obeyed, unless the annotation was plainly made on the pixels as
-    stored: then those are taken. A file cut short is decoded as far as it goes.
+    The camera's orientation tag (EXIF) is applied, unless only the pixels as stored have the
+    annotated size. A truncated file is decoded as far as possible.
 
     Args:
-        path: Of the image.
-        annotated_size: (height, width) that the annotation speaks of, where it says so.
-        annotation: What says so, for messages.
+        path: Path of the image file.
+        annotated_size: (height, width) that the annotation gives for the image, if it does.
+        size_source: What gives this size, for messages.
 
     Returns:
         The pixels, and a phrase for each fault that was worked around.
 
     Raises:
-        DataError: For a file that is missing or no image, or of another size than annotated.
+        DataError: If the file is missing or no image, or if the image has another size than
+            annotated.
     """
     try:
         image, faults = _decode(Path(path).read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: expected an image file, found none") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: expected an image, got a file that is none") from None
+        raise DataError(f"{path}: expected an image, got a file of another kind") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from None
     upright = _upright(image)
@@ -47,8 +48,8 @@ def read_image(
         upright = image
     if annotated_size is not None and upright.size[::-1] != annotated_size:
         raise DataError(
-            f"{path}: {annotation} is of {_size(annotated_size)} pixels, "
-            f"the image has {_size(upright.size[::-1])} (height x width)"
+            f"{path}: expected an image of {_format_size(annotated_size)} pixels, the size of "
+            f"{size_source}, got one of {_format_size(upright.size[::-1])} (height x width)"
         )
     return np.asarray(_rgb(upright)), faults
 
@@ -60,12 +61,12 @@ def _decode(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     except OSError as error:
         if "truncated" not in str(error):
             raise
-        return _decode_truncated(content), ("truncated: what is missing is blank",)
+        return _decode_truncated(content), ("truncated: the missing part is blank",)
     return image, ()
 
 
 def _decode_truncated(content: bytes) -> Image.Image:
-    # PIL knows this tolerance only as a process-wide switch.
+    # PIL offers this tolerance only as a switch of the whole process.
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         image = Image.open(BytesIO(content))
@@ -79,7 +80,7 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except (struct.error, SyntaxError, TypeError, ValueError):
-        return image  # damaged tags, sound pixels
+        return image  # only the tags are damaged
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -90,5 +91,5 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _size(size: tuple[int, int]) -> str:
+def _format_size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"

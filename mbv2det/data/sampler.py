@@ -1,4 +1,4 @@
-"""Which image comes when: a function of (seed, epoch), shared among processes without overlap."""
+"""Samplers: the order of the images of an epoch, divided among processes without overlap."""
 
 from collections.abc import Iterator
 
@@ -9,15 +9,16 @@ from mbv2det.structures import SampleKey
 
 
 class ShuffledShard(Sampler[SampleKey]):
-    """One process's share of an epoch in random order, equally long in every process.
+    """One process's share of an epoch in random order, for training.
 
-    The permutation is drawn from (seed, epoch) alone. The images left over when the split does not
-    divide evenly wait for another epoch's permutation.
+    The permutation is drawn from (seed, epoch) alone, and all shares have the same length. Where
+    the number of images is no multiple of the number of processes, the last images of the
+    permutation are left out of this epoch.
 
     Args:
-        num_images: Of the split.
-        seed: Of the run.
-        rank: Of this process.
+        num_images: Number of images of the split.
+        seed: Seed of the run.
+        rank: Rank of this process.
         world_size: Number of processes.
     """
 
@@ -29,7 +30,7 @@ class ShuffledShard(Sampler[SampleKey]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Selects the epoch; Lightning calls it before each."""
+        """Set the epoch; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -37,19 +38,19 @@ class ShuffledShard(Sampler[SampleKey]):
 
     def __iter__(self) -> Iterator[SampleKey]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_images)
-        mine = order[self.rank :: self.world_size][: len(self)]
-        return (SampleKey(self.epoch, int(index)) for index in mine)
+        share = order[self.rank :: self.world_size][: len(self)]
+        return (SampleKey(self.epoch, int(index)) for index in share)
 
 
 class OrderedShard(Sampler[SampleKey]):
-    """Every process's share of a split in order, for evaluation.
+    """One process's share of a split in order, for evaluation.
 
-    Every image is counted exactly once over all processes. Shares are filled up with repeats that
-    are marked as not counted, since a process with fewer batches would leave the others waiting.
+    Every image is counted exactly once over all processes. Shorter shares are filled up with
+    repeats marked as not counted: a process with fewer batches would leave the others waiting.
 
     Args:
-        num_images: Of the split.
-        rank: Of this process.
+        num_images: Number of images of the split.
+        rank: Rank of this process.
         world_size: Number of processes.
     """
 

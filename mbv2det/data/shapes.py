@@ -1,276 +1,31 @@
-"""The embedded data set: rendered scenes of textured shapes, written as a COCO folder.
+"""The embedded data set: a COCO folder of rendered scenes of textured shapes.
 
-Nothing is downloaded, the same specification gives the same files, and the reader meets them as it
-meets COCO itself.
+Nothing is downloaded, the same specification gives the same files, and the reader of COCO reads
+them.
 
-- Colours and textures are drawn without regard to the class: only the silhouette tells it.
-- Later shapes are painted over earlier ones. A quarter of the objects lose over a fifth of their
-  area that way; the annotations hold, as COCO's do, what is left to see.
-- Category ids have gaps and images are not square: code that takes ids for indices, or swaps
-  height and width, fails here rather than on COCO.
-- An image depends on seed, size, split and index alone: asking for more keeps the first ones.
-- The folder is built beside its place and renamed at the end: it is whole or absent.
+- Annotations hold, as COCO's do, the visible part of each object.
+- Category ids have gaps, so that code that takes ids for indices fails here rather than on COCO.
+- The folder is built beside its place and renamed at the end: it is complete or absent.
 """
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
 from rich.console import Console
 from rich.progress import track
 
+from mbv2det.data.scenes import CLASSES, SPLITS, Mask, Scene, ShapesSpec, mask_box, render_scene
 from mbv2det.errors import ConfigError
 
-Map = Float[np.ndarray, "H W"]
-Colour = Float[np.ndarray, "3"]
-Canvas = Float[np.ndarray, "H W 3"]  # RGB from 0 to 255
-Mask = Bool[np.ndarray, "H W"]
-Masks = Bool[np.ndarray, "N H W"]
-Counts = Int[np.ndarray, " N"]
-
-VERSION = 1  # raise it whenever the same spec would give other files
+VERSION = 1  # increase it whenever the same spec would give other files
 SPEC_FILE = "spec.json"
-SPLITS = ("train", "val")
-MAX_OBJECTS = 10
-SIDE_RANGE = (0.06, 0.6)  # sides of an object's whole box, relative to those of the image
-MIN_VISIBLE = 0.55
-OVERLAP_PROBABILITY = 0.34  # gives a quarter of the objects hidden by more than a fifth
-OVERLAP_HIDDEN = (0.22, 0.42)  # share of its victim that an overlapping shape hides
-STRAY_HIDDEN = 0.1  # share of any other object that it may hide besides
-MIN_CONTRAST = 130.0  # distance in RGB of a shape's mean colour from what it is painted on
-SUPERSAMPLING = 4
-
-
-@dataclass(frozen=True)
-class ShapesSpec:
-    """What to render.
-
-    Attributes:
-        seed: Changes every image.
-        num_train: Number of training images.
-        num_val: Number of held-out images.
-        size: Nominal (height, width) in pixels; each image departs from it by up to a tenth.
-    """
-
-    seed: int = 0
-    num_train: int = 800
-    num_val: int = 100
-    size: tuple[int, int] = (240, 320)
-
-    def __post_init__(self) -> None:
-        if self.seed < 0 or min(self.num_train, self.num_val) < 1 or min(self.size) < 96:
-            raise ConfigError(
-                "expected seed >= 0, an image or more in each split, and sides of 96 pixels or "
-                f"more, which show the smallest shapes; got {self}"
-            )
-
-
-DEFAULT_SPEC = ShapesSpec()
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One rendered image with its objects, in the order of painting.
-
-    Attributes:
-        image: RGB.
-        labels: Index into `CLASSES` of each object.
-        full: Each whole object, as if nothing lay over it.
-        visible: What is left of it to see.
-    """
-
-    image: UInt8[np.ndarray, "H W 3"]
-    labels: list[int]
-    full: Masks
-    visible: Masks
-
-
-def _spokes(*radii: float) -> Float[np.ndarray, "P 2"]:
-    angles = np.arange(len(radii)) * 2 * np.pi / len(radii)
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.array(radii)[:, None]
-
-
-# Contours around the origin, filled by the even-odd rule.
-SILHOUETTES = {
-    "ellipse": [_spokes(*[1.0] * 64)],
-    "rectangle": [_spokes(*[1.0] * 4) @ np.array([(0.5, 0.5), (-0.5, 0.5)])],
-    "triangle": [_spokes(*[1.0] * 3)],
-    "star": [_spokes(*[1.0, 0.42] * 5)],
-    "cross": [np.array([(-3, -1), (-1, -1), (-1, -3), (1, -3), (1, -1), (3, -1),
-                        (3, 1), (1, 1), (1, 3), (-1, 3), (-1, 1), (-3, 1)])],
-    "ring": [_spokes(*[1.0] * 64), _spokes(*[0.52] * 64)],
-}  # fmt: skip
-CLASSES = tuple(SILHOUETTES)
 CATEGORY_IDS = (1, 2, 4, 7, 11, 16)
-
-
-def _draw_coverage(rng: np.random.Generator, label: int, size: tuple[int, int]) -> Map:
-    """Draw an object: how far it covers each pixel of its box, in [0, 1].
-
-    Its size is drawn on a logarithmic scale, from a law that favours the middle of `SIDE_RANGE`:
-    many tiny objects would say more about the image size than about the detector.
-    """
-    low, high = SIDE_RANGE
-    while True:
-        angle, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 1.45)
-        axes = [(stretch * np.cos(angle), stretch * np.sin(angle)), (-np.sin(angle), np.cos(angle))]
-        contours = [contour @ np.array(axes) for contour in SILHOUETTES[CLASSES[label]]]
-        corner, extent = contours[0].min(axis=0), np.ptp(contours[0], axis=0)
-        side = low * (high / low) ** rng.beta(3.4, 1.4) * np.sqrt(size[0] * size[1])
-        scale = side / np.sqrt(extent.prod())
-        width, height = (int(length) for length in np.ceil(extent * scale))
-        fine = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.uint8)
-        corners = [
-            ((c - corner) * scale * SUPERSAMPLING).round().astype(np.int32) for c in contours
-        ]
-        cv2.fillPoly(fine, corners, [255])
-        coverage = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA) / np.float32(255)
-        _, _, box_width, box_height = _mask_box(coverage >= 0.5)
-        sides = (box_height / size[0], box_width / size[1])
-        if low <= min(sides) and max(sides) <= high:
-            return coverage
-
-
-def _smooth_noise(rng: np.random.Generator, size: tuple[int, int], cell: float) -> Map:
-    """Draw noise from 0 to 1 whose features measure about `cell` pixels."""
-    grid = rng.random([int(side / cell) + 3 for side in size], dtype=np.float32)
-    noise = np.asarray(cv2.resize(grid, size[::-1], interpolation=cv2.INTER_CUBIC))
-    return (noise - noise.min()) / np.ptp(noise)
-
-
-def _draw_texture(rng: np.random.Generator, size: tuple[int, int]) -> Map:
-    """Draw the ratio in which a surface mixes its two colours."""
-    angle, period = rng.uniform(0, np.pi), rng.uniform(5, max(9.0, min(24.0, 0.3 * min(size))))
-    y, x = (np.arange(side, dtype=np.float32) * 2 * np.pi / period for side in size)
-    u = np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y[:, None]
-    v = np.float32(np.cos(angle)) * y[:, None] - np.float32(np.sin(angle)) * x
-    match rng.choice(["stripes", "checks", "dots", "gradient", "noise"]):
-        case "stripes":
-            return 0.5 + 0.5 * np.tanh(3 * np.sin(u))
-        case "checks":
-            return 0.5 + 0.5 * np.tanh(5 * np.sin(u / 2) * np.sin(v / 2))
-        case "dots":
-            return 0.5 + 0.5 * np.tanh(3 * (np.cos(u) + np.cos(v) - 0.8))
-        case "gradient":
-            return (u - u.min()) / np.ptp(u)
-    return _smooth_noise(rng, size, period / 2)
-
-
-def _draw_colour(rng: np.random.Generator, max_saturation: float) -> Colour:
-    hsv = rng.uniform((0, 0, 0.25), (360, max_saturation, 1)).astype(np.float32)
-    return np.asarray(cv2.cvtColor(hsv[None, None], cv2.COLOR_HSV2RGB))[0, 0] * 255
-
-
-def _mix(first: Canvas | Colour, second: Canvas | Colour, ratio: Map) -> Canvas:
-    return first + (second - first) * ratio[..., None]
-
-
-def _draw_surface(rng: np.random.Generator, size: tuple[int, int], behind: Colour) -> Canvas:
-    """Draw a textured surface that stands out from the mean colour behind it."""
-    texture, tone = _draw_texture(rng, size), rng.choice([0.7, 0.8, 1.2, 1.35])
-    while True:
-        first = _draw_colour(rng, max_saturation=1.0)
-        second = np.clip(first * tone + rng.normal(0, 12, 3), 0, 255).astype(np.float32)
-        mean = first + (second - first) * texture.mean()
-        if np.linalg.norm(mean - behind) >= MIN_CONTRAST:
-            return _mix(first, second, texture)
-
-
-def _draw_background(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
-    """Draw a muted, cluttered ground: noise of several scales, a texture, patches and strokes."""
-    first, second, third = (_draw_colour(rng, max_saturation=0.5) for _ in range(3))
-    canvas = _mix(first, second, 0.8 * _smooth_noise(rng, size, rng.uniform(60, 140)))
-    patches = _smooth_noise(rng, size, rng.uniform(25, 60)) > 0.62
-    canvas = _mix(canvas, third, patches * np.float32(0.3))
-    canvas += 14 * (_smooth_noise(rng, size, 6.0) + _draw_texture(rng, size) - 1)[..., None]
-    for _ in range(rng.integers(4, 13)):
-        steps = rng.normal(0, 22, (rng.integers(3, 9), 2)).cumsum(axis=0)
-        points = (steps + rng.uniform((0, 0), size[::-1])).astype(np.int32)
-        colour = (first + rng.uniform(-60, 60, 3)).tolist()
-        cv2.polylines(canvas, [points], False, colour, int(rng.integers(1, 4)))
-    return canvas
-
-
-def _is_allowed(hidden: Counts, left: Counts, areas: Counts, overlap: bool) -> bool:
-    """Tell whether a shape hides one earlier object in part, or none, as is wanted.
-
-    Args:
-        hidden: Pixels that the shape would hide of each earlier object.
-        left: Pixels visible so far.
-        areas: Pixels of each whole object.
-        overlap: Whether one is to be hidden in part.
-    """
-    share = hidden / areas
-    victims = (share >= OVERLAP_HIDDEN[0]) & (share <= OVERLAP_HIDDEN[1])
-    spared = (share <= STRAY_HIDDEN) | victims
-    kept = left - hidden >= MIN_VISIBLE * areas
-    return bool(victims.sum() == overlap and spared.all() and kept.all())
-
-
-def _place(rng: np.random.Generator, label: int, full: Masks, visible: Masks) -> Map | None:
-    """Draw an object and a place for it inside the image; None where the scene has no room."""
-    left, areas = (np.count_nonzero(masks, axis=(1, 2)) for masks in (visible, full))
-    overlap = len(full) > 0 and rng.random() < OVERLAP_PROBABILITY
-    size = (full.shape[1], full.shape[2])
-    for _ in range(20):
-        coverage = _draw_coverage(rng, label, size)
-        for _ in range(4):
-            y, x = rng.integers(0, np.subtract(size, coverage.shape), endpoint=True)
-            box = (slice(y, y + coverage.shape[0]), slice(x, x + coverage.shape[1]))
-            hidden = np.count_nonzero(visible[:, *box] & (coverage >= 0.5), axis=(1, 2))
-            if _is_allowed(hidden, left, areas, overlap):
-                placed = np.zeros(size, np.float32)
-                placed[box] = coverage
-                return placed
-    return None
-
-
-def _paint(rng: np.random.Generator, canvas: Canvas, coverage: Map) -> None:
-    """Paint an object in place, with the soft shadow that objects cast."""
-    shadow = np.asarray(cv2.GaussianBlur(coverage, (0, 0), 2.5))
-    canvas *= 1 - 0.4 * np.roll(shadow, rng.integers(-2, 3, 2), axis=(0, 1))[..., None]
-    left, top, width, height = _mask_box(coverage > 0)
-    box = (slice(top, top + height), slice(left, left + width))
-    surface = _draw_surface(rng, (height, width), behind=canvas[box].mean(axis=(0, 1)))
-    canvas[box] = _mix(canvas[box], surface, coverage[box])
-
-
-def _develop(rng: np.random.Generator, canvas: Canvas) -> UInt8[np.ndarray, "H W 3"]:
-    """Light, blur and grain the canvas as a camera would."""
-    light = 0.85 + 0.3 * _smooth_noise(rng, canvas.shape[:2], cell=float(max(canvas.shape)))
-    image = cv2.GaussianBlur(canvas * light[..., None], (0, 0), rng.uniform(0.4, 0.8))
-    grain = rng.uniform(2, 6) * rng.standard_normal(canvas.shape, dtype=np.float32)
-    return np.clip(image + grain, 0, 255).round().astype(np.uint8)
-
-
-def render_scene(spec: ShapesSpec, split: str, index: int) -> Scene:
-    """Render image `index` of a split, with one to `MAX_OBJECTS` objects."""
-    rng = np.random.default_rng([spec.seed, SPLITS.index(split), index])
-    height, width = (round(side * rng.uniform(0.9, 1.1)) for side in spec.size)
-    canvas = _draw_background(rng, (height, width))
-    labels: list[int] = []
-    full = visible = np.zeros((0, height, width), bool)
-    for label in rng.integers(len(CLASSES), size=rng.integers(1, MAX_OBJECTS, endpoint=True)):
-        coverage = _place(rng, int(label), full, visible)
-        if coverage is not None:
-            _paint(rng, canvas, coverage)
-            mask = coverage >= 0.5
-            labels.append(int(label))
-            full = np.concatenate([full, mask[None]])
-            visible = np.concatenate([visible & ~mask, mask[None]])
-    return Scene(_develop(rng, canvas), labels, full, visible)
-
-
-def _mask_box(mask: Mask) -> tuple[int, int, int, int]:
-    """Return left, top, width and height of the box whose edges enclose the mask's pixels."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    left, top = int(columns[0]), int(rows[0])
-    return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+DEFAULT_SPEC = ShapesSpec()
 
 
 def _mask_to_rle(mask: Mask) -> dict[str, list[int]]:
@@ -295,23 +50,35 @@ def _write_split(root: Path, spec: ShapesSpec, split: str, show_progress: bool) 
     for index in track(indices, f"Render {split}", console=console, disable=not show_progress):
         scene = render_scene(spec, split, index)
         name, (height, width) = f"{index + 1:06d}.jpg", scene.image.shape[:2]
-        bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
-        jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-        (root / split / name).write_bytes(jpeg.tobytes())
+        _write_jpeg(root / split / name, scene)
         image = {"id": index + 1, "file_name": name, "height": height, "width": width}
         coco["images"].append(image)
-        for label, mask in zip(scene.labels, scene.visible, strict=True):
-            annotation = {
-                "id": len(coco["annotations"]) + 1,
-                "image_id": index + 1,
-                "category_id": CATEGORY_IDS[label],
-                "bbox": [float(number) for number in _mask_box(mask)],
-                "area": int(mask.sum()),
-                "iscrowd": 0,
-                "segmentation": _mask_to_rle(mask),
-            }
-            coco["annotations"].append(annotation)
+        coco["annotations"] += _annotate(scene, index + 1, len(coco["annotations"]) + 1)
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
+
+
+def _write_jpeg(path: Path, scene: Scene) -> None:
+    bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
+    jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+    path.write_bytes(jpeg.tobytes())
+
+
+def _annotate(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
+    """Return COCO's annotations of a scene's objects, with consecutive ids."""
+    return [
+        {
+            "id": id_,
+            "image_id": image_id,
+            "category_id": CATEGORY_IDS[label],
+            "bbox": [float(number) for number in mask_box(mask)],
+            "area": int(mask.sum()),
+            "iscrowd": 0,
+            "segmentation": _mask_to_rle(mask),
+        }
+        for id_, (label, mask) in enumerate(
+            zip(scene.labels, scene.visible, strict=True), start=first_id
+        )
+    ]
 
 
 def _spec_text(spec: ShapesSpec) -> str:
@@ -319,9 +86,9 @@ def _spec_text(spec: ShapesSpec) -> str:
 
 
 def make_shapes(root: Path, spec: ShapesSpec = DEFAULT_SPEC, show_progress: bool = True) -> None:
-    """Render the data set into `root`, in place of an earlier one.
+    """Render the data set into the folder `root`, replacing an earlier one.
 
-    Writes `annotations/instances_{train,val}.json`, `{train,val}/000001.jpg` and so on, and
+    Write `annotations/instances_{train,val}.json`, `{train,val}/000001.jpg` and so on, and
     `spec.json`. An interrupted call leaves `root` as it was.
 
     Raises:
@@ -330,7 +97,7 @@ def make_shapes(root: Path, spec: ShapesSpec = DEFAULT_SPEC, show_progress: bool
     if root.exists() and not (root / SPEC_FILE).is_file() and any(root.glob("*")):
         raise ConfigError(
             f"expected {root} to be absent, empty or made by this package, but it holds other "
-            f"files and no {SPEC_FILE}; point data.root at another folder"
+            f"files and no {SPEC_FILE}; set data.root to another folder"
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as staging:
@@ -345,9 +112,9 @@ def make_shapes(root: Path, spec: ShapesSpec = DEFAULT_SPEC, show_progress: bool
 
 
 def ensure_shapes(root: Path, spec: ShapesSpec = DEFAULT_SPEC, show_progress: bool = True) -> None:
-    """Make the data set unless `root` holds this very one; see `make_shapes`.
+    """Make the data set unless `root` already holds the one of this spec; see `make_shapes`.
 
-    Call it from one process of a group: each would render its own copy.
+    In a distributed run, call it from one process only: each call renders its own copy.
     """
     stored = root / SPEC_FILE
     if not stored.is_file() or stored.read_text() != _spec_text(spec):

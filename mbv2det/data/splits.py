@@ -1,4 +1,4 @@
-"""From the data section of a configuration to the annotation of a split, in any format."""
+"""The splits of a configured data set, in any of the formats."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,18 +17,18 @@ from mbv2det.structures import IGNORE_INDEX
 def read_split(
     data: DataConfig, split: SplitConfig, key: str, *, boxes: bool, masks: bool
 ) -> Annotations:
-    """The annotation of one split, in the classes asked for.
+    """Read the annotation of one split, in the configured classes.
 
     Args:
-        data: The data set.
-        split: One of its splits.
-        key: Of the split in the configuration, for messages.
-        boxes: Whether boxes are wanted.
-        masks: Whether masks are.
+        data: Settings of the data set.
+        split: Settings of the split.
+        key: Configuration key of the split, for messages.
+        boxes: Whether to read boxes.
+        masks: Whether to read masks.
 
     Raises:
-        ConfigError: For settings that do not tell where the split lies.
-        DataError: For files that are missing or damaged.
+        ConfigError: If the settings do not specify where the split is.
+        DataError: If a file is missing or damaged.
     """
     root = Path(data.root)
     if data.embedded:
@@ -36,15 +36,17 @@ def read_split(
     if not root.is_dir():
         raise ConfigError(f"data.root: expected a folder, found none at {root}")
     if boxes and data.format == "folder":
-        raise ConfigError("data.format: folder holds masks only; boxes need coco or voc")
+        raise ConfigError(
+            "data.format: expected coco or voc for boxes, got folder, which holds masks only"
+        )
     readers = {"coco": _read_coco, "voc": _read_voc, "folder": _read_folder}
-    found = readers[data.format](data, split, key, boxes, masks)
-    if found.masks is not None and len(found.masks.labels) > IGNORE_INDEX:
+    annotations = readers[data.format](data, split, key, boxes, masks)
+    if annotations.masks is not None and len(annotations.masks.label_map) > IGNORE_INDEX:
         raise ConfigError(
             f"data.mask_classes: expected at most {IGNORE_INDEX} labels, "
-            f"got the {len(found.masks.labels)} of {found.name}"
+            f"got the {len(annotations.masks.label_map)} of {annotations.name}"
         )
-    return found
+    return annotations
 
 
 def _read_coco(
@@ -57,51 +59,55 @@ def _read_coco(
         )
     for setting, value in (("data.mask_values", data.mask_values), (f"{key}.masks", split.masks)):
         if masks and value is not None:
-            raise ConfigError(f"{setting}: coco's masks are drawn from its outlines; got {value}")
+            raise ConfigError(
+                f"{setting}: expected none, for COCO's masks are drawn from outlines, got {value}"
+            )
     root = Path(data.root)
-    found = _chosen(data, read_coco(root / split.annotations, root / split.images, masks=masks))
-    assert found.objects is not None
+    annotations = read_coco(root / split.annotations, root / split.images, masks=masks)
+    annotations = _choose_classes(data, annotations)
+    assert annotations.objects is not None
     if masks:
-        names = with_background(found.objects.labels.names)
+        names = with_background(annotations.objects.label_map.names)
         if data.mask_classes == "voc":
             names = with_background(VOC_NAMES)
         elif data.mask_classes is not None:
             names = data.mask_classes
-            found.objects.labels.choose([name for name in names if name != BACKGROUND])
-        found = found.with_mask_labels(LabelMap.of_masks(names))
-    return found if boxes else replace(found, objects=None)
+            # Raises an error for an unknown class.
+            annotations.objects.label_map.choose([name for name in names if name != BACKGROUND])
+        annotations = annotations.with_mask_label_map(LabelMap.of_masks(names))
+    return annotations if boxes else replace(annotations, objects=None)
 
 
-def _chosen(data: DataConfig, found: Annotations) -> Annotations:
-    """The objects of the classes asked for."""
+def _choose_classes(data: DataConfig, annotations: Annotations) -> Annotations:
+    """Return the split with the objects of the configured classes."""
     if data.classes == "auto":
-        return found
-    assert found.objects is not None
-    return found.with_labels(found.objects.labels.choose(data.classes))
+        return annotations
+    assert annotations.objects is not None
+    return annotations.with_label_map(annotations.objects.label_map.choose(data.classes))
 
 
 def _read_voc(
     data: DataConfig, split: SplitConfig, key: str, boxes: bool, masks: bool
 ) -> Annotations:
-    boxed = _chosen(data, _read_voc_boxes(data, split, key)) if boxes else None
-    masked = _read_voc_masks(data, split, key, joint=boxes) if masks else None
-    if boxed is not None and masked is not None:
-        return union(boxed, masked)
-    found = boxed or masked
-    assert found is not None
-    return found
+    with_boxes = _choose_classes(data, _read_voc_boxes(data, split, key)) if boxes else None
+    with_masks = _read_voc_masks(data, split, key, joint=boxes) if masks else None
+    if with_boxes is not None and with_masks is not None:
+        return union(with_boxes, with_masks)
+    annotations = with_boxes or with_masks
+    assert annotations is not None
+    return annotations
 
 
 def _read_voc_boxes(data: DataConfig, split: SplitConfig, key: str) -> Annotations:
-    places = _voc_places(Path(data.root), key, split.list, split.split, split.year)
+    image_lists = _voc_image_lists(Path(data.root), key, split.list, split.split, split.year)
     return read_voc(
         [
             VOCSource(
-                images=place.folder / (split.images or "JPEGImages"),
-                annotations=place.folder / (split.annotations or "Annotations"),
-                list_file=place.list_file("Main"),
+                images=image_list.folder / (split.images or "JPEGImages"),
+                annotations=image_list.folder / (split.annotations or "Annotations"),
+                list_file=image_list.path("Main"),
             )
-            for place in places
+            for image_list in image_lists
         ]
     )
 
@@ -109,63 +115,70 @@ def _read_voc_boxes(data: DataConfig, split: SplitConfig, key: str) -> Annotatio
 def _read_voc_masks(data: DataConfig, split: SplitConfig, key: str, *, joint: bool) -> Annotations:
     names, years = split.mask_split or split.split, split.mask_year or split.year
     folders = (split.masks,) if split.masks else ("SegmentationClass", "SegmentationClassAug")
-    places = _voc_places(Path(data.root), key, split.list, names, years)
+    image_lists = _voc_image_lists(Path(data.root), key, split.list, names, years)
     sources = [
         MaskSource(
-            images=place.folder / (split.images or "JPEGImages"),
-            masks=tuple(place.folder / name for name in folders),
-            list_file=place.list_file("Segmentation"),
+            images=image_list.folder / (split.images or "JPEGImages"),
+            masks=tuple(image_list.folder / name for name in folders),
+            list_file=image_list.path("Segmentation"),
         )
-        for place in places
+        for image_list in image_lists
     ]
-    # A list of the user's own is about boxes as well: not all of its images need have masks.
-    own_list = places[0].split is None
-    found = read_masks(
-        sources, _voc_labels(data), data.ignore_index, every_image=not (joint and own_list)
+    # A list of the user's own is also the list of boxes: some of its images may have no mask.
+    own_list = image_lists[0].split is None
+    annotations = read_masks(
+        sources, _voc_label_map(data), data.ignore_index, every_image=not (joint and own_list)
     )
     if data.mask_classes is not None or data.classes == "auto":
-        return found
+        return annotations
     unknown = [name for name in data.classes if name not in VOC_NAMES]
     if unknown:
         raise ConfigError(
-            f"data.classes: {unknown[0]!r} is none of VOC's classes, whose values the masks are "
-            "taken to have; data.mask_classes names the values 0, 1, ... of other masks"
+            f"data.classes: {unknown[0]!r} is none of VOC's classes, which the masks are expected "
+            "to have; for other masks, set data.mask_classes to the names of the values 0, 1, ..."
         )
-    assert found.masks is not None
-    return found.with_mask_labels(found.masks.labels.choose(with_background(data.classes)))
+    assert annotations.masks is not None
+    chosen = annotations.masks.label_map.choose(with_background(data.classes))
+    return annotations.with_mask_label_map(chosen)
 
 
-def _voc_labels(data: DataConfig) -> LabelMap:
-    """What the values of the masks mean."""
+def _voc_label_map(data: DataConfig) -> LabelMap:
+    """Return the names of the values in the masks."""
     own = data.mask_classes if isinstance(data.mask_classes, tuple) else None
-    return _index_labels(data, own or with_background(VOC_NAMES))
+    return _mask_label_map(data, own or with_background(VOC_NAMES))
 
 
 @dataclass(frozen=True)
-class _VOCPlace:
-    """One of VOC's lists of images: a split of a year, or a file of any name, or all images."""
+class _VOCImageList:
+    """A list of images in VOC's layout: a split of a year, a file of any name, or all images.
+
+    Attributes:
+        folder: Folder of a year, which holds the folders of images and annotations.
+        split: Name of a split of VOC.
+        file: Path of a list file, relative to the folder.
+    """
 
     folder: Path
     split: str | None = None
     file: str | None = None
 
-    def list_file(self, kind: str) -> Path | None:
-        """Where the list of the kind, Main or Segmentation, lies."""
+    def path(self, kind: str) -> Path | None:
+        """Return the path of the list of a kind, Main or Segmentation; None for all images."""
         if self.file is not None:
             return self.folder / self.file
         return None if self.split is None else self.folder / f"ImageSets/{kind}/{self.split}.txt"
 
 
-def _voc_places(
+def _voc_image_lists(
     root: Path,
     key: str,
     list_file: str | None,
     names: str | tuple[str, ...] | None,
     years: int | tuple[int, ...],
-) -> list[_VOCPlace]:
-    """Each (year, split), or the one folder that uses names of its own."""
+) -> list[_VOCImageList]:
+    """Return a list for each (year, split), or one in a layout with names of its own."""
     if list_file is not None or names is None:
-        return [_VOCPlace(root, file=list_file)]
+        return [_VOCImageList(root, file=list_file)]
     names = (names,) if isinstance(names, str) else names
     years = (years,) * len(names) if isinstance(years, int) else years
     if len(years) != len(names):
@@ -175,7 +188,7 @@ def _voc_places(
         )
     folders = [root / f"VOC{year}" for year in years]
     return [
-        _VOCPlace(folder if folder.is_dir() else root, split=name)
+        _VOCImageList(folder if folder.is_dir() else root, split=name)
         for folder, name in zip(folders, names, strict=True)
     ]
 
@@ -193,18 +206,18 @@ def _read_folder(
     if names == "auto":
         raise ConfigError(
             "data.classes: expected the names of the masks' values 0, 1, ... in that order, "
-            "got auto: a folder of masks has no names"
+            "got auto; a folder of masks does not name them"
         )
     names = with_background(VOC_NAMES) if names == "voc" else names
-    return read_masks([source], _index_labels(data, names), data.ignore_index)
+    return read_masks([source], _mask_label_map(data, names), data.ignore_index)
 
 
-def _index_labels(data: DataConfig, names: tuple[str, ...]) -> LabelMap:
-    """Names with the values that they have in the masks."""
+def _mask_label_map(data: DataConfig, names: tuple[str, ...]) -> LabelMap:
+    """Return the label map of names and their values in the masks."""
     values = data.mask_values or tuple(range(len(names)))
     if len(values) != len(names):
         raise ConfigError(
-            f"data.mask_values: expected {len(names)}, one for each of {', '.join(names)}; "
+            f"data.mask_values: expected {len(names)} values, one for each of {', '.join(names)}; "
             f"got {len(values)}"
         )
     return LabelMap(names, values)

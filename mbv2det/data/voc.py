@@ -1,16 +1,16 @@
-"""Pascal VOC's XML annotation."""
+"""Pascal VOC's XML annotation of boxes."""
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
-from mbv2det.data.annotations import Annotations, Objects, Report
-from mbv2det.data.files import (
+from mbv2det.data.annotations import Annotations, FaultCounts
+from mbv2det.data.file_lists import (
     existing_folder,
     files_by_stem,
     read_list,
@@ -18,20 +18,21 @@ from mbv2det.data.files import (
     without_suffix,
 )
 from mbv2det.data.images import SUFFIXES
+from mbv2det.data.objects import Objects
 from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 
-_MANY_FILES = 2000
+_MANY_FILES = 2000  # from this number on, a progress bar is shown
 
 
 @dataclass(frozen=True)
 class VOCSource:
-    """Where one list of images lies.
+    """The folders and the list file of a list of images with boxes.
 
     Attributes:
         images: Folder of the image files.
         annotations: Folder of XML files of the same stems.
-        list_file: Stems, one a line, or None for every XML file.
+        list_file: Text file with one stem a line; None for every XML file.
     """
 
     images: Path
@@ -39,10 +40,10 @@ class VOCSource:
     list_file: Path | None
 
     def stems(self) -> list[str]:
-        """Of the images, in order.
+        """Return the stems of the images, in order.
 
         Raises:
-            DataError: If the list is missing.
+            DataError: If the folder of XML files or the list is missing.
         """
         existing_folder(self.annotations)
         if self.list_file is None:
@@ -53,69 +54,93 @@ class VOCSource:
 
 @dataclass(frozen=True)
 class _Object:
+    """One annotated object.
+
+    Attributes:
+        name: Name of its class.
+        box: xyxy pixels, continuous coordinates.
+        difficult: VOC's flag.
+    """
+
     name: str
     box: tuple[float, float, float, float]
     difficult: bool
 
 
-def read_voc(sources: Sequence[VOCSource]) -> Annotations:
-    """Reads one or several lists (07+12) as one split; classes are the names found, sorted.
+@dataclass(frozen=True)
+class _AnnotatedImage:
+    """One image with its objects.
 
-    VOC counts pixels from 1 and includes the last: a box is (xmin - 1, ymin - 1, xmax, ymax) here.
-    Objects with xmin == xmax or ymin == ymax are degenerate, and dropped with a count.
+    Attributes:
+        stem: Name without suffix.
+        path: Path of the image file.
+        size: (height, width); zeros where the XML gives none.
+        objects: Objects whose boxes are not degenerate.
+    """
+
+    stem: str
+    path: str
+    size: tuple[int, int]
+    objects: list[_Object]
+
+
+def read_voc(sources: Sequence[VOCSource]) -> Annotations:
+    """Read one or several lists of images (such as 07+12) as one split.
+
+    The classes are the names that occur, sorted. VOC counts pixels from 1 and includes the last
+    one: its box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Objects with
+    xmin == xmax or ymin == ymax are degenerate: they are dropped and counted.
 
     Raises:
-        DataError: For a missing file or an XML that lacks what a box needs.
+        DataError: If a file is missing, if an XML file lacks what a box needs, or if there is no
+            object at all.
     """
-    report = Report()
-    files, ids, sizes, counts = [], [], [], []
-    objects: list[_Object] = []
-    for source in sources:
-        stems = source.stems()
-        image_files = files_by_stem(source.images, SUFFIXES)
-        quiet = len(stems) < _MANY_FILES
-        for stem in track(stems, f"Reading {source.annotations}", disable=quiet):
-            path = source.annotations / f"{stem}.xml"
-            if stem not in image_files:
-                raise DataError(f"{source.images / stem}.*: {path} has no image file")
-            size, found = _read_xml(path)
-            usable = [o for o in found if o.box[2] > o.box[0] + 1 and o.box[3] > o.box[1] + 1]
-            for _ in range(len(found) - len(usable)):
-                report.add("degenerate boxes (zero width or height) dropped", path.name)
-            files.append(str(source.images / image_files[stem]))
-            ids.append(stem)
-            sizes.append(size)
-            counts.append(len(usable))
-            objects.extend(usable)
+    faults = FaultCounts()
+    images = [image for source in sources for image in _read_images(source, faults)]
+    objects = [o for image in images for o in image.objects]
     name = ", ".join(str(s.list_file or s.annotations) for s in sources)
     if not objects:
-        raise DataError(f"{name}: expected annotated objects, got none in {len(files)} images")
+        raise DataError(f"{name}: expected annotated objects, got none in {len(images)} images")
     names = sorted({o.name for o in objects})
-    labels = LabelMap(tuple(names), tuple(range(1, len(names) + 1)))
+    label_map = LabelMap(tuple(names), tuple(range(1, len(names) + 1)))
     boxes = np.array([o.box for o in objects], np.float64)
     annotations = Annotations(
         name=name,
-        image_ids=np.array(ids),
-        files=np.array(files),
-        sizes=np.array(sizes, np.int64),
-        objects=Objects(
-            labels=labels,
-            annotated=np.ones(len(files), bool),
-            starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        image_ids=np.array([image.stem for image in images]),
+        files=np.array([image.path for image in images]),
+        sizes=np.array([image.size for image in images], np.int64),
+        objects=Objects.group_by_image(
+            label_map,
+            len(images),
+            np.repeat(np.arange(len(images)), [len(image.objects) for image in images]),
             boxes=boxes,
-            classes=np.array([labels.label_of_name[o.name] for o in objects], np.int64),
+            labels=np.array([label_map.label_of_name[o.name] for o in objects], np.int64),
             areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
-            crowd=np.zeros(len(objects), bool),
             difficult=np.array([o.difficult for o in objects], bool),
         ),
-        report=report,
+        faults=faults,
     )
-    annotations.report_boxes()
+    annotations.count_bad_boxes()
     return annotations
 
 
+def _read_images(source: VOCSource, faults: FaultCounts) -> Iterator[_AnnotatedImage]:
+    stems = source.stems()
+    image_files = files_by_stem(source.images, SUFFIXES)
+    quiet = len(stems) < _MANY_FILES
+    for stem in track(stems, f"Reading {source.annotations}", disable=quiet):
+        path = source.annotations / f"{stem}.xml"
+        if stem not in image_files:
+            raise DataError(f"{source.images / stem}.*: expected the image of {path}, found none")
+        size, objects = _read_xml(path)
+        usable = [o for o in objects if o.box[2] > o.box[0] + 1 and o.box[3] > o.box[1] + 1]
+        for _ in range(len(objects) - len(usable)):
+            faults.add("degenerate boxes (zero width or height) dropped", path.name)
+        yield _AnnotatedImage(stem, str(source.images / image_files[stem]), size, usable)
+
+
 def _read_xml(path: Path) -> tuple[tuple[int, int], list[_Object]]:
-    """(height, width), zeros where not stated, and the objects as they stand."""
+    """Read (height, width), zeros where not given, and all objects of one annotation file."""
     try:
         root = ET.parse(path).getroot()
     except FileNotFoundError:

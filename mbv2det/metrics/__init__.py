@@ -1,1 +1,1 @@
-"""How good the results are, measured in the frame of the original images."""
+"""Metrics of detection and segmentation, measured in the frame of the original images."""

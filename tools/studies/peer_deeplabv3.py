@@ -72,7 +72,7 @@ class Peer(nn.Module):
 def evaluate(model: Peer, data: DenseData) -> dict[str, object]:
     """Measures the validation split with mbv2det's metric, in the frame of the original images."""
     assert data.val.masks is not None
-    metric = MeanIoU(data.val.masks.labels.names, data.val.mask)
+    metric = MeanIoU(data.val.masks.label_map.names)
     model.eval()
     for batch in track(data.val_dataloader(), "Evaluating", transient=True):
         maps = []
@@ -83,7 +83,7 @@ def evaluate(model: Peer, data: DenseData) -> dict[str, object]:
             content = logits[None, :, :height, :width]
             full = F.interpolate(content, frame.original, mode="bilinear")
             maps.append(SegmentationMap(full[0].argmax(dim=0).to(torch.uint8)))
-        metric.update(maps, [key.index for key in batch.keys])
+        metric.update(maps, batch.original_masks)
     return metrics_document({"segmentation": metric.compute()})
 
 
@@ -98,7 +98,7 @@ def main() -> None:
     assert data.train.masks is not None
     backbone = MobileNetV2(1.0, config.backbone.output_stride, out_features=(_FEATURE,))
     load_backbone_weights(backbone, read_backbone(Path(str(config.backbone.weights))))
-    model = Peer(backbone, len(data.train.masks.labels)).to(memory_format=torch.channels_last)
+    model = Peer(backbone, len(data.train.masks.label_map)).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config.optim)
     epochs = settings.trainer["max_epochs"]
 

@@ -27,7 +27,6 @@ from mbv2det.cli.session import one_line_errors
 from mbv2det.config import AugmentConfig
 from mbv2det.data.datamodule import DenseData
 from mbv2det.metrics.detection_ap import DetectionAP
-from mbv2det.metrics.ground_truth import GroundTruth
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from mbv2det.structures import Batch, Detections
 from mbv2det.training.module import metrics_document
@@ -101,7 +100,8 @@ def targets(batch: Batch) -> list[dict[str, torch.Tensor]]:
 @torch.inference_mode()
 def evaluate(model: SSD, data: DenseData) -> dict[str, object]:
     """Measures the validation split with mbv2det's metric, in the frame of the original images."""
-    metric = DetectionAP(GroundTruth.of(data.val))
+    assert data.val.objects is not None
+    metric = DetectionAP(data.val.objects)
     model.eval()
     for batch in track(data.val_dataloader(), "Evaluating", transient=True):
         outputs = model(list(batch.images.float() / 255))
@@ -128,7 +128,7 @@ def main() -> None:
     data = peer.make_data(settings, AugmentConfig(photometric=0, expand=0))
     assert data.train is not None
     assert data.train.objects is not None
-    model = build(len(data.train.objects.labels), config.data.size, str(config.backbone.weights))
+    model = build(len(data.train.objects.label_map), config.data.size, str(config.backbone.weights))
 
     def loss(batch: Batch) -> torch.Tensor:
         return sum(model(list(batch.images.float() / 255), targets(batch)).values())

@@ -1,4 +1,4 @@
-"""Looking for the files of a data set, with errors that tell where."""
+"""The files of a data set: folders, and text files that list the images of a split."""
 
 import difflib
 import os
@@ -10,10 +10,11 @@ from mbv2det.errors import DataError
 
 
 def existing_folder(path: Path) -> Path:
-    """The path, if it is a folder.
+    """Return the path if it is a folder.
 
     Raises:
-        DataError: Naming the nearest thing that does exist.
+        DataError: If it is none; the message names the part of the path that exists and, where
+            there is one, a folder or file of a similar name.
     """
     if path.is_dir():
         return path
@@ -26,37 +27,37 @@ def existing_folder(path: Path) -> Path:
 
 
 def listing(folder: Path) -> set[str]:
-    """Names in a folder: one system call for thousands of files."""
+    """Return the names in a folder, read at once rather than with one system call a file."""
     return {entry.name for entry in os.scandir(folder)}
 
 
 def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, str]:
-    """Files below a folder, as paths relative to it, by that path without its suffix.
+    """Return the files below a folder as relative paths, by the same path without suffix.
 
     Args:
-        folder: Searched to any depth.
-        suffixes: In lower case, of the files wanted.
+        folder: Folder that is searched to any depth.
+        suffixes: Suffixes of the files wanted, in lower case.
 
     Raises:
-        DataError: If the folder does not exist.
+        DataError: If the folder does not exist, or if two files differ in their suffixes alone.
     """
     existing_folder(folder)
-    found: dict[str, str] = {}
-    for place, _, names in os.walk(folder):
-        inside = Path(place).relative_to(folder)
-        for path in (inside / name for name in names):
+    files: dict[str, str] = {}
+    for parent, _, names in os.walk(folder):
+        relative = Path(parent).relative_to(folder)
+        for path in (relative / name for name in names):
             if path.suffix.lower() in suffixes:
                 stem, file = path.with_suffix("").as_posix(), path.as_posix()
-                if stem in found:
+                if stem in files:
                     raise DataError(
-                        f"{folder}: expected one file a name, got {found[stem]}, {file}"
+                        f"{folder}: expected one file a name, got {files[stem]}, {file}"
                     )
-                found[stem] = file
-    return dict(sorted(found.items()))
+                files[stem] = file
+    return dict(sorted(files.items()))
 
 
 def read_list(path: Path) -> list[str]:
-    """Lines of a list file, empty ones left out.
+    """Return the lines of a list file, without empty ones.
 
     Raises:
         DataError: If the file is missing.
@@ -67,11 +68,11 @@ def read_list(path: Path) -> list[str]:
 
 
 def without_suffix(name: str, suffixes: Collection[str]) -> str:
-    """A listed name as `files_by_stem` knows it, whether or not the list has suffixes."""
+    """Return a listed name without its suffix, as a key of `files_by_stem`."""
     path = Path(name)
     return (path.with_suffix("") if path.suffix.lower() in suffixes else path).as_posix()
 
 
 def without_column(line: str) -> str:
-    """A line of a list without the -1, 0 or 1 that VOC's lists of one class put after the name."""
+    """Return a line without the -1, 0 or 1 after the name that VOC's lists of one class have."""
     return re.sub(r"\s+(-1|0|1)$", "", line)

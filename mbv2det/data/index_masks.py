@@ -1,0 +1,141 @@
+"""Masks stored as index images: one image file for each mask, its pixels are label values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int16, UInt8
+from PIL import Image, UnidentifiedImageError
+
+from mbv2det.data.masks import match_names
+from mbv2det.errors import DataError
+from mbv2det.labels import LabelMap
+from mbv2det.structures import IGNORE_INDEX
+
+_NO_LABEL = -1  # in the table of IndexMasks: a value that the data set does not define
+
+
+@dataclass(frozen=True)
+class IndexMasks:
+    """Masks in palette or grey images such as VOC's PNG files.
+
+    Attributes:
+        label_map: Names of the labels and their values in the files.
+        files: Path of each image's mask; empty for an image without a mask.
+        table: For each value 0..255 its label, `IGNORE_INDEX`, or -1 if it is no label.
+    """
+
+    label_map: LabelMap
+    files: np.ndarray
+    table: Int16[np.ndarray, "256"]
+
+    @classmethod
+    def of(
+        cls, label_map: LabelMap, files: Sequence[str], ignore_value: int | None = IGNORE_INDEX
+    ) -> "IndexMasks":
+        """Return masks whose values are the ids of a label map.
+
+        Args:
+            label_map: Names of the labels and their values in the files, 0..255.
+            files: Path of each image's mask; empty for an image without a mask.
+            ignore_value: The data set's value of ignored pixels; None if it has none.
+
+        Raises:
+            DataError: If there are more labels than a mask can hold, if a label has the ignored
+                value, or if that value is outside 0..255.
+        """
+        if len(label_map) > IGNORE_INDEX or not all(0 <= value <= 255 for value in label_map.ids):
+            raise DataError(
+                f"masks: expected at most {IGNORE_INDEX} labels with values 0..255, got "
+                f"{len(label_map)} with values up to {max(label_map.ids)}"
+            )
+        if ignore_value is not None and not 0 <= ignore_value <= 255:
+            raise DataError(
+                f"data.ignore_index: expected a value in 0..255, or null for none, got "
+                f"{ignore_value}"
+            )
+        if ignore_value in label_map.ids:
+            name = label_map.names[label_map.label_of_id[ignore_value]]
+            raise DataError(
+                f"data.ignore_index: expected a value that is no label, got {ignore_value}, "
+                f"the value of {name!r}"
+            )
+        table = np.full(256, _NO_LABEL, np.int16)
+        table[list(label_map.ids)] = np.arange(len(label_map))
+        if ignore_value is not None:
+            table[ignore_value] = IGNORE_INDEX
+        return cls(label_map, np.array(files, dtype=np.str_), table)
+
+    @cached_property
+    def annotated(self) -> Bool[np.ndarray, " I"]:
+        """False for images without a mask."""
+        return self.files != ""
+
+    def source(self, index: int) -> str:
+        """Return the path of an image's mask."""
+        return str(self.files[index])
+
+    def of_images(self, rows: Sequence[int | None]) -> "IndexMasks":
+        """Return the masks of some images in the given order; None stands for no mask."""
+        return replace(
+            self, files=np.array(["" if row is None else self.files[row] for row in rows])
+        )
+
+    def read(self, index: int) -> UInt8[np.ndarray, "H W"]:
+        """Decode the mask of an annotated image, in the frame of the original file.
+
+        Raises:
+            DataError: If its file is no index image or holds values that are no labels.
+        """
+        path = Path(self.source(index))
+        values = _read_values(path)
+        mask = self.table[values] if values.min() >= 0 and values.max() < 256 else None
+        if mask is None or mask.min() < 0:
+            known = np.flatnonzero(self.table >= 0)
+            unknown = np.setdiff1d(values, known).tolist()
+            raise DataError(
+                f"{path}: expected the values {_ranges(known.tolist())} "
+                f"of {len(self.label_map)} labels and ignored pixels, got also {_ranges(unknown)}"
+            )
+        return mask.astype(np.uint8)
+
+    def with_label_map(self, label_map: LabelMap) -> "IndexMasks":
+        """Return the masks in the labels of another map, matched by name; see `Masks`."""
+        new_labels = np.arange(256, dtype=np.int16)
+        new_labels[: len(self.label_map)] = match_names(self.label_map.names, label_map)
+        known = self.table != _NO_LABEL
+        table = np.where(known, new_labels[self.table], _NO_LABEL)
+        return replace(self, label_map=label_map, table=table)
+
+
+def _read_values(path: Path) -> np.ndarray:
+    """Read the whole numbers of an index image, shape (H, W)."""
+    try:
+        with Image.open(path) as image:
+            mode, values = image.mode, np.asarray(image)
+    except FileNotFoundError:
+        raise DataError(f"{path}: expected a mask, but there is no such file") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: expected a mask image, got a file of another kind") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error})") from None
+    if mode not in ("P", "L", "1", "I", "I;16"):
+        raise DataError(
+            f"{path}: expected an index image (palette or grey: one label value a pixel), "
+            f"got an image of mode {mode}; convert its colours to label values first"
+        )
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def _ranges(values: list[int], shown: int = 8) -> str:
+    """Format ascending numbers as ranges, such as `0..20, 255`."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1][1:] = [value]
+        else:
+            runs.append([value])
+    texts = [f"{run[0]}" if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs]
+    return ", ".join(texts[:shown]) + (", ..." if len(texts) > shown else "")

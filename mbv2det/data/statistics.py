@@ -1,0 +1,77 @@
+"""Statistics of a split, shown before training: sizes of boxes and shares of labels."""
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from mbv2det.data.annotations import Annotations, evenly_spaced
+from mbv2det.errors import DataError
+from mbv2det.preprocess import Preprocessor
+from mbv2det.structures import IGNORE_INDEX
+
+
+def network_boxes(
+    split: Annotations, preprocessor: Preprocessor, most: int = 2000
+) -> Float32[np.ndarray, "N 4"]:
+    """Return the boxes of evenly spaced images as the network sees them.
+
+    Ignored objects and images whose annotation gives no size are left out.
+
+    Args:
+        split: Split with objects.
+        preprocessor: Preprocessing of the images.
+        most: Largest number of images.
+
+    Returns:
+        xyxy boxes in pixels of the network input, in the order of the images.
+    """
+    assert split.objects is not None
+    boxes = [np.zeros((0, 4), np.float32)]
+    for index in evenly_spaced(len(split), most):
+        size = split.size(index)
+        if size is not None:
+            instances = split.objects.instances(index, size)
+            shown = instances.boxes[~instances.ignore]
+            boxes.append(preprocessor.frame(size).boxes_to_working(shown))
+    return np.concatenate(boxes)
+
+
+def describe_masks(split: Annotations, most: int = 100) -> str:
+    """Return a line with the share of pixels that each label has in evenly spaced masks.
+
+    Args:
+        split: Split with masks.
+        most: Largest number of masks.
+
+    Raises:
+        DataError: If the masks hold one label only, which means that the values in the files are
+            taken for the wrong labels.
+    """
+    assert split.masks is not None
+    annotated = np.flatnonzero(split.masks.annotated)
+    chosen = annotated[evenly_spaced(len(annotated), most)]
+    counts = _count_pixels(split, chosen)
+    pixels, names = max(1, int(counts.sum())), split.masks.label_map.names
+    ignored = f"{counts[IGNORE_INDEX] / pixels:.1%}"
+    if len(names) > 1 and np.count_nonzero(counts[: len(names)]) < 2:
+        raise DataError(
+            f"{split.name}: expected pixels of {', '.join(names)}, got a single label in "
+            f"{len(chosen)} masks and {ignored} ignored pixels: do data.mask_values and "
+            "data.ignore_index (null for none) give the right meaning of the values?"
+        )
+    order = np.argsort(-counts[: len(names)], kind="stable")
+    seen = [f"{names[i]} {counts[i] / pixels:.1%}" for i in order if counts[i]]
+    unseen = [names[i] for i in order if not counts[i]]
+    parts = [", ".join(seen), f"ignored {ignored}"]
+    parts += [f"never seen: {', '.join(unseen)}"] if unseen else []
+    return f"pixels of {len(chosen)} of {len(annotated)} masks: {'; '.join(parts)}"
+
+
+def _count_pixels(
+    split: Annotations, indices: Int64[np.ndarray, " n"]
+) -> Int64[np.ndarray, " 256"]:
+    """Count the pixels of each mask value 0..255."""
+    assert split.masks is not None
+    counts = np.zeros(256, np.int64)
+    for index in indices:
+        counts += np.bincount(split.masks.read(int(index)).ravel(), minlength=256)
+    return counts

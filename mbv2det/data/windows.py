@@ -1,0 +1,77 @@
+"""Windows onto an image, which crops and expansions show in its place.
+
+A window may reach beyond the image. Pure geometry on numpy arrays, without any random draw.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped, UInt8
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+Window = tuple[int, int, int, int]
+"""(top, left, bottom, right) in pixels of the image."""
+
+
+def cut_out(
+    window: Window, pixels: UInt8[np.ndarray, "H W ..."], fill: int | tuple[int, int, int]
+) -> UInt8[np.ndarray, "h w ..."]:
+    """Return the pixels inside a window.
+
+    Args:
+        window: Window, which may reach beyond the image.
+        pixels: Image or mask.
+        fill: Colour or label of the pixels beyond the image.
+    """
+    top, left, bottom, right = window
+    height, width = pixels.shape[:2]
+    inside = pixels[max(0, top) : bottom, max(0, left) : right]
+    if top >= 0 and left >= 0 and bottom <= height and right <= width:
+        return inside
+    canvas = np.empty((bottom - top, right - left, *pixels.shape[2:]), np.uint8)
+    canvas[:] = fill
+    y, x = max(0, -top), max(0, -left)
+    canvas[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    return canvas
+
+
+def move_boxes(
+    boxes: Float[np.ndarray, "N M"],
+    size: Sequence[int],
+    new_size: Sequence[int],
+    corner: tuple[int, int],
+) -> Float[np.ndarray, "N M"]:
+    """Convert boxes relative to an image into boxes relative to a canvas that contains the image.
+
+    Args:
+        boxes: xyxy as fractions of the image, and any further columns, which stay as they are.
+        size: (height, width) of the image.
+        new_size: (height, width) of the canvas.
+        corner: (y, x) of the image's top left corner in pixels of the canvas; may be negative.
+    """
+    moved = boxes.copy()
+    scale, shift = np.array([*size[::-1]] * 2), np.array([*corner[::-1]] * 2)
+    moved[:, :4] = (boxes[:, :4] * scale + shift) / np.array([*new_size[::-1]] * 2)
+    return moved
+
+
+def are_admissible(
+    crops: Shaped[np.ndarray, "T 4"], boxes: Float[np.ndarray, "N 4"], min_iou: float
+) -> Bool[np.ndarray, " T"]:
+    """Return True for crops that contain the centre of an object with an IoU of at least `min_iou`.
+
+    Args:
+        crops: Crops as xyxy boxes in pixels.
+        boxes: Objects in the same pixels.
+        min_iou: Least intersection over union of the crop and the object.
+    """
+    crops = crops[:, None].astype(np.float64)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((centres > crops[..., :2]) & (centres < crops[..., 2:])).all(axis=-1)
+    sides = np.minimum(crops[..., 2:], boxes[:, 2:]) - np.maximum(crops[..., :2], boxes[:, :2])
+    shared = sides.clip(min=0).prod(axis=-1)
+    areas = (crops[..., 2:] - crops[..., :2]).prod(axis=-1)
+    union = areas + (boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) - shared
+    return (inside & (shared >= min_iou * union)).any(axis=1)

@@ -1,0 +1,28 @@
+"""Detections of a whole split, the other side of every detection metric beside `Objects`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+
+@dataclass(frozen=True)
+class ScoredBoxes:
+    """The detections in the images of a split; rows in any order.
+
+    Only the order of equally scored boxes of one image can matter: the first ranks higher.
+
+    Attributes:
+        image: Index of the image of each detection.
+        boxes: xyxy pixels of the original image.
+        scores: Scores, comparable across images and classes.
+        labels: Class of each detection, 0..K-1.
+    """
+
+    image: Int64[np.ndarray, " N"]
+    boxes: Float64[np.ndarray, "N 4"]
+    scores: Float64[np.ndarray, " N"]
+    labels: Int64[np.ndarray, " N"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
