@@ -1,17 +1,24 @@
-# make train   install, train SSDLite on the embedded data set, show what it finds
-# make test    install, then formatting, lint, types, import contracts and the fast tests
+# make train        install, train SSDLite on the embedded data set, show what it finds
+# make test         install, then formatting, lint, types, import contracts and the fast tests
+# make slow         the tests that take longer
+# make test-oldest  install the oldest supported versions beside, then the fast tests with them
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
+OLDEST := .venv-oldest
+FAST_TESTS := -m pytest -n auto --dist loadfile -m "not slow and not gpu"
 
-.PHONY: train test check slow clean
+.PHONY: train test test-oldest check slow clean
 
 train: $(READY)
 	$(BIN)/python tools/train.py configs/ssdlite_shapes.yaml
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python $(FAST_TESTS)
+
+test-oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(FAST_TESTS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -28,5 +35,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --constraint constraints-oldest.txt --editable ".[dev]"
+	touch $@
+
 clean:
-	rm -rf .venv build *.egg-info runs data/shapes
+	rm -rf .venv $(OLDEST) build *.egg-info runs data/shapes

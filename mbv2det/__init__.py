@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mbv2det.deploy.predictor import Predictor
 
 
-def load(path: str | Path, device: str = "cpu") -> "Predictor":
-    """A ready predictor from a weights file; see `mbv2det.deploy.predictor.load`."""
+def load(path: str | Path, device: str = "auto") -> "Predictor":
+    """Loads a predictor from a weights file; see `mbv2det.deploy.predictor.load`."""
     from mbv2det.deploy import predictor
 
     return predictor.load(path, device)
@@ -28,7 +28,7 @@ def load_backbone(
     out_features: Sequence[Feature] | None = None,
     output_stride: Literal[8, 16, 32] = 32,
 ) -> Backbone:
-    """A backbone with its weights; see `mbv2det.deploy.predictor.load_backbone`."""
+    """Loads a backbone with its weights; see `mbv2det.deploy.predictor.load_backbone`."""
     from mbv2det.deploy import predictor
 
     return predictor.load_backbone(path, out_features, output_stride)

@@ -1,105 +1,29 @@
-"""From the configuration to objects: the only file that sees both."""
+"""From configuration to objects: networks, tasks and data.
+
+`train`, `eval` and `load` all build with these functions.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from mbv2det.backbones.backbone import Backbone
-from mbv2det.backbones.classifier import Classifier
-from mbv2det.backbones.feature import Feature, HeadFeatures
+from mbv2det.backbones.feature import Feature
 from mbv2det.backbones.mobilenet_v1 import MobileNetV1
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.backbones.resnet import ResNet50, ResNet101
-from mbv2det.config import (
-    DataConfig,
-    DetectionHeadConfig,
-    EvalConfig,
-    HeadsConfig,
-    ModelConfig,
-    SplitConfig,
-)
+from mbv2det.config import DataConfig, SplitConfig
 from mbv2det.data import splits
 from mbv2det.data.annotations import Annotations
-from mbv2det.detection.anchors import AnchorSpec
-from mbv2det.detection.class_slots import ClassSlots
-from mbv2det.detection.loss import SSDLoss, focal_loss, sigmoid_loss, softmax_loss
-from mbv2det.detection.postprocess import SSDPostprocess
-from mbv2det.heads import deeplab_v3, lraspp
-from mbv2det.heads.deeplab_v3 import DeepLabV3
-from mbv2det.heads.lraspp import LRASPP
-from mbv2det.heads.ssdlite import SSDLite
 from mbv2det.labels import LabelMap
-from mbv2det.model import DensePredictor, Normalize
+from mbv2det.model import MultiTaskModel, Normalize
+from mbv2det.model_config import BackboneConfig, EvalConfig, ModelConfig
 from mbv2det.preprocess import PreprocessSpec
-from mbv2det.segmentation.loss import SegmentationLoss
-from mbv2det.segmentation.multi_scale_flip import MultiScaleFlip
-from mbv2det.segmentation.postprocess import SegmentationPostprocess
-from mbv2det.tasks import (
-    ClassificationTask,
-    DetectionTask,
-    PredictingTask,
-    SegmentationTask,
-    Task,
-)
-from mbv2det.weights.share_file import WeightsInfo
-
-# Score that a sigmoid's logits start at (focal loss paper, section 5.1).
-_FOCAL_PRIOR = 0.01
-
-
-def build_preprocess(data: DataConfig) -> PreprocessSpec:
-    """The preprocessing at the configured size, for weights that start from scratch."""
-    return PreprocessSpec(data.size, data.resize)
-
-
-def build_model(
-    config: ModelConfig, preprocess: PreprocessSpec, labels: Mapping[str, LabelMap]
-) -> DensePredictor:
-    """The network with fresh weights, laid out as convolutions run fastest (channels last).
-
-    Args:
-        config: Architecture.
-        preprocess: Of its images.
-        labels: Of each task.
-    """
-    backbone = build_backbone(config)
-    heads = {name: _HEADS[name](config, backbone, labels[name]) for name in config.heads.tasks}
-    model = DensePredictor(Normalize(preprocess.mean, preprocess.std), backbone, heads)
-    return model.to(memory_format=torch.channels_last)
-
-
-def shapes_of(info: WeightsInfo) -> dict[str, torch.Size]:
-    """Names and shapes of the tensors of the network that a header describes."""
-    with torch.device("meta"):
-        model = build_model(info.model, info.preprocess, info.label_maps)
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
-
-
-def build_backbone(
-    config: ModelConfig,
-    num_classes: int | None = None,
-    out_features: Sequence[Feature] | None = None,
-) -> Backbone:
-    """The backbone with the features that the heads read.
-
-    Args:
-        config: Architecture.
-        num_classes: Of a classifier of the backbone's own; None for none.
-        out_features: Instead of those that the heads read.
-    """
-    backbone = config.backbone
-    kind = _BACKBONES[backbone.name]
-    return kind(
-        output_stride=backbone.output_stride,
-        num_classes=num_classes,
-        out_features=out_features or _input_features(config.heads, kind.head_features),
-        norm_eps=backbone.norm_eps,
-        norm_momentum=backbone.norm_momentum,
-        **backbone.own,
-    )
-
+from mbv2det.tasks import TASKS, Task, TrainableTask, trainable_task
+from mbv2det.weights.header import WeightsInfo
+from mbv2det.weights.source import WeightsSource
 
 _BACKBONES: dict[str, Any] = {
     "mobilenet_v2": MobileNetV2,
@@ -109,160 +33,139 @@ _BACKBONES: dict[str, Any] = {
 }
 
 
-def _input_features(heads: HeadsConfig, head_features: HeadFeatures) -> tuple[Feature, ...]:
-    """Returns the features that the heads read, each once."""
-    features = list(head_features.detection) if heads.detection else []
-    if heads.segmentation and heads.segmentation.name == "lraspp":
-        features += lraspp.input_features(head_features)
-    elif heads.segmentation:
-        auxiliary = heads.segmentation.auxiliary_weight > 0
-        decoder = heads.segmentation.decoder
-        features += deeplab_v3.input_features(head_features, decoder, auxiliary)
-    if heads.classification or not features:
-        features.append(head_features.classification)
-    return tuple(dict.fromkeys(features))
+def build(info: WeightsInfo) -> tuple[MultiTaskModel, list[Task]]:
+    """The network with fresh weights, and its tasks.
+
+    Args:
+        info: Architecture, preprocessing, classes and thresholds.
+    """
+    model = build_model(info.model, info.preprocess, info.label_maps)
+    return model, build_tasks(info.model, info.eval, info.label_maps)
 
 
-def _detection_head(config: ModelConfig, backbone: Backbone, labels: LabelMap) -> nn.Module:
-    head = config.heads.detection
-    assert head is not None
-    return SSDLite(
-        backbone.feature_specs,
-        _class_slots(head, labels),
-        head_features=backbone.head_features,
-        anchors=AnchorSpec(head.min_scale, head.max_scale),
-        lite=head.name == "ssdlite",
-        width_mult=config.backbone.width_mult,
-        padding=backbone.padding,
-        norm_eps=head.norm_eps,
-        norm_momentum=head.norm_momentum,
-        prior=None if head.class_loss == "softmax" else _FOCAL_PRIOR,
+def build_model(
+    config: ModelConfig, preprocess: PreprocessSpec, label_maps: Mapping[str, LabelMap]
+) -> MultiTaskModel:
+    """The network with fresh weights, in the memory layout that is fastest for convolutions.
+
+    Args:
+        config: Architecture.
+        preprocess: Preprocessing of the images, for the layer that normalises them.
+        label_maps: Classes of each task.
+    """
+    available = _BACKBONES[config.backbone.name].head_features
+    features = [feature for head in config.heads.values() for feature in head.features(available)]
+    backbone = build_backbone(
+        config.backbone, out_features=tuple(dict.fromkeys(features)) or (available.classification,)
     )
-
-
-def _segmentation_head(config: ModelConfig, backbone: Backbone, labels: LabelMap) -> nn.Module:
-    head = config.heads.segmentation
-    assert head is not None
-    shared: dict[str, Any] = {
-        "head_features": backbone.head_features,
-        "padding": backbone.padding,
-        "norm_eps": head.norm_eps,
-        "norm_momentum": head.norm_momentum,
+    heads = {
+        task: head.build(backbone, config.backbone.width_mult, label_maps[task])
+        for task, head in config.heads.items()
     }
-    if head.channels is not None:
-        shared["channels"] = head.channels
-    if head.name == "lraspp":
-        return LRASPP(backbone.feature_specs, len(labels), **shared)
-    return DeepLabV3(
-        backbone.feature_specs,
-        len(labels),
-        aspp=head.aspp,
-        decoder=head.decoder,
-        auxiliary=head.auxiliary_weight > 0,
-        dropout=head.dropout,
-        **shared,
+    model = MultiTaskModel(Normalize(preprocess.mean, preprocess.std), backbone, heads)
+    return model.to(memory_format=torch.channels_last)
+
+
+def build_backbone(
+    config: BackboneConfig,
+    num_classes: int | None = None,
+    out_features: Sequence[Feature] | None = None,
+) -> Backbone:
+    """A backbone with fresh weights.
+
+    Args:
+        config: Architecture.
+        num_classes: Number of classes of a classifier of its own; None builds no classifier.
+        out_features: Features to return; the last one by default.
+    """
+    kind = _BACKBONES[config.name]
+    return kind(
+        output_stride=config.output_stride,
+        num_classes=num_classes,
+        out_features=out_features or (kind.head_features.classification,),
+        norm_eps=config.norm_eps,
+        norm_momentum=config.norm_momentum,
+        **config.options,
     )
-
-
-def _classification_head(config: ModelConfig, backbone: Backbone, labels: LabelMap) -> nn.Module:
-    head = config.heads.classification
-    assert head is not None
-    return Classifier(
-        backbone.feature_specs,
-        len(labels),
-        head_features=backbone.head_features,
-        dropout=head.dropout,
-    )
-
-
-_HEADS = {
-    DetectionTask.name: _detection_head,
-    SegmentationTask.name: _segmentation_head,
-    ClassificationTask.name: _classification_head,
-}
-
-
-def _class_slots(head: DetectionHeadConfig, labels: LabelMap) -> ClassSlots:
-    activation: Literal["softmax", "sigmoid"]
-    activation = "softmax" if head.class_loss == "softmax" else "sigmoid"
-    return ClassSlots(len(labels), activation, background=head.has_background)
 
 
 def build_tasks(
-    config: ModelConfig, thresholds: EvalConfig, labels: Mapping[str, LabelMap]
+    config: ModelConfig, thresholds: EvalConfig, label_maps: Mapping[str, LabelMap]
 ) -> list[Task]:
-    """One task for each head that data sets train and measure."""
-    wanted = [name for name in config.heads.tasks if name in _TASKS]
-    return [_TASKS[name](config.heads, thresholds, labels[name]) for name in wanted]
+    """The task of each head.
+
+    Args:
+        config: Settings of the heads.
+        thresholds: Settings of the postprocessing.
+        label_maps: Classes of each task.
+    """
+    return [TASKS[name](head, label_maps[name], thresholds) for name, head in config.heads.items()]
 
 
-def build_predicting_tasks(
-    config: ModelConfig, thresholds: EvalConfig, labels: Mapping[str, LabelMap]
-) -> list[PredictingTask]:
-    """One task for each head."""
-    tasks: list[PredictingTask] = [*build_tasks(config, thresholds, labels)]
-    return [*tasks, ClassificationTask()] if config.heads.classification else tasks
+def trainable(tasks: Sequence[Task]) -> list[TrainableTask]:
+    """The tasks that data sets train and measure."""
+    return [task for task in tasks if isinstance(task, TrainableTask)]
 
 
-_CLASS_LOSSES = {"softmax": softmax_loss, "sigmoid": sigmoid_loss, "focal": focal_loss}
+def evaluation_model(model: nn.Module, tasks: Sequence[Task], thresholds: EvalConfig) -> nn.Module:
+    """The model as it is evaluated: with augmentation at test time, if that is configured."""
+    for task in tasks:
+        model = task.evaluation_model(model, thresholds)
+    return model
 
 
-def _detection_task(heads: HeadsConfig, thresholds: EvalConfig, labels: LabelMap) -> Task:
-    head = heads.detection
-    assert head is not None
-    postprocess = SSDPostprocess(
-        _class_slots(head, labels),
-        score_threshold=thresholds.score_threshold,
-        nms_iou=thresholds.nms_iou,
-        max_detections=thresholds.max_detections,
-    )
-    loss = SSDLoss(_CLASS_LOSSES[head.class_loss], box_weight=head.box_weight)
-    return DetectionTask(loss, postprocess, head.loss_weight)
+def load_network(source: WeightsSource) -> tuple[MultiTaskModel, list[Task]]:
+    """The network that weights describe, filled with them, and its tasks.
+
+    Raises:
+        MismatchError: If a tensor is missing, unknown or of another shape.
+    """
+    model, tasks = build(source.info)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    model.load_state_dict(source.renamed(shapes))
+    return model, tasks
 
 
-def _segmentation_task(heads: HeadsConfig, thresholds: EvalConfig, labels: LabelMap) -> Task:
-    head = heads.segmentation
-    assert head is not None
-    loss = SegmentationLoss(head.auxiliary_weight)
-    return SegmentationTask(loss, SegmentationPostprocess(), head.loss_weight)
+def tensor_shapes(info: WeightsInfo) -> dict[str, torch.Size]:
+    """Names and shapes of the tensors of the network that a header describes."""
+    with torch.device("meta"):
+        model, _ = build(info)
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
-_TASKS = {DetectionTask.name: _detection_task, SegmentationTask.name: _segmentation_task}
-
-
-def seen_by(model: DensePredictor, thresholds: EvalConfig, tasks: Collection[str]) -> nn.Module:
-    """The model as evaluation of the tasks runs it: at several scales and mirrored, if asked to."""
-    plain = thresholds.scales == (1.0,) and not thresholds.flip
-    if plain or SegmentationTask.name not in tasks:
-        return model
-    return MultiScaleFlip(model, thresholds.scales, thresholds.flip, task=SegmentationTask.name)
+def build_preprocess(data: DataConfig) -> PreprocessSpec:
+    """The preprocessing at the configured size, for a network that is trained from scratch."""
+    return PreprocessSpec(data.size, data.resize)
 
 
 def read_split(
     data: DataConfig, split: SplitConfig, key: str, tasks: Collection[str]
 ) -> Annotations:
-    """The annotation of one split, as far as the tasks need it.
+    """The annotations of one split, as far as the tasks need them.
 
     Args:
-        data: The data set.
-        split: One of its splits.
-        key: Of the split in the configuration, for messages.
-        tasks: Names.
+        data: Settings of the data set.
+        split: Settings of the split.
+        key: Name of the split's section in the configuration, for messages.
+        tasks: Names of the tasks.
     """
-    boxes, masks = DetectionTask.name in tasks, SegmentationTask.name in tasks
-    return splits.read_split(data, split, key, boxes=boxes, masks=masks)
+    needed = {trainable_task(name).annotation for name in tasks}
+    return splits.read_split(data, split, key, boxes="boxes" in needed, masks="masks" in needed)
 
 
-def labels_of(split: Annotations) -> dict[str, LabelMap]:
-    """Labels of each task that the split is annotated for."""
-    found = {DetectionTask.name: split.objects, SegmentationTask.name: split.masks}
-    return {name: source.label_map for name, source in found.items() if source is not None}
+def label_maps_of(split: Annotations, tasks: Collection[str]) -> dict[str, LabelMap]:
+    """Classes that a split is annotated with, by task."""
+    label_maps = {name: trainable_task(name).labels_in(split) for name in tasks}
+    return {name: label_map for name, label_map in label_maps.items() if label_map is not None}
 
 
-def with_labels(split: Annotations, labels: Mapping[str, LabelMap]) -> Annotations:
-    """The split in other labels of each task, matched by name."""
-    if DetectionTask.name in labels:
-        split = split.with_label_map(labels[DetectionTask.name])
-    if SegmentationTask.name in labels:
-        split = split.with_mask_label_map(labels[SegmentationTask.name])
+def relabel(split: Annotations, label_maps: Mapping[str, LabelMap]) -> Annotations:
+    """A split in the labels of other maps, matched by name.
+
+    Args:
+        split: Annotations of the split.
+        label_maps: Classes of each task.
+    """
+    for name, label_map in label_maps.items():
+        split = trainable_task(name).relabel(split, label_map)
     return split

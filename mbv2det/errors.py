@@ -1,9 +1,13 @@
-"""Errors that a user can cause and correct; the commands print them as one line."""
+"""Errors that a user can cause and mend; the commands print them as one line."""
 
 
 class ConfigError(ValueError):
-    """A setting that is unknown, impossible, or contradicts another setting."""
+    """A setting that is unknown, impossible, or contradicts another."""
 
 
 class DataError(ValueError):
     """A file of a data set that cannot be used as it is."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; raised before the optimiser step."""

@@ -1,25 +1,24 @@
-"""The network: one backbone pass, then every head on its features."""
+"""The network: one pass of the backbone, then every head on its features."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from mbv2det.backbones.backbone import Backbone
-from mbv2det.detection.outputs import SSDOutputs
-from mbv2det.segmentation.outputs import SegmentationOutputs
 
 
 class Normalize(nn.Module):
-    """Turns uint8 pixels into what the weights were trained on.
+    """The first layer of the model: scales pixel values as the weights were trained.
 
-    The model's first layer, so that the mean travels in the exported graph and no caller can
+    The normalisation is part of the network, so that it is in the exported graph and no caller can
     forget it.
 
     Args:
-        mean: Of each channel, as a fraction of full brightness.
-        std: Likewise.
+        mean: Mean of each channel, as a fraction of full brightness.
+        std: Standard deviation of each channel, as a fraction of full brightness.
     """
 
     mean: Tensor
@@ -32,20 +31,24 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1) * 255, persistent=False)
 
     def forward(self, images: Shaped[Tensor, "B 3 H W"]) -> Shaped[Tensor, "B 3 H W"]:
-        """Normalised float images."""
+        """Returns normalised images.
+
+        Args:
+            images: RGB values 0..255, as integers or floats.
+        """
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
 
-class DensePredictor(nn.Module):
-    """A backbone and the heads that read it.
+class MultiTaskModel(nn.Module):
+    """A backbone and the heads that read its features.
 
-    `forward` gives raw outputs, in training and in evaluation alike; losses and postprocessing
+    `forward` returns raw outputs in training and in evaluation alike; losses and postprocessing
     stand beside the model.
 
     Args:
         normalize: First layer.
-        backbone: Images to named features.
-        heads: By task name; each is called with (features, image size).
+        backbone: Network from images to features.
+        heads: Heads by task name; each is called with (features, image size).
     """
 
     def __init__(
@@ -56,13 +59,11 @@ class DensePredictor(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
 
-    def forward(
-        self, images: Shaped[Tensor, "B 3 H W"]
-    ) -> dict[str, SSDOutputs | SegmentationOutputs | Tensor]:
-        """Raw outputs by task name; of classification, logits.
+    def forward(self, images: Shaped[Tensor, "B 3 H W"]) -> dict[str, Any]:
+        """Returns the raw outputs of every head by task name.
 
         Args:
-            images: 0..255, as the `Preprocessor` leaves them.
+            images: RGB values 0..255 at the size of the network input, as from `Preprocessor`.
         """
         features = self.backbone(self.normalize(images))
         size = (images.shape[-2], images.shape[-1])

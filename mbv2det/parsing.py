@@ -1,4 +1,4 @@
-"""jsonargparse, with errors of one line that name the nearest key."""
+"""jsonargparse with errors of one line that name the nearest key."""
 
 import difflib
 import re
@@ -15,11 +15,11 @@ Parsed = TypeVar("Parsed")
 
 
 class OneLineParser(ArgumentParser):
-    """A parser that ends in one line and exit code 2 on anything it does not understand.
+    """A parser that ends with one line and exit code 2 if it cannot parse its input.
 
     Attributes:
-        file: The configuration file being read, for messages.
-        given: Keys that the command line itself gives.
+        file: The configuration file that is read, for messages.
+        given: Keys that are given on the command line.
     """
 
     file: str = ""
@@ -29,14 +29,14 @@ class OneLineParser(ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints one line to standard error and exits."""
-        if not self.exit_on_error:  # a parser that the library made for a nested value
+        """Prints a message as one line to standard error and exits."""
+        if not self.exit_on_error:  # a parser that jsonargparse made for a nested value
             super().error(message, ex)
         sys.stderr.write(f"{self.prog}: error: {self.explain(message)}\n")
         sys.exit(2)
 
     def explain(self, message: str) -> str:
-        """The library's message on one line: where the key stands, and the nearest known one."""
+        """Returns a message of jsonargparse as one line: file, key and the nearest known key."""
         line = re.sub(r"\s+", " ", message).strip()
         missing = re.search(r"File does not exist: '(.*)'", line)
         if missing:
@@ -54,7 +54,7 @@ class OneLineParser(ArgumentParser):
         return f"{where}unknown key {key!r}; {hint}"
 
     def known_keys(self) -> list[str]:
-        """Dotted names of every setting."""
+        """Returns the dotted names of all settings."""
         keys = []
         for action in self._actions:
             keys.append(action.dest)
@@ -64,8 +64,8 @@ class OneLineParser(ArgumentParser):
         return keys
 
 
-# jsonargparse's messages about one key. A fault of a nested value stands inside the message about
-# the whole, so the last match is the one that tells.
+# jsonargparse's messages about one key. The message about a nested value is inside the message
+# about the whole value, so the last match is the specific one.
 _UNKNOWN = (
     r"unrecognized arguments: (--)?(?P<key>[\w./-]+)",
     r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
@@ -80,25 +80,25 @@ _WRONG_VALUE = (
 
 
 def _fault(line: str) -> tuple[str | None, str | None]:
-    """The dotted key that a message is about, and what is wrong with its value, if it exists."""
+    """Returns the dotted key that a message is about, and the fault of its value if it is known."""
     for pattern in (*_UNKNOWN, *_WRONG_VALUE):
-        found = re.search(pattern, line)
-        if found:
-            parts = found.groupdict()
+        match = re.search(pattern, line)
+        if match:
+            parts = match.groupdict()
             key = ".".join(p for p in (parts.get("group"), parts["key"]) if p)
             return key, _plain(parts["fault"]) if "fault" in parts else None
     return None, None
 
 
 def _plain(fault: str) -> str:
-    """`expected ..., got ...` instead of the library's types and sentences."""
+    """Returns a fault as `expected ..., got ...`, instead of jsonargparse's types and sentences."""
     fault = re.sub(r"<class '([\w.]+)'>", r"\1", fault).replace("typing.", "")
     fault = re.sub(r"Expected a (.*?)\. Got value: ", r"expected \1, got ", fault)
     return re.sub(r"Literal\[(.*?)\]", r"one of \1", fault)
 
 
 def parse_dataclass(kind: type[Parsed], values: dict[str, Any]) -> Parsed:
-    """A dataclass from plain JSON values, checked against its types.
+    """Builds a dataclass from plain JSON values, checked against its types.
 
     Raises:
         ConfigError: For an unknown key or a value of the wrong type.
@@ -113,7 +113,7 @@ def parse_dataclass(kind: type[Parsed], values: dict[str, Any]) -> Parsed:
 
 
 def first_argument_as_config(arguments: Sequence[str]) -> list[str]:
-    """Lets the configuration file be given as the first argument, without an option."""
+    """Returns the arguments with `--config` before a first one that is no option."""
     if arguments and not arguments[0].startswith("-"):
         return ["--config", *arguments]
     return list(arguments)

@@ -4,11 +4,11 @@
     model --raw outputs--> { loss --LossTerms--> | postprocess --> metrics, files }
                                                    (Detections, SegmentationMap)
 
-Shape letters, used in every annotation of the package: `B` images of a batch, `C` channels,
-`H W` network input, `h w` feature map, `A` anchors, `N` boxes of one image (or the most of any
-image in a batch), `K` classes without background, `L` labels of a mask, which count background
-where there is one. Sizes are always (height, width). Boxes are
-(x_min, y_min, x_max, y_max) in pixels, with continuous coordinates: pixel column i covers [i, i+1].
+Shape letters of all tensor annotations in the package: `B` images of a batch, `C` channels, `H W`
+network input, `h w` feature map, `A` anchors, `N` boxes of an image (in a batch, of the image with
+the most boxes), `K` classes without background, `L` labels of a mask, background included. Sizes
+are always (height, width). Boxes are (x_min, y_min, x_max, y_max) in pixels with continuous
+coordinates: pixel column i covers [i, i + 1].
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,9 @@ from torch import Tensor
 
 from mbv2det.geometry import Frame
 
-IGNORE_INDEX = 255  # in a mask: neither learnt nor counted, whatever the data set's own value is
+# Label of the mask pixels that are left out of training and measuring, whatever their value in the
+# files of the data set is.
+IGNORE_INDEX = 255
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class Instances:
     """The annotated objects of one image, as numpy arrays of equal length.
 
     Attributes:
-        boxes: Pixels of the image they came with.
-        labels: 0..K-1, without background.
-        ignore: True for objects that are neither to be found nor to be missed: COCO's crowds and
-            VOC's difficult objects.
+        boxes: Corners in pixels of the image.
+        labels: Class of each object, 0..K-1.
+        ignore: True for objects that count neither as found nor as missed: COCO's crowds and VOC's
+            difficult objects.
     """
 
     boxes: Float[np.ndarray, "N 4"]
@@ -51,13 +53,13 @@ NO_INSTANCES = Instances(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np
 
 @dataclass(frozen=True)
 class SampleKey:
-    """What a sampler asks a data set for.
+    """The request of a sampler for one image.
 
     Attributes:
-        epoch: Selects the random draws of the augmentation.
-        index: Position of the image in the data set.
-        counted: False for the repeats that give every process the same number of batches; metrics
-            and losses leave them out.
+        epoch: Epoch; it selects the random draws of the augmentation.
+        index: Index of the image in the data set.
+        counted: False for repeated images, which give every process the same number of batches and
+            are left out of metrics and validation losses.
     """
 
     epoch: int
@@ -70,13 +72,12 @@ class Sample:
     """One image with its annotation, before collation.
 
     Attributes:
-        key: What was asked for.
-        image: RGB.
-        frame: How the pixels of `image` lie over the original file's.
-        instances: Objects, in the pixels of `image`; None where nobody looked for any, which is
-            not the same as none.
+        key: Request of the sampler.
+        image: RGB pixels.
+        frame: Position of the pixels of `image` in the original file.
+        instances: Objects in pixels of `image`; None if not annotated, empty if there are none.
         mask: Label of every pixel of `image`, or `IGNORE_INDEX`; None in a data set without masks.
-        faults: What was wrong with the file and had to be worked around, one phrase each.
+        faults: Faults of the file that were worked around, one phrase each.
         original_mask: Mask in the frame of the original file, for metrics; None in training and for
             images without a mask.
     """
@@ -95,11 +96,11 @@ class BoxTargets:
     """Objects of a batch, padded to the largest count of any image.
 
     Attributes:
-        boxes: Pixels of the network input; zeros where padded.
-        labels: 0..K-1; -1 where padded.
-        ignore: As in `Instances`; False where padded.
-        annotated: False for images whose objects nobody annotated: they teach nothing of boxes,
-            not even background.
+        boxes: Corners in pixels of the network input; zeros for padding.
+        labels: Class of each object, 0..K-1; -1 for padding.
+        ignore: True for objects that count neither as found nor as missed; False for padding.
+        annotated: False for images whose objects are not annotated; they do not contribute to the
+            detection loss, not even as background.
     """
 
     boxes: Float[Tensor, "B N 4"]
@@ -109,7 +110,7 @@ class BoxTargets:
 
     @property
     def valid(self) -> Bool[Tensor, "B N"]:
-        """True where there is an object rather than padding."""
+        """True for objects, False for padding."""
         return self.labels >= 0
 
     def __getitem__(self, which: Tensor) -> "BoxTargets":
@@ -140,9 +141,9 @@ class BoxTargets:
 class Batch:
     """Images of one size with their targets.
 
-    Images stay uint8 until the model's first layer normalises them, so that only a quarter of the
-    bytes cross to the device and nobody can forget the mean. `to` and `pin_memory` are what
-    Lightning and the data loader look for.
+    Images stay uint8 until the model's first layer normalises them, so that a quarter of the bytes
+    is copied to the device and no caller can forget the mean. `to` and `pin_memory` are the methods
+    that Lightning and the data loader call.
 
     Attributes:
         images: RGB.
@@ -168,7 +169,7 @@ class Batch:
         return len(self.keys)
 
     def counted(self) -> "Batch":
-        """The batch without a sampler's repeats."""
+        """Returns the batch without the repeated images of a sampler."""
         kept = [i for i, key in enumerate(self.keys) if key.counted]
         if len(kept) == len(self):
             return self
@@ -204,12 +205,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Detections:
-    """The objects found in one image, best score first.
+    """The detected objects of one image, best score first.
 
     Attributes:
-        boxes: Pixels of the original image file.
-        scores: 0..1.
-        labels: 0..K-1.
+        boxes: Corners in pixels of the original image file.
+        scores: Score of each object, 0..1.
+        labels: Class of each object, 0..K-1.
     """
 
     boxes: Float[Tensor, "N 4"]
@@ -225,11 +226,11 @@ class Detections:
 
 @dataclass(frozen=True)
 class Classification:
-    """What one image shows as a whole, likeliest first.
+    """The top classes of one image, most probable first.
 
     Attributes:
-        scores: Probabilities.
-        labels: 0..K-1 of the classifier's own classes.
+        scores: Probability of each class.
+        labels: The classes, 0..K-1.
     """
 
     scores: Float[Tensor, " k"]
@@ -238,10 +239,10 @@ class Classification:
 
 @dataclass(frozen=True)
 class SegmentationMap:
-    """The label found for every pixel of one image.
+    """The predicted label of every pixel of one image.
 
     Attributes:
-        labels: 0..L-1, in the frame of the original image file.
+        labels: Labels 0..L-1, in the frame of the original image file.
     """
 
     labels: UInt8[Tensor, "H W"]

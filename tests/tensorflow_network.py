@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mbv2det.tasks import DetectionTask, SegmentationTask
 from mbv2det.weights.architecture import CLASSIFIER
 from mbv2det.weights.source import WeightsSource
 
@@ -152,9 +153,9 @@ def outputs_in_tensorflow(
     """
     network = TensorFlowNetwork(variables, weights.name_of, norm_eps=1e-3)
     model = weights.info.model
-    if model.heads.detection is not None:
+    if DetectionTask.name in model.heads:
         return network.ssdlite(images, slots=[0, *weights.info.label_maps["detection"].ids])
-    if model.heads.segmentation is not None:
+    if SegmentationTask.name in model.heads:
         return network.deeplab(images, model.backbone.output_stride, norm_eps=1e-5)
     return network.classifier(images)
 

@@ -12,20 +12,16 @@ from torchvision.models.resnet import ResNet as TorchvisionResNet
 from mbv2det.backbones import MobileNetV1
 from mbv2det.backbones.resnet import ResNet
 from mbv2det.build import build_model
-from mbv2det.cli.session import ConfigParser
-from mbv2det.config import (
-    BackboneConfig,
-    ClassificationHeadConfig,
-    DetectionHeadConfig,
-    HeadsConfig,
-    ModelConfig,
-    SegmentationHeadConfig,
-)
+from mbv2det.cli.settings import SettingsParser
 from mbv2det.counting import count_parameters
 from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.errors import ConfigError
-from mbv2det.heads.ssdlite import SSDLite
+from mbv2det.heads.classifier import ClassifierConfig
+from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.lraspp import LRASPPConfig
+from mbv2det.heads.ssdlite import SSDLite, SSDLiteConfig
 from mbv2det.labels import VOC_NAMES, LabelMap
+from mbv2det.model_config import BackboneConfig, ModelConfig
 from mbv2det.preprocess import PreprocessSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,16 +31,16 @@ BACKBONES = [
     BackboneConfig(name="mobilenet_v1", width_mult=0.25),
     BackboneConfig(name="resnet50"),
 ]
-DEEPLAB = partial(SegmentationHeadConfig, channels=32)
+DEEPLAB = partial(DeepLabV3Config, channels=32)
 HEADS = {
-    "ssdlite": HeadsConfig(detection=DetectionHeadConfig()),
-    "ssd": HeadsConfig(detection=DetectionHeadConfig(name="ssd")),
-    "pool": HeadsConfig(segmentation=DEEPLAB()),
-    "full": HeadsConfig(segmentation=DEEPLAB(aspp="full")),
-    "decoder": HeadsConfig(segmentation=DEEPLAB(decoder=True)),
-    "auxiliary": HeadsConfig(segmentation=DEEPLAB(auxiliary_weight=0.4)),
-    "lraspp": HeadsConfig(segmentation=SegmentationHeadConfig(name="lraspp")),
-    "classifier": HeadsConfig(classification=ClassificationHeadConfig()),
+    "ssdlite": {"detection": SSDLiteConfig()},
+    "ssd": {"detection": SSDLiteConfig(name="ssd")},
+    "pool": {"segmentation": DEEPLAB()},
+    "full": {"segmentation": DEEPLAB(aspp="full")},
+    "decoder": {"segmentation": DEEPLAB(decoder=True)},
+    "auxiliary": {"segmentation": DEEPLAB(auxiliary_weight=0.4)},
+    "lraspp": {"segmentation": LRASPPConfig()},
+    "classifier": {"classification": ClassifierConfig()},
 }
 LABEL_MAPS = {
     "detection": LabelMap.of_masks([str(i) for i in range(80)]),
@@ -91,15 +87,15 @@ def test_every_head_runs_on_every_backbone(backbone, head):
 @pytest.mark.parametrize(
     ("name", "head", "expected"),
     [
-        ("mobilenet_v1", DetectionHeadConfig(), 5_100_661),
-        ("mobilenet_v1", SegmentationHeadConfig(aspp="full"), 11_145_301),
-        ("resnet101", SegmentationHeadConfig(aspp="full"), 58_040_661),
+        ("mobilenet_v1", SSDLiteConfig(), 5_100_661),
+        ("mobilenet_v1", DeepLabV3Config(aspp="full"), 11_145_301),
+        ("resnet101", DeepLabV3Config(aspp="full"), 58_040_661),
     ],
 )
 def test_parameters_of_the_networks_that_the_paper_compares_with(name, head, expected):
-    task = "detection" if isinstance(head, DetectionHeadConfig) else "segmentation"
+    task = "detection" if isinstance(head, SSDLiteConfig) else "segmentation"
     with torch.device("meta"):
-        model = build(BackboneConfig(name=name), HeadsConfig(**{task: head}), LABEL_MAPS)
+        model = build(BackboneConfig(name=name), {task: head}, LABEL_MAPS)
     assert count_parameters(model) == expected
 
 
@@ -140,15 +136,15 @@ def detection_features(kind):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "resnet50", "width_mult": 0.5}, "width_mult: expected 1.0 of resnet50, got 0.5"),
-        ({"name": "resnet101", "padding": "same"}, "padding: expected symmetric of resnet101"),
+        ({"name": "resnet50", "width_mult": 0.5}, "width_mult: expected 1.0 for resnet50, got 0.5"),
+        ({"name": "resnet101", "padding": "same"}, "padding: expected symmetric for resnet101"),
         (
             {"name": "mobilenet_v1", "scale_last_layer": True},
-            "scale_last_layer: expected False of mobilenet_v1, got True",
+            "scale_last_layer: expected False for mobilenet_v1, got True",
         ),
         (
             {"name": "mobilenet_v1", "bottleneck": "relu6"},
-            "bottleneck: expected linear of mobilenet_v1, got relu6",
+            "bottleneck: expected linear for mobilenet_v1, got relu6",
         ),
     ],
 )
@@ -159,5 +155,5 @@ def test_a_setting_that_a_backbone_does_not_have_is_refused(settings, message):
 
 def test_such_a_setting_is_refused_on_the_command_line_too():
     config = str(ROOT / "configs/ssdlite_coco.yaml")
-    with pytest.raises(ConfigError, match=r"width_mult: expected 1\.0 of resnet50, got 0\.5"):
-        ConfigParser("").parse([config, "--backbone.name=resnet50", "--backbone.width_mult=0.5"])
+    with pytest.raises(ConfigError, match=r"width_mult: expected 1\.0 for resnet50, got 0\.5"):
+        SettingsParser("").parse([config, "--backbone.name=resnet50", "--backbone.width_mult=0.5"])

@@ -7,8 +7,9 @@ from networks import random_images, randomise
 from mbv2det.backbones import Feature, FeatureSpec, HeadFeatures, MobileNetV2
 from mbv2det.backbones.classifier import Classifier
 from mbv2det.build import build_model
-from mbv2det.config import BackboneConfig, ClassificationHeadConfig, HeadsConfig, ModelConfig
+from mbv2det.heads.classifier import ClassifierConfig
 from mbv2det.labels import LabelMap
+from mbv2det.model_config import BackboneConfig, ModelConfig
 from mbv2det.preprocess import PreprocessSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,7 +66,7 @@ def test_initial_values():
 
 
 def test_a_head_and_a_backbones_own_classifier_give_the_same_logits():
-    heads = HeadsConfig(classification=ClassificationHeadConfig())
+    heads = {"classification": ClassifierConfig()}
     spec = PreprocessSpec((64, 96), "stretch")
     config = ModelConfig(BackboneConfig(width_mult=0.1), heads)
     model = randomise(build_model(config, spec, {"classification": LABEL_MAP}))

@@ -4,7 +4,7 @@ import pytest
 from runs import ROOT, run_command
 
 from mbv2det.cli.config_files import config_path, shipped_configs, with_config_path
-from mbv2det.cli.session import ConfigParser
+from mbv2det.cli.settings import SettingsParser
 from mbv2det.errors import ConfigError
 
 SHIPPED = ROOT / "configs/ssdlite_voc.yaml"
@@ -65,7 +65,7 @@ def test_the_option_is_replaced_wherever_it_stands():
 
 
 def test_the_parser_finds_a_configuration_by_name():
-    settings = ConfigParser("").parse(["ssdlite_voc", "--seed=7"])
+    settings = SettingsParser("").parse(["ssdlite_voc", "--seed=7"])
     assert (settings.name, settings.config.seed) == ("ssdlite_voc", 7)
     assert settings.config.data.format == "voc"
 

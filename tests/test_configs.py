@@ -7,8 +7,7 @@ import torch
 from runs import ROOT
 
 from mbv2det.build import build_model, build_preprocess, build_tasks
-from mbv2det.cli.session import ConfigParser
-from mbv2det.config import HeadsConfig
+from mbv2det.cli.settings import SettingsParser
 from mbv2det.labels import VOC_NAMES, LabelMap
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -20,36 +19,38 @@ LABEL_MAPS = {
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_a_configuration_builds_and_predicts(path):
-    config = ConfigParser("").parse([str(path)]).config
+    config = SettingsParser("").parse([str(path)]).config
     spec = build_preprocess(config.data)
-    model = build_model(config, spec, LABEL_MAPS).eval()
+    model = build_model(config.model(), spec, LABEL_MAPS).eval()
     images = torch.zeros(1, 3, *spec.size, dtype=torch.uint8)
     with torch.no_grad():
         outputs = model(images)
-    for task in build_tasks(config, config.eval, LABEL_MAPS):
+    for task in build_tasks(config.model(), config.eval, LABEL_MAPS):
         assert task.name in outputs
 
 
 def test_the_published_detector_has_the_published_size():
-    config = ConfigParser("").parse([str(ROOT / "configs/ssdlite_coco.yaml")]).config
-    model = build_model(config, build_preprocess(config.data), LABEL_MAPS)
+    config = SettingsParser("").parse([str(ROOT / "configs/ssdlite_coco.yaml")]).config
+    model = build_model(config.model(), build_preprocess(config.data), LABEL_MAPS)
     assert sum(p.numel() for p in model.parameters()) == 4_337_013
     assert config.data.size == (320, 320)
 
 
 def test_the_published_segmenter_has_the_published_size():
-    config = ConfigParser("").parse([str(ROOT / "configs/deeplabv3_voc.yaml")]).config
-    model = build_model(config, build_preprocess(config.data), LABEL_MAPS)
+    config = SettingsParser("").parse([str(ROOT / "configs/deeplabv3_voc.yaml")]).config
+    model = build_model(config.model(), build_preprocess(config.data), LABEL_MAPS)
     assert sum(p.numel() for p in model.parameters()) == 2_113_557
     assert config.data.size == (513, 513)
 
 
 def test_the_joint_model_shares_one_backbone():
-    config = ConfigParser("").parse([str(ROOT / "configs/joint_voc.yaml")]).config
-    model = build_model(config, build_preprocess(config.data), LABEL_MAPS)
-    detector = replace(config, heads=HeadsConfig(detection=config.heads.detection))
-    segmenter = replace(config, heads=HeadsConfig(segmentation=config.heads.segmentation))
-    single = [build_model(c, build_preprocess(c.data), LABEL_MAPS) for c in (detector, segmenter)]
+    config = SettingsParser("").parse([str(ROOT / "configs/joint_voc.yaml")]).config
+    model = build_model(config.model(), build_preprocess(config.data), LABEL_MAPS)
+    detector = replace(config, heads={"detection": config.heads["detection"]})
+    segmenter = replace(config, heads={"segmentation": config.heads["segmentation"]})
+    single = [
+        build_model(c.model(), build_preprocess(c.data), LABEL_MAPS) for c in (detector, segmenter)
+    ]
     backbones = [sum(p.numel() for p in m.backbone.parameters()) for m in (model, *single)]
     assert backbones[0] == max(backbones)
     names = [set(m.state_dict()) for m in single]
@@ -57,14 +58,16 @@ def test_the_joint_model_shares_one_backbone():
 
 
 def test_a_saved_configuration_reads_back_equal(tmp_path):
-    settings = ConfigParser("").parse([str(CONFIGS[0]), "--data.image_size=[320,512]"])
+    settings = SettingsParser("").parse([str(CONFIGS[0]), "--data.image_size=[320,512]"])
     again = tmp_path / "config.yaml"
     again.write_text(settings.yaml())
-    assert ConfigParser("").parse([str(again)]).config == settings.config
+    assert SettingsParser("").parse([str(again)]).config == settings.config
 
 
 def test_the_command_line_wins_over_the_file():
-    settings = ConfigParser("").parse([str(CONFIGS[0]), "--optim.lr=0.5", "--trainer.max_epochs=1"])
+    settings = SettingsParser("").parse(
+        [str(CONFIGS[0]), "--optim.lr=0.5", "--trainer.max_epochs=1"]
+    )
     assert settings.config.optim.lr == 0.5
     assert settings.trainer["max_epochs"] == 1
     assert settings.given == {"optim.lr", "trainer.max_epochs"}

@@ -7,18 +7,20 @@ import torch
 from conftest import write_noise
 from PIL import Image
 
+from mbv2det.config import EvalSettings
 from mbv2det.data.annotations import Annotations, union
 from mbv2det.data.datamodule import DenseData
 from mbv2det.data.dataset import AnnotatedImages, collate, read_sample
 from mbv2det.data.index_masks import IndexMasks
 from mbv2det.data.objects import Objects
 from mbv2det.errors import DataError
+from mbv2det.heads.deeplab_v3 import DeepLabV3Config
 from mbv2det.labels import BACKGROUND, LabelMap
+from mbv2det.model_config import EvalConfig
 from mbv2det.preprocess import Preprocessor, PreprocessSpec
-from mbv2det.segmentation.loss import SegmentationLoss
-from mbv2det.segmentation.postprocess import SegmentationPostprocess
 from mbv2det.structures import SampleKey, SegmentationMap
 from mbv2det.tasks import SegmentationTask
+from mbv2det.tasks.task import Prediction
 
 LABELS = LabelMap.of_masks((BACKGROUND, "cat", "dog"))
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -172,11 +174,11 @@ def test_evaluation_opens_each_mask_file_once(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "open", counting_open)
     preprocessor = Preprocessor(PreprocessSpec((15, 20)))
     data = DenseData(None, split, preprocessor, None, batch_size=2, num_workers=0, seed=0)
-    task = SegmentationTask(SegmentationLoss(), SegmentationPostprocess())
-    metric = task.metric(split)
+    task = SegmentationTask(DeepLabV3Config(), split.masks.label_map, EvalConfig())
+    metric = task.metric(split, EvalSettings())
     for batch in data.val_dataloader():
-        maps = [SegmentationMap(torch.full((30, 40), 1, dtype=torch.uint8)) for _ in batch.keys]
-        task.update(metric, maps, batch)
+        ones = SegmentationMap(torch.full((30, 40), 1, dtype=torch.uint8))
+        task.update(metric, [Prediction(segmentation=ones) for _ in batch.keys], batch)
     # Masks of 0, 1 and 2 against maps of 1: a third of the pixels is right.
     scores = metric.compute()
     assert scores["images"] == 3

@@ -27,7 +27,10 @@ def config(tmp_path_factory):
             ["--optim.freeze_norm=all"],
             "optim.freeze_norm: expected none without weights or backbone.weights",
         ),
-        (["--heads.detection=null"], "heads: expected detection, segmentation or both, got none"),
+        (
+            ["--heads.detection=null"],
+            "heads: expected detection or segmentation, or both, got none",
+        ),
         (["--data.batch_size=64"], "data.batch_size: expected at most the 8 training images"),
         (["--resume=last"], "--resume last: no run"),
         (["--trainer.accelerator=quantum"], "quantum"),

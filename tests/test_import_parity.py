@@ -16,16 +16,12 @@ from torchvision.models import mobilenet_v2
 from unsafe_pickle import RunsCode
 
 from mbv2det.backbones.feature import Feature
-from mbv2det.build import build_backbone
-from mbv2det.config import (
-    BackboneConfig,
-    ClassificationHeadConfig,
-    HeadsConfig,
-    SegmentationHeadConfig,
-)
-from mbv2det.deploy.predictor import assemble
+from mbv2det.build import build_backbone, load_network
 from mbv2det.errors import ConfigError
+from mbv2det.heads.classifier import ClassifierConfig
+from mbv2det.heads.deeplab_v3 import DeepLabV3Config
 from mbv2det.labels import VOC_NAMES
+from mbv2det.model_config import BackboneConfig
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from mbv2det.weights.huggingface import hf_name, read_hf
 from mbv2det.weights.source import Mismatch, MismatchError
@@ -99,7 +95,7 @@ def shapes(model):
 
 
 def imported(source):
-    return assemble(source).eval()
+    return load_network(source)[0].eval()
 
 
 def with_backbone(source, **settings):
@@ -272,7 +268,7 @@ def headless(library, folder):
 def test_weights_without_a_head_fill_a_backbone(library, tmp_path):
     source, x, expected = headless(library, tmp_path)
     assert source.info.label_maps == {}
-    backbone = build_backbone(source.info.model).eval()
+    backbone = build_backbone(source.info.model.backbone).eval()
     backbone.load_state_dict(source.backbone(shapes(backbone)))
     with torch.no_grad():
         feature = backbone(x)[Feature("layer_19")]
@@ -509,9 +505,7 @@ def test_a_folder_gives_all_settings(tmp_path):
     assert info.model.backbone == BackboneConfig(
         width_mult=0.35, output_stride=8, norm_eps=0.01, scale_last_layer=True
     )
-    assert info.model.heads == HeadsConfig(
-        segmentation=SegmentationHeadConfig(dropout=0.25, norm_eps=1e-5)
-    )
+    assert info.model.heads == {"segmentation": DeepLabV3Config(dropout=0.25, norm_eps=1e-5)}
     assert info.preprocess == PreprocessSpec((513, 513), "fit")
 
 
@@ -522,7 +516,7 @@ def test_a_file_alone_is_read_with_the_defaults_of_transformers(tmp_path):
     assert source.info.model.backbone == BackboneConfig(
         width_mult=0.35, padding="same", norm_eps=1e-3
     )
-    assert source.info.model.heads == HeadsConfig(classification=ClassificationHeadConfig(0.8))
+    assert source.info.model.heads == {"classification": ClassifierConfig(dropout=0.8)}
     assert source.info.preprocess == PreprocessSpec((224, 224), "stretch")
     for part in ("no config.json", '"tf_padding": true', '"layer_norm_eps": 0.001'):
         assert part in source.notes[0]

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from torchvision.models import mobilenet_v2
 
 import mbv2det
-from mbv2det.build import seen_by
-from mbv2det.config import EvalConfig
+from mbv2det.build import evaluation_model, load_network
 from mbv2det.data.coco import read_coco
 from mbv2det.data.images import read_image
-from mbv2det.deploy.predictor import assemble, load_model
+from mbv2det.deploy.predictor import load_model
+from mbv2det.model_config import EvalConfig
 from mbv2det.segmentation.multi_scale_flip import MultiScaleFlip
 from mbv2det.weights.readers import read_model
 from mbv2det.weights.share_file import save_weights
@@ -90,8 +90,8 @@ def test_output_stride_8_makes_a_finer_map_and_leaves_the_boxes(joint, undecided
         info.model.backbone, output_stride=8)))  # fmt: skip
     images = torch.zeros(1, 3, 97, 129, dtype=torch.uint8)
     grids = [
-        assemble(replace(source, info=described)).eval()(images)["segmentation"].logits.shape[2:]
-        for described in (info, dilated)
+        network.eval()(images)["segmentation"].logits.shape[2:]
+        for network, _ in (load_network(replace(source, info=i)) for i in (info, dilated))
     ]
     assert grids == [(7, 9), (13, 17)]
 
@@ -107,22 +107,23 @@ def test_scales_and_flip_reach_the_segmentation_alone(joint, undecided, tmp_path
 
 def test_a_detector_is_run_once_whatever_the_scales(joint):
     _, run = joint
-    model, many = mbv2det.load(run / "best.safetensors").model, EvalConfig(scales=(0.5, 1.0))
-    assert seen_by(model, many, ("detection",)) is model
-    assert seen_by(model, EvalConfig(), ("segmentation",)) is model
-    assert isinstance(seen_by(model, many, ("detection", "segmentation")), MultiScaleFlip)
+    predictor, many = mbv2det.load(run / "best.safetensors"), EvalConfig(scales=(0.5, 1.0))
+    model, (detection, segmentation) = predictor.model, predictor.tasks
+    assert evaluation_model(model, [detection], many) is model
+    assert evaluation_model(model, [segmentation], EvalConfig()) is model
+    assert isinstance(evaluation_model(model, [detection, segmentation], many), MultiScaleFlip)
 
 
 def test_predict_draws_both_and_writes_index_pngs(joint, tmp_path):
     config, run = joint
     image = config.parent / "shapes/val/000001.jpg"
     run_command("predict", "--weights", run / "best.safetensors", image, "--out", tmp_path)
-    found = mbv2det.load(run / "best.safetensors").predict_file(image)
+    prediction = mbv2det.load(run / "best.safetensors").predict_file(image)
     with Image.open(tmp_path / "masks/000001.png") as mask:
         assert mask.mode == "P"
         assert mask.getpalette()[3:6] == [128, 0, 0]
-        np.testing.assert_array_equal(np.asarray(mask), found["segmentation"].labels.numpy())
-    assert found["segmentation"].labels.shape == read_image(image)[0].shape[:2]
+        np.testing.assert_array_equal(np.asarray(mask), prediction.segmentation.labels.numpy())
+    assert prediction.segmentation.labels.shape == read_image(image)[0].shape[:2]
     assert json.loads((tmp_path / "results.json").read_text())
     assert (tmp_path / "pictures/000001.jpg").is_file()
 
@@ -140,7 +141,7 @@ def test_predict_of_a_segmenter_writes_no_boxes(tmp_path):
         "--heads.segmentation=null", check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "is for segmentation, but tiny asks for detection" in done.stderr
+    assert "has a head for segmentation, but tiny asks for detection" in done.stderr
 
 
 def test_predictor_of_a_batch_equals_one_by_one(joint, undecided):
@@ -150,9 +151,9 @@ def test_predictor_of_a_batch_equals_one_by_one(joint, undecided):
                       config.parent / "shapes/val")  # fmt: skip
     images = [read_image(split.path(i))[0] for i in range(3)]
     together = predictor(images)
-    for image, found in zip(images, together, strict=True):
+    for image, prediction in zip(images, together, strict=True):
         alone = predictor([image])[0]
-        same = alone["segmentation"].labels == found["segmentation"].labels
+        same = alone.segmentation.labels == prediction.segmentation.labels
         assert same.float().mean() > 0.999  # sums in another order may tip a tie
 
 

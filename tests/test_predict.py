@@ -6,14 +6,17 @@ from PIL import Image
 from runs import run_command
 
 from mbv2det.build import build_model
-from mbv2det.cli.predict import coco_results, image_files
-from mbv2det.cli.report import picture_paths
-from mbv2det.config import BackboneConfig, DetectionHeadConfig, HeadsConfig, ModelConfig
+from mbv2det.deploy.pictures import unique_names
+from mbv2det.deploy.predict_files import image_files
 from mbv2det.errors import ConfigError
+from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
+from mbv2det.model_config import BackboneConfig, ModelConfig
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.structures import Detections
-from mbv2det.weights.share_file import WeightsInfo, save_weights
+from mbv2det.tasks.detection import coco_records
+from mbv2det.weights.header import WeightsInfo
+from mbv2det.weights.share_file import save_weights
 
 FOUND = Detections(
     torch.tensor([[10.0, 20.0, 50.0, 40.0], [0.0, 0.0, 5.0, 5.0]]),
@@ -27,7 +30,7 @@ LABELS = LabelMap(("cat", "dog"), (7, 90))
 def weights(tmp_path):
     torch.manual_seed(0)
     info = WeightsInfo(
-        ModelConfig(BackboneConfig(width_mult=0.35), HeadsConfig(DetectionHeadConfig())),
+        ModelConfig(BackboneConfig(width_mult=0.35), {"detection": SSDLiteConfig()}),
         PreprocessSpec((96, 96)),
         {"detection": LABELS},
     )
@@ -37,12 +40,12 @@ def weights(tmp_path):
 
 
 def test_results_are_xywh_with_the_data_sets_own_ids():
-    first, second = coco_results("000000000139", FOUND, LABELS)
+    first, second = coco_records("000000000139", FOUND, LABELS)
     assert first == {
         "image_id": 139, "category_id": 90, "bbox": [10.0, 20.0, 40.0, 20.0], "score": 0.9
     }  # fmt: skip
     assert second["category_id"] == 7
-    assert coco_results("2008_000001", FOUND, LABELS)[0]["image_id"] == "2008_000001"
+    assert coco_records("2008_000001", FOUND, LABELS)[0]["image_id"] == "2008_000001"
 
 
 def test_inputs_are_files_and_folders_to_any_depth(tmp_path):
@@ -59,8 +62,7 @@ def test_inputs_are_files_and_folders_to_any_depth(tmp_path):
 
 
 def test_equal_names_from_two_folders_do_not_overwrite_each_other(tmp_path):
-    paths = picture_paths([tmp_path / "a/1.jpg", tmp_path / "b/1.jpg"], tmp_path, ".jpg")
-    assert [p.name for p in paths] == ["1.jpg", "1_2.jpg"]
+    assert unique_names([tmp_path / "a/1.jpg", tmp_path / "b/1.jpg"]) == ["1", "1_2"]
 
 
 def test_predict_names_what_it_cannot_read_and_goes_on(weights, tmp_path):

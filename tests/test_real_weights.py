@@ -45,7 +45,7 @@ def test_imagenet_weights_give_torchvisions_logits_and_the_right_classes(
     for photo, expected in PHOTOS.items():
         image, _ = read_image(photos / photo)
         (predictions,) = predictor([image])
-        assert {names[i] for i in predictions["classification"].labels} >= expected
+        assert {names[i] for i in predictions.classification.labels} >= expected
         pixels = torch.from_numpy(image[:224, :224].copy()).permute(2, 0, 1)[None]
         with torch.no_grad():
             normalised = predictor.model.normalize(pixels)

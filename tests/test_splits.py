@@ -2,20 +2,15 @@
 
 import numpy as np
 import pytest
-import torch
 from conftest import COCO, voc_object, write_noise
 from PIL import Image
 
-from mbv2det.cli.eval import with_classes
+from mbv2det.cli.evaluation import with_own_classes
 from mbv2det.config import DataConfig, SplitConfig
 from mbv2det.data.splits import read_split
+from mbv2det.data.statistics import describe_masks
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.labels import BACKGROUND, VOC_NAMES, LabelMap
-from mbv2det.preprocess import Preprocessor, PreprocessSpec
-from mbv2det.segmentation.loss import SegmentationLoss
-from mbv2det.segmentation.outputs import SegmentationOutputs
-from mbv2det.segmentation.postprocess import SegmentationPostprocess
-from mbv2det.tasks import SegmentationTask
 
 VOC21 = (BACKGROUND, *VOC_NAMES)
 CROPS = (BACKGROUND, "crop", "weed")
@@ -473,30 +468,23 @@ def test_missing_root_is_one_line(tmp_path):
 # Use in training and evaluation
 
 
-def preview(split):
-    task = SegmentationTask(SegmentationLoss(), SegmentationPostprocess())
-    logits, centres = torch.zeros(1, len(split.masks.label_map), 2, 2), torch.tensor([8.0, 24.0])
-    outputs = SegmentationOutputs(logits, centres, centres)
-    return task.preview(outputs, split, Preprocessor(PreprocessSpec((32, 32))))
-
-
-def test_preview_lists_the_shares_of_the_labels(folder):
+def test_statistics_list_the_shares_of_the_labels(folder):
     root = folder(a=(0, 0), b=(0, 2), c=(255, 0), d=(2, 0))
-    assert preview(read_folder(root, classes=CROPS)) == (
+    assert describe_masks(read_folder(root, classes=CROPS)) == (
         "pixels of 4 of 4 masks: background 62.5%, weed 25.0%; ignored 12.5%; never seen: crop"
     )
 
 
-def test_preview_refuses_binary_masks_whose_255_is_ignored(folder):
+def test_statistics_refuse_binary_masks_whose_255_is_ignored(folder):
     split = read_folder(folder(a=(0, 255), b=(0, 255)), classes=(BACKGROUND, "hand"))
     expected = r"expected pixels of background, hand, got a single label in 2 masks and 50\.0%"
     with pytest.raises(DataError, match=expected) as caught:
-        preview(split)
+        describe_masks(split)
     assert "\n" not in str(caught.value)
 
 
-def test_preview_does_not_count_images_without_a_mask(voc):
-    line = preview(read_voc(voc, boxes=True))
+def test_statistics_do_not_count_images_without_a_mask(voc):
+    line = describe_masks(read_voc(voc, boxes=True))
     assert line.startswith("pixels of 2 of 2 masks: background 25.0%, dog 25.0%, person 25.0%;")
 
 
@@ -507,7 +495,7 @@ WEIGHTS = {
 
 
 def test_eval_of_a_folder_takes_the_weights_names_and_values():
-    annotations = with_classes(DataConfig(format="folder", ignore_index=None), WEIGHTS)
+    annotations = with_own_classes(DataConfig(format="folder", ignore_index=None), WEIGHTS)
     expected = DataConfig(
         format="folder", ignore_index=None, classes=(BACKGROUND, "hand"), mask_values=(0, 255)
     )
@@ -515,29 +503,29 @@ def test_eval_of_a_folder_takes_the_weights_names_and_values():
 
 
 def test_eval_of_a_folder_takes_the_weights_names_for_values_of_its_own():
-    annotations = with_classes(DataConfig(format="folder", mask_values=(3, 4)), WEIGHTS)
+    annotations = with_own_classes(DataConfig(format="folder", mask_values=(3, 4)), WEIGHTS)
     assert (annotations.classes, annotations.mask_values) == ((BACKGROUND, "hand"), (3, 4))
 
 
 @pytest.mark.parametrize("names", [{"classes": CROPS}, {"mask_classes": "voc"}])
 def test_eval_of_a_folder_keeps_names_of_its_own(names):
     data = DataConfig(format="folder", **names)
-    assert with_classes(data, WEIGHTS) == data
+    assert with_own_classes(data, WEIGHTS) == data
 
 
 def test_eval_of_a_folder_finds_no_names_in_a_detector():
     data = DataConfig(format="folder")
-    assert with_classes(data, {"detection": WEIGHTS["detection"]}) == data
+    assert with_own_classes(data, {"detection": WEIGHTS["detection"]}) == data
 
 
 def test_eval_reads_vocs_classes_whatever_is_chosen():
     data = DataConfig(format="voc", classes=("dog",))
-    assert with_classes(data, WEIGHTS) == DataConfig(format="voc")
+    assert with_own_classes(data, WEIGHTS) == DataConfig(format="voc")
     # These say what the values in the files mean, which stays true.
     own = DataConfig(format="voc", mask_classes=CROPS, mask_values=(0, 7, 8))
-    assert with_classes(own, WEIGHTS) == own
+    assert with_own_classes(own, WEIGHTS) == own
 
 
 def test_eval_reads_cocos_classes_whatever_is_chosen():
     data = DataConfig(classes=("dog",), mask_classes="voc")
-    assert with_classes(data, WEIGHTS) == DataConfig()
+    assert with_own_classes(data, WEIGHTS) == DataConfig()

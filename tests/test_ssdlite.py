@@ -13,7 +13,7 @@ from mbv2det.backbones.layers import Conv2dSame
 from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.heads.ssdlite import SSDLite
-from mbv2det.model import DensePredictor, Normalize
+from mbv2det.model import MultiTaskModel, Normalize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,7 +28,7 @@ def detector(slots, *, width_mult=1.0, **settings):
     backbone = MobileNetV2(width_mult, out_features=HEAD_FEATURES.detection)
     specs = backbone.feature_specs
     head = SSDLite(specs, slots, head_features=HEAD_FEATURES, width_mult=width_mult, **settings)
-    return DensePredictor(Normalize((0.5,) * 3, (0.5,) * 3), backbone, {"detection": head})
+    return MultiTaskModel(Normalize((0.5,) * 3, (0.5,) * 3), backbone, {"detection": head})
 
 
 def detector_on_meta(num_classes, background=True, **settings):

@@ -19,12 +19,13 @@ from tensorflow_network import outputs_in_tensorflow
 from torchvision.ops import box_convert
 from unsafe_pickle import RunsCode
 
-from mbv2det.cli.import_weights import raw
-from mbv2det.config import BackboneConfig, DetectionHeadConfig, EvalConfig, SegmentationHeadConfig
-from mbv2det.deploy.predictor import assemble
+from mbv2det.build import load_network
 from mbv2det.detection.box_coder import BoxCoder
 from mbv2det.errors import ConfigError
+from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import VOC_NAMES
+from mbv2det.model_config import BackboneConfig, EvalConfig
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.weights.source import Mismatch, MismatchError
 from mbv2det.weights.tensorflow import read_tensorflow
@@ -153,7 +154,7 @@ def written(variables, folder, name="weights.npz"):
 
 
 def imported(weights):
-    return assemble(weights).eval()
+    return load_network(weights)[0].eval()
 
 
 def read(variables, folder):
@@ -291,13 +292,13 @@ def test_classifiers_have_imagenets_names_or_numbers(classes, first, last, tmp_p
 def test_settings_of_a_classifier(tmp_path):
     info = read(classifier(), tmp_path).info
     assert info.model.backbone == BackboneConfig(width_mult=WIDTH, padding="same", norm_eps=1e-3)
-    assert info.model.heads.tasks == ("classification",)
+    assert info.model.tasks == ("classification",)
     assert info.preprocess == PreprocessSpec((224, 224), "stretch", (0.5,) * 3, (0.5,) * 3)
 
 
 def test_a_backbone_alone_has_no_head(tmp_path):
     info = read(classifier(classes=0), tmp_path).info
-    assert info.model.heads.tasks == ()
+    assert info.model.tasks == ()
     assert info.label_maps == {}
 
 
@@ -307,8 +308,8 @@ def test_settings_of_a_segmenter(aspp, tmp_path):
     assert info.model.backbone == BackboneConfig(
         width_mult=WIDTH, padding="same", norm_eps=1e-3, output_stride=16
     )
-    assert info.model.heads.tasks == ("segmentation",)
-    assert info.model.heads.segmentation == SegmentationHeadConfig(aspp=aspp, norm_eps=1e-5)
+    assert info.model.tasks == ("segmentation",)
+    assert info.model.heads["segmentation"] == DeepLabV3Config(aspp=aspp, norm_eps=1e-5)
     assert info.preprocess == PreprocessSpec((513, 513), "fit", (0.5,) * 3, (0.5,) * 3)
 
 
@@ -319,8 +320,8 @@ def test_settings_of_a_detector(last, scaled, tmp_path):
     assert info.model.backbone == BackboneConfig(
         width_mult=WIDTH, padding="same", norm_eps=1e-3, scale_last_layer=scaled
     )
-    assert info.model.heads.tasks == ("detection",)
-    assert info.model.heads.detection == DetectionHeadConfig(class_loss="sigmoid", norm_eps=1e-3)
+    assert info.model.tasks == ("detection",)
+    assert info.model.heads["detection"] == SSDLiteConfig(class_loss="sigmoid", norm_eps=1e-3)
     assert info.preprocess == PreprocessSpec((300, 300), "stretch", (0.5,) * 3, (0.5,) * 3)
     assert info.eval == EvalConfig(score_threshold=0.01, nms_iou=0.6, max_detections=100)
     assert imported(weights).heads["detection"].slots.background
@@ -446,11 +447,14 @@ def test_outputs_are_those_of_tensorflow_itself(network, tmp_path):
         values = generator.normal(size=array.shape) * (2 / fan_in) ** 0.5
         variables[name] = (abs(values) + 0.5 if "variance" in name else values).astype(np.float32)
     weights = read(variables, tmp_path)
-    model = imported(weights)
+    model, tasks = load_network(weights)
+    model.eval()
     images = torch.randn(2, 3, 96, 129, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = model.backbone(images)
-        (outputs,) = (raw(head(features, (96, 129))) for head in model.heads.values())
+        (outputs,) = (
+            task.raw_tensor(model.heads[task.name](features, (96, 129))) for task in tasks
+        )
         expected = outputs_in_tensorflow(weights, variables, images)
     assert expected.std() > 0.1
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)  # float32
@@ -460,7 +464,7 @@ def test_the_import_has_no_network_of_tensorflows_to_compare_with(tmp_path):
     path = written(classifier(), tmp_path)
     assert read_tensorflow(path).reference is None
     done = run_command("import_weights", "tf", path, "--out", tmp_path / "out.safetensors")
-    assert "no network of the source's own to compare with" in done.stderr
+    assert "the source's own network cannot be run here to compare" in done.stderr
     assert (tmp_path / "out.safetensors").is_file()
 
 

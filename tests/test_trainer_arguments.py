@@ -5,12 +5,12 @@ import json
 from runs import run_command, write_config
 
 import mbv2det
-from mbv2det.cli.session import ConfigParser
+from mbv2det.cli.settings import SettingsParser
 
 
 def test_classes_in_trainer_arguments_are_made(tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2)
-    settings = ConfigParser("").parse(
+    settings = SettingsParser("").parse(
         [str(config), "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping",
          "--trainer.callbacks.monitor=val/loss"]
     )  # fmt: skip

@@ -6,18 +6,14 @@ import torch
 from networks import random_images, randomise
 
 from mbv2det.build import build_model
-from mbv2det.config import (
-    BackboneConfig,
-    DetectionHeadConfig,
-    EvalConfig,
-    HeadsConfig,
-    ModelConfig,
-    SegmentationHeadConfig,
-)
 from mbv2det.deploy.predictor import Predictor
+from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.lraspp import LRASPPConfig
+from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
+from mbv2det.model_config import BackboneConfig, EvalConfig, ModelConfig
 from mbv2det.preprocess import PreprocessSpec
-from mbv2det.weights.share_file import WeightsInfo
+from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.source import MismatchError, WeightsSource
 from mbv2det.weights.transfer import transfer
 
@@ -26,13 +22,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 BACKBONE = BackboneConfig(width_mult=0.1, scale_last_layer=True)
 SIZE = (64, 96)
 
-SSDLITE = {"detection": DetectionHeadConfig()}
-SSD = {"detection": DetectionHeadConfig("ssd")}
-SIGMOID = {"detection": DetectionHeadConfig(class_loss="sigmoid")}
-FOCAL = {"detection": DetectionHeadConfig(class_loss="focal")}
-DEEPLAB = {"segmentation": SegmentationHeadConfig(channels=16)}
-AUXILIARY = {"segmentation": SegmentationHeadConfig(channels=16, auxiliary_weight=0.4)}
-LRASPP = {"segmentation": SegmentationHeadConfig("lraspp", channels=16)}
+SSDLITE = {"detection": SSDLiteConfig()}
+SSD = {"detection": SSDLiteConfig(name="ssd")}
+SIGMOID = {"detection": SSDLiteConfig(class_loss="sigmoid")}
+FOCAL = {"detection": SSDLiteConfig(class_loss="focal")}
+DEEPLAB = {"segmentation": DeepLabV3Config(channels=16)}
+AUXILIARY = {"segmentation": DeepLabV3Config(channels=16, auxiliary_weight=0.4)}
+LRASPP = {"segmentation": LRASPPConfig(channels=16)}
 BOTH = SSDLITE | DEEPLAB
 
 ANIMALS = ("cat", "dog", "tv", "cow")
@@ -48,7 +44,7 @@ def info_of(heads, names, backbone=BACKBONE):
         "segmentation": LabelMap.of_masks(("background", *names)),
     }
     return WeightsInfo(
-        ModelConfig(backbone, HeadsConfig(**heads)),
+        ModelConfig(backbone, heads),
         PreprocessSpec(SIZE),
         {task: label_maps[task] for task in heads},
         EvalConfig(score_threshold=0.0),
@@ -193,11 +189,11 @@ def test_predictions_do_not_depend_on_the_order_of_the_classes():
         Predictor(net, info_of(BOTH, classes))([image])[0]
         for net, classes in ((new, names), (old, ANIMALS))
     )
-    assert len(expected["detection"].boxes) > 10
-    assert by_name(predictions["detection"], names) == by_name(expected["detection"], ANIMALS)
+    assert len(expected.detection.boxes) > 10
+    assert by_name(predictions.detection, names) == by_name(expected.detection, ANIMALS)
     old_labels = torch.tensor([0, *(1 + ANIMALS.index(name) for name in names)])
-    labels = old_labels[predictions["segmentation"].labels.long()]
-    assert torch.equal(labels, expected["segmentation"].labels.long())
+    labels = old_labels[predictions.segmentation.labels.long()]
+    assert torch.equal(labels, expected.segmentation.labels.long())
 
 
 def by_name(detections, names):
@@ -281,7 +277,7 @@ def test_an_auxiliary_head_that_the_weights_lack_is_newly_initialised():
 
 def test_class_layers_of_other_channels_are_newly_initialised():
     _, source = weights_of(DEEPLAB)
-    wider = {"segmentation": SegmentationHeadConfig(channels=24)}
+    wider = {"segmentation": DeepLabV3Config(channels=24)}
     new, before, summary = start(source, wider, ANIMALS)
     for name, tensor in class_tensors(new, "segmentation").items():
         assert torch.equal(tensor, before[name])

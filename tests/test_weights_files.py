@@ -10,14 +10,15 @@ from unsafe_pickle import RunsCode
 
 import mbv2det
 from mbv2det.build import build_model
-from mbv2det.config import BackboneConfig, DetectionHeadConfig, EvalConfig, HeadsConfig, ModelConfig
 from mbv2det.deploy.predictor import load_model
 from mbv2det.errors import ConfigError
+from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
+from mbv2det.model_config import BackboneConfig, EvalConfig, ModelConfig
 from mbv2det.preprocess import PreprocessSpec
+from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.share_file import (
     ORIGIN,
-    WeightsInfo,
     encode_origin,
     load_origin,
     load_weights,
@@ -26,7 +27,7 @@ from mbv2det.weights.share_file import (
 
 INFO = WeightsInfo(
     model=ModelConfig(
-        BackboneConfig(width_mult=0.35), HeadsConfig(DetectionHeadConfig(class_loss="focal"))
+        BackboneConfig(width_mult=0.35), {"detection": SSDLiteConfig(class_loss="focal")}
     ),
     preprocess=PreprocessSpec((96, 128), "fit", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)),
     label_maps={"detection": LabelMap(("cat", "dog"), (7, 90))},
@@ -114,7 +115,7 @@ def test_another_format_is_refused(tmp_path):
     save_file(
         {"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"mbv2det": '{"format": 99}'}
     )
-    with pytest.raises(ConfigError, match="expected format 2, got 99"):
+    with pytest.raises(ConfigError, match="expected format 3, got 99"):
         load_weights(tmp_path / "a.safetensors")
 
 

@@ -13,21 +13,18 @@ from torchvision.models import mobilenet_v2
 from unsafe_pickle import RunsCode
 
 import mbv2det
-from mbv2det.build import build_model
-from mbv2det.cli.import_weights import check
-from mbv2det.config import (
-    BackboneConfig,
-    ClassificationHeadConfig,
-    DetectionHeadConfig,
-    HeadsConfig,
-    ModelConfig,
-    OptimConfig,
-)
+from mbv2det.build import build, build_model
+from mbv2det.cli.weights_import import check
+from mbv2det.config import OptimConfig
 from mbv2det.errors import ConfigError
+from mbv2det.heads.classifier import ClassifierConfig
+from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
+from mbv2det.model_config import BackboneConfig, ModelConfig
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from mbv2det.training.optim import make_optimizer
-from mbv2det.weights.share_file import WeightsInfo, load_weights, save_weights
+from mbv2det.weights.header import WeightsInfo
+from mbv2det.weights.share_file import load_weights, save_weights
 from mbv2det.weights.source import WeightsSource
 from mbv2det.weights.torchvision import read_torchvision
 from mbv2det.weights.transfer import transfer
@@ -109,7 +106,7 @@ SETTINGS = {
     "backbone.scale_last_layer": (True, False),
     "backbone.padding": ("same", "symmetric"),
     "backbone.norm_eps": (0.001, 1e-05),
-    "data.image_size": ((64, 96), (96, 128)),
+    "data.image_size": ([64, 96], [96, 128]),
 }
 
 
@@ -118,7 +115,7 @@ def test_the_weights_settings_win_and_each_difference_is_printed(trained, tmp_pa
     root = f"--trainer.default_root_dir={tmp_path}"
     done = run_command("train", config, *QUICK, f"--weights={weights}", root)
     assert [line for line in done.stderr.splitlines() if line.endswith("win")] == [
-        f"{key}: {stored} in the weights, {asked} asked for; the weights win"
+        f"{key}: {stored} in the weights, {asked} configured; the weights win"
         for key, (stored, asked) in SETTINGS.items()
     ]
     _, stored = load_weights(weights)
@@ -136,10 +133,10 @@ def test_the_command_line_wins_over_the_weights(trained, tmp_path):
     )  # fmt: skip
     lines = done.stderr.splitlines()
     for line in (
-        "backbone.padding: same in the weights, symmetric asked for; the command line wins",
-        "data.image_size: (64, 96) in the weights, (64, 64) asked for; the command line wins",
-        "data.resize: stretch in the weights, fit asked for; the command line wins",
-        "heads.detection.class_loss: softmax in the weights, focal asked for; "
+        "backbone.padding: same in the weights, symmetric configured; the command line wins",
+        "data.image_size: [64, 96] in the weights, [64, 64] configured; the command line wins",
+        "data.resize: stretch in the weights, fit configured; the command line wins",
+        "heads.detection.class_loss: softmax in the weights, focal configured; "
         "the command line wins",
         "  heads.detection: 1 classes of the weights left out: background",
     ):
@@ -150,7 +147,7 @@ def test_the_command_line_wins_over_the_weights(trained, tmp_path):
     assert info.preprocess == PreprocessSpec((64, 64), "fit", IMAGENET_MEAN, IMAGENET_STD)
 
 
-@pytest.mark.parametrize("more", [(), ("--optim.kept_lr_mult=1",), ("--optim.lr=0.1",)])
+@pytest.mark.parametrize("more", [(), ("--optim.pretrained_lr_mult=1",), ("--optim.lr=0.1",)])
 def test_a_run_from_a_model_resumes_without_the_file_it_began_with(more, trained, tmp_path):
     config, _, weights = trained
     start = tmp_path / "start.safetensors"
@@ -181,7 +178,7 @@ def test_a_runs_configuration_trains_the_same_again(trained, tmp_path):
     saved = tmp_path / "tiny/1/config.yaml"
     assert "width_mult: 0.1" in saved.read_text()
     second = run_command("train", saved)
-    assert "backbone.padding: same in the weights, symmetric asked for; over_weights wins" in (
+    assert "backbone.padding: same in the weights, symmetric configured; override_weights wins" in (
         second.stderr.splitlines()
     )
     one, info = load_weights(tmp_path / "tiny/1/best.safetensors")
@@ -270,7 +267,7 @@ def test_transferred_tensors_learn_at_a_fraction_of_the_rate():
     def built(names):
         model = ModelConfig(
             BackboneConfig(width_mult=0.1, scale_last_layer=True),
-            HeadsConfig(DetectionHeadConfig()),
+            {"detection": SSDLiteConfig()},
         )
         label_maps = {"detection": LabelMap(names, tuple(range(len(names))))}
         info = WeightsInfo(model, PreprocessSpec((64, 64)), label_maps)
@@ -280,7 +277,7 @@ def test_transferred_tensors_learn_at_a_fraction_of_the_rate():
     new, info = built(("dog", "cow"))
     source = WeightsSource("w", old.state_dict(), stored, lambda name: name)
     transferred = transfer(source, new, info.model, info.label_maps).transferred
-    config = OptimConfig(lr=0.5, momentum=0.0, weight_decay=0.0, kept_lr_mult=0.1)
+    config = OptimConfig(lr=0.5, momentum=0.0, weight_decay=0.0, pretrained_lr_mult=0.1)
     optimizer = make_optimizer(new, config, transferred)
     before = {name: param.detach().clone() for name, param in new.named_parameters()}
     for param in new.parameters():
@@ -324,19 +321,19 @@ def saved(folder, name, heads, label_maps):
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
-    return saved(tmp_path_factory.mktemp("backbone"), "backbone.safetensors", HeadsConfig(), {})
+    return saved(tmp_path_factory.mktemp("backbone"), "backbone.safetensors", {}, {})
 
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
     label_maps = {"classification": LabelMap.of_masks([f"class {k}" for k in range(7)])}
-    heads = HeadsConfig(classification=ClassificationHeadConfig())
+    heads = {"classification": ClassifierConfig()}
     return saved(tmp_path_factory.mktemp("classifier"), "classifier.safetensors", heads, label_maps)
 
 
 def test_a_backbone_alone_is_refused_where_a_model_is_needed(trained, backbone, tmp_path):
     config = trained[0]
-    assert f"heads: {backbone} is for features alone, but tiny asks for detection" in fails(
+    assert f"heads: {backbone} has no head, but tiny asks for detection" in fails(
         "eval", config, "--weights", backbone
     )
     expected = f"--weights: expected a head, got a backbone alone in {backbone}"
@@ -350,8 +347,9 @@ def test_a_backbone_alone_is_refused_where_a_model_is_needed(trained, backbone, 
 
 def test_a_classifier_is_refused_by_eval_and_train(trained, classifier):
     config = trained[0]
-    assert f"heads: {classifier} is for classification, but tiny asks for detection" in fails(
-        "eval", config, "--weights", classifier
+    assert (
+        f"heads: {classifier} has a head for classification, but tiny asks for detection"
+        in fails("eval", config, "--weights", classifier)
     )
     assert "give its backbone as backbone.weights" in fails(
         "train", config, *QUICK, "--weights", classifier
@@ -383,7 +381,7 @@ def test_predict_names_the_likeliest_classes_of_an_image(trained, classifier, tm
         scores = [row["score"] for row in rows]
         assert len(rows) == 5
         assert scores == sorted(scores, reverse=True)
-        prediction = predictor.predict_file(images / f"{stem}.jpg")["classification"]
+        prediction = predictor.predict_file(images / f"{stem}.jpg").classification
         expected = [
             predictor.info.label_maps["classification"].names[k] for k in prediction.labels.tolist()
         ]
@@ -508,7 +506,7 @@ def test_all_tensors_that_do_not_match_stand_in_a_table_above_the_error(library_
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        ("four.txt", "four.txt: expected 3 names, one a line, got 4"),
+        ("four.txt", "four.txt: expected 3 names, one per line, got 4"),
         ("twice.txt", "twice.txt: expected unique classes, got the name 'red' twice"),
         ("none.txt", "--labels: expected a file of names, found none at "),
     ],
@@ -550,9 +548,9 @@ def test_import_weights_explains_itself():
 def test_outputs_that_differ_from_the_sources_own_are_refused(library_files):
     source = read_torchvision(str(library_files / "net.pth"))
     info = source.info
-    model = build_model(info.model, info.preprocess, info.label_maps).eval()
-    with pytest.raises(ConfigError, match=r"net\.pth: outputs for .*: expected 0\.001 of them"):
-        check(source, model)  # its weights are fresh, not the source's
+    model, tasks = build(info)
+    with pytest.raises(ConfigError, match=r"net\.pth: outputs for .*: expected at most 0\.001 of"):
+        check(source, model.eval(), tasks)  # its weights are fresh, not the source's
 
 
 def test_a_pickle_in_torchs_cache_is_not_executed(tmp_path, monkeypatch):

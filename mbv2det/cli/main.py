@@ -15,18 +15,19 @@ _STUDIES = ("model_table",)  # studies that are commands of their own as well
 
 
 def main() -> None:
-    """Runs the command named by the first argument."""
-    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if command in _COMMANDS:
-        sys.argv = [f"{sys.argv[0]} {command}", *sys.argv[2:]]
-        if command in _STUDIES:
-            import_module("mbv2det.cli.study").run_study(command)
-        else:
-            import_module(f"mbv2det.cli.{command}").main()
-        return
-    lines = [f"  {name:16}{what}" for name, what in _COMMANDS.items()]
-    text = "\n".join(["usage: mbv2det COMMAND ...", "", *lines, "", "COMMAND --help tells more."])
-    if command in ("-h", "--help"):
-        print(text)
-        return
-    sys.exit(f"mbv2det: error: no command {command!r}; there are {', '.join(_COMMANDS)}")
+    """Runs the command that the first argument names.
+
+    `sys.argv` stays as it is: Lightning starts the other processes of a run with it.
+    """
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in _STUDIES:
+        import_module("mbv2det.cli.study").main([command, *arguments])
+    elif command in _COMMANDS:
+        import_module(f"mbv2det.cli.{command}").main(arguments, prog=f"mbv2det {command}")
+    elif command in ("-h", "--help"):
+        lines = [f"  {name:16}{what}" for name, what in _COMMANDS.items()]
+        print(
+            "\n".join(["usage: mbv2det COMMAND ...", "", *lines, "", "COMMAND --help tells more."])
+        )
+    else:
+        sys.exit(f"mbv2det: error: no command {command!r}; there are {', '.join(_COMMANDS)}")

@@ -3,32 +3,38 @@
 import ast
 import difflib
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from mbv2det.cli.session import one_line_errors
 from mbv2det.cli.shipped import shipped_folder
+from mbv2det.console import one_line_errors
 from mbv2det.errors import ConfigError
 
 _USAGE = "usage: mbv2det study NAME ..."
 
 
 @one_line_errors
-def main() -> None:
-    """Entry point."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        arguments: The command line, by default that of the process.
+        prog: Not used: studies name themselves in their messages.
+    """
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print(f"{_USAGE}\n\n{_listing()}\n\nmbv2det study NAME --help explains each.")
         return
-    sys.argv = [f"{sys.argv[0]} {name}", *sys.argv[2:]]
-    run_study(name)
+    run_study(name, rest)
 
 
-def run_study(name: str) -> None:
-    """Runs one study with the arguments in `sys.argv[1:]`.
+def run_study(name: str, arguments: Sequence[str]) -> None:
+    """Runs one study.
 
     Args:
         name: Stem of the study's file in tools/studies.
+        arguments: Command line of the study.
 
     Raises:
         ConfigError: If there is no such study, or it needs a package that is not installed.
@@ -49,6 +55,8 @@ def run_study(name: str) -> None:
             f"study {name}: expected matplotlib, which draws its figures, found none; "
             "pip install 'mbv2det[studies]'"
         ) from None
+    # A study reads the command line of the process, as the script that it is.
+    sys.argv = [str(_folder() / f"{name}.py"), *arguments]
     module.main()
 
 

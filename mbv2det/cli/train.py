@@ -1,4 +1,4 @@
-"""`train CONFIG`: trains, keeps the best weights, shows what they find."""
+"""`train CONFIG`: trains, keeps the best weights, and shows what they predict."""
 
 import re
 import shlex
@@ -18,125 +18,87 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import nn
 
-from mbv2det.build import (
-    build_model,
-    build_tasks,
-    labels_of,
-    read_split,
-    seen_by,
-    with_labels,
-)
-from mbv2det.cli.report import print_results, truth_beside, write_pictures
-from mbv2det.cli.session import (
-    ConfigParser,
-    Settings,
-    default_precision,
-    loader_workers,
-    make_trainer,
-    one_line_errors,
-    say,
-    say_split,
-)
-from mbv2det.cli.start import Start, starting_point
+from mbv2det.build import build, evaluation_model, label_maps_of, read_split, relabel, trainable
+from mbv2det.cli.settings import Settings, SettingsParser
+from mbv2det.cli.tables import print_metrics
 from mbv2det.config import Config, OptimConfig
+from mbv2det.console import log, one_line_errors
 from mbv2det.counting import count_parameters
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
 from mbv2det.data.dataset import read_sample
+from mbv2det.deploy.pictures import compare_with_annotation, write_comparisons
 from mbv2det.deploy.predictor import load
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
-from mbv2det.model import DensePredictor
+from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import SampleKey
+from mbv2det.tasks.task import Prediction, TrainableTask
 from mbv2det.training.callbacks import (
+    BestWeights,
+    DamagedFileWarnings,
     Ema,
-    FaultReport,
     PredictionPictures,
-    ShareBest,
     ValidationLine,
 )
+from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
-from mbv2det.training.runs import new_run, resumed_run
-from mbv2det.weights.share_file import (
-    WeightsInfo,
-    encode_info,
-    load_origin,
-    load_weights,
-    save_weights,
+from mbv2det.training.run_folder import new_run, resumed_run
+from mbv2det.training.trainer import (
+    default_precision,
+    lightning_errors,
+    make_trainer,
+    num_loader_workers,
 )
+from mbv2det.weights.header import WeightsInfo, encode_info
+from mbv2det.weights.share_file import load_origin, load_weights, save_weights
 from mbv2det.weights.transfer import Transfer
 
 _LOG_STEPS = 10
-# Alone, as a value, or within a list or a mapping.
+# An absolute path: alone, as a value, or within a list or a mapping.
 _ABSOLUTE = re.compile(r"""(?<![^\s=\[{(,'"])/[^,\]})'"]*""")
 _DESCRIPTION = "Trains the model of a configuration and keeps the best weights."
 
 
 @one_line_errors
-def main() -> None:
-    """Entry point."""
-    parser = ConfigParser(_DESCRIPTION)
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        arguments: The command line, by default that of the process.
+        prog: Name of the command in its messages; by default that of the running script.
+    """
+    parser = SettingsParser(_DESCRIPTION, full_help=True, prog=prog)
     parser.add_option("--resume", help="`last`, or a checkpoint file: continue that run")
-    settings = parser.parse(sys.argv[1:])
-    train(settings)
+    train(parser.parse(sys.argv[1:] if arguments is None else arguments))
 
 
 def train(settings: Settings) -> Path:
     """Trains as configured.
 
     Returns:
-        The run's folder.
+        The folder of the run.
     """
     config = settings.config
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    training, validation = read_splits(config)
-    labels = labels_of(training)
+    splits = read_splits(config)
     resumed = resumed_run_of(settings)
     checkpoint = resumed[1] if resumed else None
-    start = starting_point(settings, checkpoint)
-    info = WeightsInfo(
-        start.model, start.preprocess, labels, config.eval, command=command_line(sys.argv[1:])
-    )
-    if checkpoint is not None:
-        info = replace(info, command=check_resumed(checkpoint, info).command)
-    model = build_model(info.model, info.preprocess, info.label_maps)
-    if checkpoint is None:
-        filled = begin(start, model, labels, config.optim)
-    else:
-        filled = Transfer([], *load_origin(checkpoint))
-    tasks = build_tasks(info.model, info.eval, info.label_maps)
-    module = DenseModule(
-        model,
-        tasks,
-        config.optim,
-        metrics={task.name: task.metric(validation) for task in tasks},
-        image_names=training.image_ids.tolist(),
-        seen_by=partial(seen_by, thresholds=info.eval, tasks=config.heads.tasks),
-        header=encode_info(info),
-        seed=config.seed,
-        loaded=filled.loaded,
-        kept=filled.transferred,
-    )
-    preprocessor = Preprocessor(info.preprocess)
-    data = DenseData(
-        training,
-        validation,
-        preprocessor,
-        Augment(config.augment, preprocessor, config.seed),
-        batch_size=config.data.batch_size,
-        num_workers=loader_workers(config.data),
-        seed=config.seed,
-    )
-    for line in previews(module, training, preprocessor):
-        say(line)
+    initial = initial_weights(config, settings.overrides, checkpoint)
+    info = weights_info(settings, initial, splits[0], checkpoint)
+    model, tasks = build(info)
+    transfer = load_initial(initial, model, info.label_maps, config.optim, checkpoint)
+    module = training_module(model, trainable(tasks), config, info, splits, transfer)
+    data = data_module(config, info, *splits)
+    log_data_statistics(module, splits[0], data.preprocessor)
     folder = resumed[0] if resumed else new_run(runs_root(settings), settings.name)
-    say(f"model: {count_parameters(model):,} parameters; run folder: {folder}")
+    log(f"model: {count_parameters(model):,} parameters; run folder: {folder}")
     precision = default_precision(settings.trainer["accelerator"])
     trainer = make_trainer(
-        settings,
-        training_callbacks(settings, folder, info, training, validation),
+        settings.trainer,
+        training_callbacks(settings, folder, info, *splits, tasks=module.tasks),
         precision=precision,
         logger=_loggers(folder) if settings.trainer["logger"] is None else None,
         log_every_n_steps=_LOG_STEPS,
@@ -144,78 +106,64 @@ def train(settings: Settings) -> Path:
         default_root_dir=str(folder),
     )
     if trainer.is_global_zero:
-        (folder / "config.yaml").write_text(settings.yaml(start.winners, precision=precision))
-    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        dumped = settings.yaml(initial.resolution, info.model.heads, precision=precision)
+        (folder / "config.yaml").write_text(dumped)
+    with lightning_errors():
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
-        conclude(folder, validation)
+        conclude(folder, splits[1])
     return folder
 
 
-def begin(
-    start: Start, model: DensePredictor, labels: Mapping[str, LabelMap], optim: OptimConfig
-) -> Transfer:
-    """Loads what the training starts from, and says so."""
-    filled = start.fill(model, labels)
-    for line in filled.lines:
-        say(line)
-    if filled.transferred:
-        say(f"  tensors kept learn at {optim.kept_lr_mult} of optim.lr (optim.kept_lr_mult)")
-    return filled
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """The command that is running, for whoever gets its weights.
-
-    Of absolute paths the last name alone: a share file tells nobody where its maker kept things.
-    """
-    shown = [_ABSOLUTE.sub(lambda path: Path(path[0]).name, a) for a in arguments]
-    return f"python tools/train.py {shlex.join(shown)}"
-
-
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
-    """Training and validation split with the same classes, their faults reported."""
-    tasks = config.heads.tasks
-    training = read_split(config.data, config.data.train, "data.train", tasks)
-    validation = read_split(config.data, config.data.val, "data.val", tasks)
-    validation = with_labels(validation, labels_of(training))
-    say_split("train", training)
-    say_split("val", validation)
-    both = np.intersect1d(training.files, validation.files)
-    if len(both):
-        say(
-            f"warning: {len(both)} of the {len(validation)} validation images are trained on too, "
-            f"{both[0]} first: their metrics tell little about other images"
+    """Training and validation split with the same classes; logs their counts and faults."""
+    training = read_split(config.data, config.data.train, "data.train", config.tasks)
+    validation = read_split(config.data, config.data.val, "data.val", config.tasks)
+    validation = relabel(validation, label_maps_of(training, config.tasks))
+    log_split("train", training)
+    log_split("val", validation)
+    shared = np.intersect1d(training.files, validation.files)
+    if len(shared):
+        log(
+            f"warning: {len(shared)} of the {len(validation)} validation images are in the "
+            f"training split too, {shared[0]} first: their metrics tell little about other images"
         )
     return training, validation
 
 
-@torch.no_grad()
-def previews(module: DenseModule, training: Annotations, preprocessor: Preprocessor) -> list[str]:
-    """A line of each task about the training split."""
-    height, width = preprocessor.spec.size
-    module.eval()
-    outputs = module(torch.zeros(1, 3, height, width, dtype=torch.uint8))
-    module.train()
-    return [task.preview(outputs[task.name], training, preprocessor) for task in module.tasks]
+def log_split(name: str, split: Annotations) -> None:
+    """Logs the counts of a split and every fault that was worked around."""
+    for line in (split.summary(), *split.faults.lines()):
+        log(f"{name}: {line}")
 
 
-def runs_root(settings: Settings) -> Path:
-    """Folder of all runs."""
-    return Path(settings.trainer["default_root_dir"] or "runs")
+def weights_info(
+    settings: Settings, initial: InitialWeights, training: Annotations, checkpoint: Path | None
+) -> WeightsInfo:
+    """The header of the weights that the run writes; logs settings that were resolved.
 
-
-def resumed_run_of(settings: Settings) -> tuple[Path, Path] | None:
-    """Folder and checkpoint of the run that is continued, if one is."""
-    if not settings.options.resume:
-        return None
-    return resumed_run(runs_root(settings), settings.name, settings.options.resume)
+    Raises:
+        ConfigError: If the checkpoint to resume from is of another model.
+    """
+    for difference in initial.resolution.differences:
+        log(str(difference))
+    info = WeightsInfo(
+        initial.model,
+        initial.preprocess,
+        label_maps_of(training, settings.config.tasks),
+        settings.config.eval.thresholds(),
+        command=command_line(settings.arguments),
+    )
+    if checkpoint is None:
+        return info
+    return replace(info, command=check_resumed(checkpoint, info).command)
 
 
 def check_resumed(checkpoint: Path, info: WeightsInfo) -> WeightsInfo:
-    """What the checkpoint of a run says, which must be of the same network.
+    """The header of a checkpoint, which must be of the same model.
 
     Raises:
-        ConfigError: If the checkpoint is no whole file of such a model.
+        ConfigError: If the checkpoint is damaged or of another model.
     """
     _, stored = load_weights(checkpoint)
     for part, other in (
@@ -228,27 +176,132 @@ def check_resumed(checkpoint: Path, info: WeightsInfo) -> WeightsInfo:
     return stored
 
 
+def load_initial(
+    initial: InitialWeights,
+    model: MultiTaskModel,
+    label_maps: Mapping[str, LabelMap],
+    optim: OptimConfig,
+    checkpoint: Path | None,
+) -> Transfer:
+    """Loads the weights that the training starts from, and logs what was loaded."""
+    if checkpoint is not None:  # its tensors are loaded by the trainer
+        return Transfer([], *load_origin(checkpoint))
+    transfer = initial.load_into(model, label_maps)
+    for line in transfer.lines:
+        log(line)
+    if transfer.transferred:
+        log(
+            f"  transferred tensors learn at {optim.pretrained_lr_mult} of optim.lr "
+            "(optim.pretrained_lr_mult)"
+        )
+    return transfer
+
+
+def training_module(
+    model: MultiTaskModel,
+    tasks: Sequence[TrainableTask],
+    config: Config,
+    info: WeightsInfo,
+    splits: tuple[Annotations, Annotations],
+    transfer: Transfer,
+) -> DenseModule:
+    """The Lightning module of a training."""
+    training, validation = splits
+    return DenseModule(
+        model,
+        tasks,
+        config.optim,
+        metrics={task.name: task.metric(validation, config.eval) for task in tasks},
+        image_names=training.image_ids.tolist(),
+        evaluation_model=partial(evaluation_model, tasks=tasks, thresholds=info.eval),
+        header=encode_info(info),
+        seed=config.seed,
+        loaded=transfer.loaded,
+        transferred=transfer.transferred,
+    )
+
+
+def data_module(
+    config: Config, info: WeightsInfo, training: Annotations, validation: Annotations
+) -> DenseData:
+    """The data of a training."""
+    preprocessor = Preprocessor(info.preprocess)
+    return DenseData(
+        training,
+        validation,
+        preprocessor,
+        Augment(config.augment, preprocessor, config.seed),
+        batch_size=config.data.batch_size,
+        num_workers=num_loader_workers(config.data),
+        seed=config.seed,
+    )
+
+
+@torch.no_grad()
+def log_data_statistics(
+    module: DenseModule, training: Annotations, preprocessor: Preprocessor
+) -> None:
+    """Logs a line of each task about the training split."""
+    height, width = preprocessor.spec.size
+    module.eval()
+    outputs = module(torch.zeros(1, 3, height, width, dtype=torch.uint8))
+    module.train()
+    for task in module.tasks:
+        log(task.describe_data(outputs[task.name], training, preprocessor))
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command that is running, to be stored in its weights.
+
+    Absolute paths are cut to their last name: a share file must not tell where its author keeps
+    things.
+    """
+    shown = [_ABSOLUTE.sub(lambda path: Path(path[0]).name, a) for a in arguments]
+    return f"mbv2det train {shlex.join(shown)}"
+
+
+def runs_root(settings: Settings) -> Path:
+    """The folder of all runs."""
+    return Path(settings.trainer["default_root_dir"] or "runs")
+
+
+def resumed_run_of(settings: Settings) -> tuple[Path, Path] | None:
+    """Folder and checkpoint of the run to continue; None for a new run."""
+    if not settings.options.resume:
+        return None
+    return resumed_run(runs_root(settings), settings.name, settings.options.resume)
+
+
 def training_callbacks(
     settings: Settings,
     folder: Path,
     info: WeightsInfo,
     training: Annotations,
     validation: Annotations,
+    tasks: Sequence[TrainableTask],
 ) -> list[Callback]:
-    """Averaging, saving, pictures and reports."""
+    """Weight averaging, saving, pictures and messages."""
     decay = settings.config.optim.ema_decay
     ema = Ema(decay) if decay else None
     callbacks: list[Callback] = [
         *([ema] if ema else []),
-        ShareBest(folder, partial(_save, info), ema),
+        BestWeights(folder, partial(_save, info), ema),
         ValidationLine(),
-        PredictionPictures(validation, partial(_picture, validation, info)),
-        FaultReport({"train": training, "val": validation}),
+        PredictionPictures(validation, partial(_picture, validation, tasks)),
+        DamagedFileWarnings({"train": training, "val": validation}),
     ]
     if settings.trainer["logger"] is not False:
         callbacks.append(LearningRateMonitor("step"))
     if settings.trainer["enable_checkpointing"] is not False:
-        callbacks += _checkpoints(folder / "checkpoints")
+        callbacks.append(
+            ModelCheckpoint(
+                folder / "checkpoints",
+                "last",
+                every_n_epochs=1,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            )
+        )
     return callbacks
 
 
@@ -263,26 +316,10 @@ def _loggers(folder: Path) -> list[Logger]:
 
 @rank_zero_only
 def _keep_rows(rows: Path) -> None:
-    """Puts the rows of a run that is resumed aside: the logger starts its file anew."""
+    """Renames the metrics.csv of a run that is resumed: the logger would overwrite it."""
     if rows.is_file():
         number = len(list(rows.parent.glob("metrics.before_resume_*.csv"))) + 1
         rows.replace(rows.with_name(f"metrics.before_resume_{number}.csv"))
-
-
-def _checkpoints(folder: Path) -> list[Callback]:
-    """`last.ckpt` after every epoch, `best.ckpt` by the validation score."""
-    return [
-        ModelCheckpoint(
-            folder,
-            "last",
-            every_n_epochs=1,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        ),
-        ModelCheckpoint(
-            folder, "best", monitor="val/score", mode="max", enable_version_counter=False
-        ),
-    ]
 
 
 def _save(info: WeightsInfo, path: Path, model: nn.Module, metrics: dict[str, Any]) -> None:
@@ -290,25 +327,25 @@ def _save(info: WeightsInfo, path: Path, model: nn.Module, metrics: dict[str, An
 
 
 def _picture(
-    annotations: Annotations, info: WeightsInfo, index: int, found: Mapping[str, Any]
+    split: Annotations, tasks: Sequence[TrainableTask], index: int, prediction: Prediction
 ) -> Image.Image:
-    return truth_beside(read_sample(annotations, SampleKey(0, index)), found, info.label_maps)
+    return compare_with_annotation(read_sample(split, SampleKey(0, index)), prediction, tasks)
 
 
 def conclude(folder: Path, validation: Annotations) -> None:
-    """Shows the best weights' metrics and pictures, and where everything is."""
+    """Prints the metrics of the best weights, draws their predictions, and says where all is."""
     best = folder / "best.safetensors"
     predictor = load(best)
     metrics = predictor.info.metrics
-    write_pictures(predictor, validation, folder / "pictures")
+    write_comparisons(predictor, validation, folder / "pictures")
     if metrics:
-        print_results(metrics)
-        say(f"weights:     {best} (epoch {metrics['epoch']})")
-        say(f"metrics:     {folder / 'metrics.json'}")
+        print_metrics(metrics)
+        log(f"weights:     {best} (epoch {metrics['epoch']})")
+        log(f"metrics:     {folder / 'metrics.json'}")
     else:
-        say(f"weights:     {best} (the last ones: no validation took place)")
-    say(f"pictures:    {folder / 'pictures'} (annotation left, prediction right)")
+        log(f"weights:     {best} (the last ones: no validation took place)")
+    log(f"pictures:    {folder / 'pictures'} (annotation left, prediction right)")
     if (folder / "metrics.csv").is_file():
-        say(f"curves:      {folder / 'metrics.csv'}, or tensorboard --logdir {folder}")
+        log(f"curves:      {folder / 'metrics.csv'}, or tensorboard --logdir {folder}")
     if (folder / "checkpoints/last.ckpt").is_file():
-        say(f"resume from: {folder / 'checkpoints/last.ckpt'}")
+        log(f"resume from: {folder / 'checkpoints/last.ckpt'}")

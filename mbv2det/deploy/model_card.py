@@ -1,41 +1,41 @@
-"""The page that a model shows on the Hugging Face Hub: what it is, how good, made by what."""
+"""The page of a model on the Hugging Face Hub: what it is, how good it is, and what made it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from mbv2det.counting import count_parameters
-from mbv2det.model import DensePredictor
-from mbv2det.weights.share_file import WeightsInfo
+from mbv2det.model import MultiTaskModel
+from mbv2det.tasks import Task
+from mbv2det.weights.header import WeightsInfo
 
 _TEMPLATE = Path(__file__).with_name("model_card.md")
-_PIPELINES = {
-    "detection": "object-detection",
-    "segmentation": "image-segmentation",
-    "classification": "image-classification",
-}
 
 
-def model_card(model: DensePredictor, info: WeightsInfo, data: ModelCardData) -> ModelCard:
-    """The page, filled in from the weights' own header.
+def model_card(
+    model: MultiTaskModel, tasks: Sequence[Task], info: WeightsInfo, data: ModelCardData
+) -> ModelCard:
+    """The page of a model on the Hugging Face Hub, filled in from the header of its weights.
 
     Args:
         model: The network.
-        info: What its weights file says.
+        tasks: Tasks of the network.
+        info: Header of the weights file.
         data: Metadata that every model of this toolkit has.
     """
-    tasks, spec, backbone = info.model.heads.tasks, info.preprocess, info.model.backbone
+    spec, backbone = info.preprocess, info.model.backbone
+    names = [task.name for task in tasks]
     if tasks:
-        data.pipeline_tag = _PIPELINES[tasks[0]]
-    heads = [getattr(info.model.heads, task) for task in tasks]
-    data.tags = [*(data.tags or []), backbone.name, *(h.name for h in heads if hasattr(h, "name"))]
+        data.pipeline_tag = tasks[0].hub_pipeline
+    heads = [head.name for head in info.model.heads.values()]
+    data.tags = [*(data.tags or []), backbone.name, *heads]
     return ModelCard.from_template(
         data,
         template_path=str(_TEMPLATE),
-        title=f"{backbone.name} for {' and '.join(tasks) or 'features'}",
-        tasks=" and ".join(task.capitalize() for task in tasks) or "Features",
+        title=f"{backbone.name} for {' and '.join(names) or 'features'}",
+        tasks=" and ".join(name.capitalize() for name in names) or "Features",
         network=f"{backbone.name}, width {backbone.width_mult}",
         parameters=f"{count_parameters(model):,}",
         metrics=list(_metric_rows(info.metrics)),
@@ -44,7 +44,7 @@ def model_card(model: DensePredictor, info: WeightsInfo, data: ModelCardData) ->
         mean=spec.mean,
         std=spec.std,
         resize=spec.resize,
-        labels=[{"task": t, "names": ", ".join(info.label_maps[t].names)} for t in tasks],
+        labels=[{"task": name, "names": ", ".join(info.label_maps[name].names)} for name in names],
     )
 
 

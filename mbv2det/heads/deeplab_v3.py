@@ -13,6 +13,7 @@ Source: TensorFlow research `deeplab/model.py`, `deeplab/core/feature_extractor.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -21,14 +22,20 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mbv2det.backbones.backbone import Backbone
 from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
 from mbv2det.backbones.grid import grid_centres
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
+from mbv2det.labels import LabelMap
+from mbv2det.model_config import carried, expect
+from mbv2det.segmentation.loss import SegmentationLoss
+from mbv2det.segmentation.method import SegmentationHeadConfig
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
 Branches = Literal["pool", "full", "separable"]
 
+_CHANNELS = 256
 _LOW_LEVEL_CHANNELS = 48
 _RATES_AT_16 = (6, 12, 18)
 
@@ -196,7 +203,7 @@ class DeepLabV3(nn.Module):
         aspp: Branches = "pool",
         decoder: bool = False,
         auxiliary: bool = False,
-        channels: int = 256,
+        channels: int = _CHANNELS,
         dropout: float = 0.1,
         padding: Padding = "symmetric",
         norm_eps: float = 1e-5,
@@ -298,3 +305,57 @@ def initialise(head: nn.Module) -> None:
             else:
                 nn.init.trunc_normal_(module.weight, std=0.01, a=-0.02, b=0.02)
                 nn.init.zeros_(module.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepLabV3Config(SegmentationHeadConfig):
+    """DeepLabv3 with its loss.
+
+    Attributes:
+        name: deeplabv3.
+        aspp: Branches: pool is image pooling and a 1x1 convolution, the mobile head of the
+            MobileNetV2 paper; full adds three atrous 3x3 convolutions; separable makes those
+            depthwise separable. Atrous rates follow from backbone.output_stride.
+        decoder: Whether to refine the output at stride 4, as in DeepLabv3+.
+        channels: Channels of the head's convolutions; 256 by default.
+        dropout: Dropout before the logits.
+        auxiliary_weight: Weight of the loss of an auxiliary head on an earlier feature; 0 builds no
+            such head.
+    """
+
+    name: Literal["deeplabv3"] = carried("deeplabv3")
+    aspp: Branches = carried("pool")
+    decoder: bool = carried(False)
+    channels: int | None = carried(None)
+    dropout: float = 0.1
+    auxiliary_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        valid = 0 <= self.dropout < 1
+        expect("heads.segmentation.dropout", self.dropout, valid, "from 0 to below 1")
+        weight = self.auxiliary_weight
+        expect("heads.segmentation.auxiliary_weight", weight, weight >= 0, "at least 0")
+
+    def features(self, available: HeadFeatures) -> tuple[Feature, ...]:
+        """The last feature, and those of the decoder and the auxiliary head."""
+        return input_features(available, self.decoder, self.auxiliary_weight > 0)
+
+    def build(self, backbone: Backbone, width_mult: float, label_map: LabelMap) -> DeepLabV3:
+        """The network of the head, with fresh weights."""
+        return DeepLabV3(
+            backbone.feature_specs,
+            len(label_map),
+            head_features=backbone.head_features,
+            aspp=self.aspp,
+            decoder=self.decoder,
+            auxiliary=self.auxiliary_weight > 0,
+            channels=self.channels or _CHANNELS,
+            dropout=self.dropout,
+            padding=backbone.padding,
+            norm_eps=self.norm_eps,
+            norm_momentum=self.norm_momentum,
+        )
+
+    def build_loss(self) -> SegmentationLoss:
+        """The loss that trains the head."""
+        return SegmentationLoss(self.auxiliary_weight)

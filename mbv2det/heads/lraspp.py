@@ -7,15 +7,24 @@ head: 0.05 against 0.24 billion multiply-adds at 513 pixels and output stride 16
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
+from mbv2det.backbones.backbone import Backbone
 from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
 from mbv2det.backbones.grid import grid_centres
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
 from mbv2det.heads.deeplab_v3 import initialise
+from mbv2det.labels import LabelMap
+from mbv2det.model_config import carried
+from mbv2det.segmentation.loss import SegmentationLoss
+from mbv2det.segmentation.method import SegmentationHeadConfig
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
+
+_CHANNELS = 128
 
 
 def input_features(head_features: HeadFeatures) -> tuple[Feature, Feature]:
@@ -49,7 +58,7 @@ class LRASPP(nn.Module):
         num_labels: int,
         *,
         head_features: HeadFeatures,
-        channels: int = 128,
+        channels: int = _CHANNELS,
         padding: Padding = "symmetric",
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.01,
@@ -94,3 +103,36 @@ class LRASPP(nn.Module):
     def class_layers(self) -> list[nn.Module]:
         """Returns the layers whose outputs are logits of the labels."""
         return [self.high_classifier, self.low_classifier]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LRASPPConfig(SegmentationHeadConfig):
+    """LR-ASPP with its loss.
+
+    Attributes:
+        name: lraspp.
+        channels: Channels of the head's convolutions; 128 by default.
+    """
+
+    name: Literal["lraspp"] = carried("lraspp")
+    channels: int | None = carried(None)
+
+    def features(self, available: HeadFeatures) -> tuple[Feature, ...]:
+        """The last feature, and the last of stride 8."""
+        return input_features(available)
+
+    def build(self, backbone: Backbone, width_mult: float, label_map: LabelMap) -> LRASPP:
+        """The network of the head, with fresh weights."""
+        return LRASPP(
+            backbone.feature_specs,
+            len(label_map),
+            head_features=backbone.head_features,
+            channels=self.channels or _CHANNELS,
+            padding=backbone.padding,
+            norm_eps=self.norm_eps,
+            norm_momentum=self.norm_momentum,
+        )
+
+    def build_loss(self) -> SegmentationLoss:
+        """The loss that trains the head."""
+        return SegmentationLoss()

@@ -13,17 +13,27 @@ Source: TensorFlow object_detection `ssd_mobilenet_v2_feature_extractor.py`,
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mbv2det.backbones.backbone import Backbone
 from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
-from mbv2det.detection.anchors import AnchorSpec, make_anchors
+from mbv2det.detection.anchors import AnchorSpec, describe_coverage, make_anchors
 from mbv2det.detection.class_slots import ClassSlots
+from mbv2det.detection.loss import SSDLoss, focal_loss, sigmoid_loss, softmax_loss
+from mbv2det.detection.matcher import Matcher
+from mbv2det.detection.method import DetectionMethod
 from mbv2det.detection.outputs import SSDOutputs
+from mbv2det.detection.postprocess import SSDPostprocess
+from mbv2det.labels import BACKGROUND, LabelMap
+from mbv2det.model_config import EvalConfig, carried
 
 _EXTRA_CHANNELS = (512, 256, 256, 128)
 _MIN_EXTRA_CHANNELS = 16
@@ -175,3 +185,85 @@ def _by_anchor(
         cells = predictor(level).permute(0, 2, 3, 1)  # (B, h, w, anchors of a cell * width)
         by_level.append(cells.reshape(level.shape[0], -1, width))
     return torch.cat(by_level, dim=1)
+
+
+# Score that the class logits of a sigmoid start at (focal loss paper, section 5.1).
+_INITIAL_SCORE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class SSDLiteConfig(DetectionMethod):
+    """SSDLite with its loss and postprocessing.
+
+    Attributes:
+        name: ssdlite, or ssd with plain 3x3 convolutions.
+        class_loss: softmax with hard negative mining at 3:1; sigmoid with the same mining, each
+            class and the background on its own, as TensorFlow's weights were trained; or focal
+            (sigmoid focal loss over all anchors).
+        box_weight: Weight of the box loss.
+        min_scale: Scale of the anchors of the lowest level, as a fraction of the shorter side.
+        max_scale: Scale of the anchors of the highest level.
+    """
+
+    name: Literal["ssdlite", "ssd"] = carried("ssdlite")
+    class_loss: Literal["softmax", "sigmoid", "focal"] = carried("softmax")
+    box_weight: float = 1.0
+    min_scale: float = carried(0.2)
+    max_scale: float = carried(0.95)
+    norm_eps: float = carried(1e-3)
+
+    def features(self, available: HeadFeatures) -> tuple[Feature, ...]:
+        """The first two levels."""
+        return available.detection
+
+    def build(self, backbone: Backbone, width_mult: float, label_map: LabelMap) -> SSDLite:
+        """The network of the head, with fresh weights."""
+        return SSDLite(
+            backbone.feature_specs,
+            self._class_slots(label_map),
+            head_features=backbone.head_features,
+            anchors=AnchorSpec(self.min_scale, self.max_scale),
+            lite=self.name == "ssdlite",
+            width_mult=width_mult,
+            padding=backbone.padding,
+            norm_eps=self.norm_eps,
+            norm_momentum=self.norm_momentum,
+            prior=None if self.class_loss == "softmax" else _INITIAL_SCORE,
+        )
+
+    def build_loss(self) -> SSDLoss:
+        """The loss that trains the head."""
+        return SSDLoss(_CLASS_LOSSES[self.class_loss], box_weight=self.box_weight)
+
+    def build_postprocess(self, label_map: LabelMap, thresholds: EvalConfig) -> SSDPostprocess:
+        """The postprocessing of the head's raw outputs."""
+        return SSDPostprocess(
+            self._class_slots(label_map),
+            score_threshold=thresholds.score_threshold,
+            nms_iou=thresholds.nms_iou,
+            max_detections=thresholds.max_detections,
+        )
+
+    def logit_names(self, label_map: LabelMap) -> tuple[str, ...]:
+        """Name of the class that each class logit stands for; background comes first."""
+        return (BACKGROUND, *label_map.names) if self._has_background else label_map.names
+
+    def raw_tensor(self, outputs: SSDOutputs) -> Float[Tensor, "B A values"]:
+        """Class logits, followed by the deltas."""
+        return torch.cat([outputs.logits, outputs.deltas], dim=-1)
+
+    def describe_coverage(self, outputs: SSDOutputs, boxes: Float[np.ndarray, "N 4"]) -> str:
+        """The share of objects that overlap an anchor enough: few means other scales are needed."""
+        return describe_coverage(boxes, outputs.anchors, Matcher().threshold)
+
+    @property
+    def _has_background(self) -> bool:
+        return self.class_loss != "focal"
+
+    def _class_slots(self, label_map: LabelMap) -> ClassSlots:
+        activation: Literal["softmax", "sigmoid"]
+        activation = "softmax" if self.class_loss == "softmax" else "sigmoid"
+        return ClassSlots(len(label_map), activation, background=self._has_background)
+
+
+_CLASS_LOSSES = {"softmax": softmax_loss, "sigmoid": sigmoid_loss, "focal": focal_loss}

@@ -1,4 +1,4 @@
-"""What happens around training: averaging, saving, pictures, reports."""
+"""Callbacks: weight averaging, the best weights, pictures, and messages."""
 
 import logging
 import time
@@ -18,31 +18,32 @@ from torch import Tensor
 from mbv2det.atomic_write import write_json
 from mbv2det.data.annotations import Annotations
 from mbv2det.structures import Batch
+from mbv2det.tasks.task import Prediction
 from mbv2det.training.module import DenseModule, metrics_document
 
 
 class Ema(WeightAveraging):
     """An exponential moving average of weights and batch norm statistics, evaluated and saved.
 
-    The decay starts low and rises, min(decay, (1 + n) / (10 + n)) after n steps, so that a run of
-    300 steps gains from it as one of 300,000 does.
+    The decay rises from step to step: min(decay, (1 + n) / (10 + n)) after n steps. So a run of 300
+    steps gains from averaging as one of 300,000 does.
 
     Args:
-        decay: Reached in the end.
+        decay: Final decay.
     """
 
     def __init__(self, decay: float) -> None:
         super().__init__(use_buffers=True, multi_avg_fn=partial(ramped_average, decay=decay))
 
     def averaged_model(self) -> DenseModule:
-        """The module that holds the averages while training goes on."""
+        """The module with the averaged weights."""
         assert self._average_model is not None
         averaged = self._average_model.module
         assert isinstance(averaged, DenseModule)
         return averaged
 
 
-# From whichever process meets the file: Lightning's warnings come from the first one only.
+# Any process may meet a damaged file, while Lightning's warnings come from the first one only.
 _LOG = logging.getLogger(__name__)
 
 
@@ -53,10 +54,10 @@ def ramped_average(
     """Moves averages towards the current values, in place.
 
     Args:
-        averaged: Tensors of one type.
-        current: As many.
-        num_averaged: Steps already in the averages.
-        decay: Reached in the end.
+        averaged: Averages, all of one type.
+        current: Current value of each.
+        num_averaged: Number of steps that the averages already contain.
+        decay: Final decay.
     """
     steps = float(num_averaged)
     if averaged[0].is_floating_point():
@@ -65,13 +66,16 @@ def ramped_average(
         torch._foreach_copy_(averaged, current)
 
 
-class ShareBest(Callback):
-    """Writes the weights to share, and their metrics, whenever the validation score is the best.
+class BestWeights(Callback):
+    """Writes `best.safetensors` and `metrics.json` whenever the validation score improves.
+
+    The score is the mean over the tasks of the metric that selects the best weights. A run that is
+    never validated leaves its last weights.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         save: Writes (path, model, metrics).
-        ema: Whose averages are what was evaluated; None where weights are not averaged.
+        ema: Callback whose averages are evaluated; None if weights are not averaged.
     """
 
     def __init__(
@@ -86,7 +90,7 @@ class ShareBest(Callback):
         self.best = -1.0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compares with the best so far."""
+        """Compares the score with the best so far."""
         assert isinstance(pl_module, DenseModule)
         score = float(trainer.callback_metrics["val/score"])
         if trainer.sanity_checking or score <= self.best:
@@ -98,7 +102,7 @@ class ShareBest(Callback):
             write_json(self.folder / "metrics.json", metrics)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Of a run that never validated, the last weights are the best there are."""
+        """Writes the last weights of a run that was never validated."""
         assert isinstance(pl_module, DenseModule)
         if trainer.is_global_zero and self.best < 0:
             self._save(pl_module, {})
@@ -108,11 +112,11 @@ class ShareBest(Callback):
         self.save(self.folder / "best.safetensors", module.model, metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """For resuming."""
+        """The best score, for resuming."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """For resuming."""
+        """Restores the best score."""
         self.best = state_dict["best"]
 
 
@@ -138,18 +142,18 @@ class ValidationLine(Callback):
 
 
 class PredictionPictures(Callback):
-    """Puts pictures of the first validation images' predictions into TensorBoard.
+    """Puts pictures of predictions for the first validation images into TensorBoard.
 
     Args:
-        annotations: Of the validation split.
-        draw: Draws (index of the image, its predictions by task).
-        count: How many pictures, at most one batch.
+        annotations: Annotations of the validation split.
+        draw: Draws the prediction for the image of an index beside its annotation.
+        count: Number of pictures, at most one batch.
     """
 
     def __init__(
         self,
         annotations: Annotations,
-        draw: Callable[[int, Mapping[str, Any]], Image.Image],
+        draw: Callable[[int, Prediction], Image.Image],
         count: int = 4,
     ) -> None:
         self.annotations = annotations
@@ -165,12 +169,13 @@ class PredictionPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draws the first batch."""
+        """Draws images of the first batch."""
         boards = [log for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not boards:
             return
-        for row, key in enumerate(batch.counted().keys[: self.count]):
-            picture = self.draw(key.index, {task: found[row] for task, found in outputs.items()})
+        keys = batch.counted().keys[: self.count]
+        for key, prediction in zip(keys, outputs, strict=False):  # more predictions than keys
+            picture = self.draw(key.index, prediction)
             for board in boards:
                 board.experiment.add_image(
                     f"val/{self.annotations.path(key.index).stem}",
@@ -180,11 +185,11 @@ class PredictionPictures(Callback):
                 )
 
 
-class FaultReport(Callback):
+class DamagedFileWarnings(Callback):
     """Names every damaged image file once, when a batch first brings it.
 
     Args:
-        splits: Annotations by the trainer's word for the stage: train and val.
+        splits: Annotations by the trainer's name of the stage: train and val.
     """
 
     def __init__(self, splits: Mapping[str, Annotations]) -> None:
@@ -195,7 +200,7 @@ class FaultReport(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Looks at a training batch."""
-        self._report("train", batch)
+        self._warn("train", batch)
 
     def on_validation_batch_start(
         self,
@@ -206,9 +211,9 @@ class FaultReport(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Looks at a validation batch."""
-        self._report("val", batch)
+        self._warn("val", batch)
 
-    def _report(self, split: str, batch: Batch) -> None:
+    def _warn(self, split: str, batch: Batch) -> None:
         for index, faults in batch.faults.items():
             if (split, index) not in self.seen:
                 self.seen.add((split, index))

@@ -1,4 +1,4 @@
-"""The Lightning module: wiring between the model, its tasks and the trainer, and nothing more."""
+"""The Lightning module: it wires the model, its tasks and the trainer together."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -6,22 +6,27 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torchmetrics import Metric, SumMetric
+from torchmetrics import SumMetric
 
 from mbv2det.config import OptimConfig
-from mbv2det.model import DensePredictor
+from mbv2det.errors import NonFiniteLossError
+from mbv2det.model import MultiTaskModel
 from mbv2det.structures import Batch, LossTerms
-from mbv2det.tasks import Task, monitored
+from mbv2det.tasks.task import (
+    Prediction,
+    SplitMetric,
+    TrainableTask,
+    mean_monitor,
+    predict_all,
+)
 from mbv2det.training.optim import frozen_norms, make_optimizer, make_schedule
+from mbv2det.weights.header import HEADER, upgrade_checkpoint
 from mbv2det.weights.share_file import ORIGIN, encode_origin
 
 _COUNT = "count"
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; raised before the optimiser could spread it."""
 
 
 class DenseModule(pl.LightningModule):
@@ -29,29 +34,29 @@ class DenseModule(pl.LightningModule):
 
     Args:
         model: Backbone and heads.
-        tasks: One for each head.
+        tasks: One task for each head.
         optim: Optimiser and schedule.
-        metrics: By task name, over the validation split.
-        image_names: Of the training split by index, for error messages.
-        seen_by: Wraps the model for evaluation, as `mbv2det.build.seen_by`.
-        header: Of the weights files; stored in checkpoints.
-        seed: Of dropout.
-        loaded: Names of the model's tensors that come from a file.
-        kept: Those of them that come from a whole model.
+        metrics: Metric of each task over the validation split, by task name.
+        image_names: Name of each training image by index, for error messages.
+        evaluation_model: Wraps the model for evaluation, as `mbv2det.build.evaluation_model`.
+        header: Header of the weights files, stored in checkpoints.
+        seed: Seed of dropout.
+        loaded: Names of the model's tensors that were loaded from a file.
+        transferred: Names of those that were loaded from a whole model.
     """
 
     def __init__(
         self,
-        model: DensePredictor,
-        tasks: Sequence[Task],
+        model: MultiTaskModel,
+        tasks: Sequence[TrainableTask],
         optim: OptimConfig,
-        metrics: Mapping[str, Metric],
+        metrics: Mapping[str, SplitMetric],
         image_names: Sequence[str],
-        seen_by: Callable[[DensePredictor], nn.Module],
+        evaluation_model: Callable[[MultiTaskModel], nn.Module],
         header: str = "",
         seed: int = 0,
         loaded: Collection[str] = (),
-        kept: Collection[str] = (),
+        transferred: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.model = model
@@ -63,53 +68,73 @@ class DenseModule(pl.LightningModule):
             (task.name, term): SumMetric() for task in tasks for term in (*task.loss_terms, _COUNT)
         }
         self.image_names = image_names
-        self.seen_by = seen_by
+        self.evaluation_model = evaluation_model
         self.header = header
         self.seed = seed
         self.loaded = frozenset(loaded)
-        self.kept = frozenset(kept)
+        self.transferred = frozenset(transferred)
         self.results: dict[str, dict[str, Any]] = {}
         for norm in frozen_norms(model, optim, self.loaded):
             norm.requires_grad_(False)
         self.train()  # Lightning keeps the modes that it finds
 
     def forward(self, images: Tensor) -> dict[str, Any]:
-        """Raw outputs by task."""
+        """Raw outputs by task name."""
         return self.model(images)
 
     def train(self, mode: bool = True) -> "DenseModule":
-        """Training or evaluation mode; frozen norms stay in the latter."""
+        """Sets training or evaluation mode; frozen norms stay in evaluation mode."""
         super().train(mode)
         for norm in frozen_norms(self.model, self.optim, self.loaded):
             norm.eval()
         return self
 
     def losses(self, outputs: Mapping[str, Any], batch: Batch) -> dict[str, LossTerms]:
-        """Loss terms by task."""
+        """Loss terms by task name."""
         return {task.name: task.loss(outputs[task.name], batch) for task in self.tasks}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Makes what is dropped a function of (seed, step, rank): a resumed run drops the same."""
+        """Seeds dropout from (seed, step, rank), so that a resumed run drops the same values."""
         step = self.trainer.fit_loop.total_batch_idx
         state = np.random.SeedSequence([self.seed, step, self.global_rank]).generate_state(1)
         torch.manual_seed(int(state[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch, refused if it is not finite."""
+        """The loss of a batch.
+
+        Losses are divided by the count of all processes, so that N processes of batch size b train
+        as one process of N x b: DDP averages the gradients, so each process divides by the mean of
+        the counts.
+
+        Raises:
+            NonFiniteLossError: If the loss is not finite; no optimiser step is taken.
+        """
         losses = self.losses(self(batch.images), batch)
-        total = torch.stack([task.weight * losses[task.name].total() for task in self.tasks]).sum()
+        counts = _mean_over_processes(torch.stack([terms.count for terms in losses.values()]))
+        divisors = {
+            name: {"count": count, "min_count": 1 / _num_processes()}
+            for name, count in zip(losses, counts, strict=True)
+        }
+        totals = [
+            task.weight * losses[task.name].total(**divisors[task.name]) for task in self.tasks
+        ]
+        total = torch.stack(totals).sum()
         if not torch.isfinite(total):
             raise NonFiniteLossError(self._explain(losses, batch))
-        logged = {f"train/{term}_loss": v for t in losses.values() for term, v in t.means().items()}
+        logged = {
+            f"train/{term}_loss": value
+            for task, terms in losses.items()
+            for term, value in terms.means(**divisors[task]).items()
+        }
         self.log_dict(logged, batch_size=len(batch))
         self.log("train/loss", total, prog_bar=True, batch_size=len(batch))
         return total
 
     def _explain(self, losses: Mapping[str, LossTerms], batch: Batch) -> str:
         terms = [
-            f"{term} {float(v.detach()):g}"
-            for t in losses.values()
-            for term, v in t.means().items()
+            f"{term} {float(value.detach()):g}"
+            for task_losses in losses.values()
+            for term, value in task_losses.means().items()
         ]
         images = ", ".join(str(self.image_names[key.index]) for key in batch.keys)
         return (
@@ -119,27 +144,28 @@ class DenseModule(pl.LightningModule):
         )
 
     def on_validation_epoch_start(self) -> None:
-        """Empties the metrics."""
+        """Resets the metrics."""
         for metric in (*self.metrics.values(), *self.loss_sums.values()):
             metric.reset()
             metric.to(self.device)
         for loss_sum in self.loss_sums.values():
-            loss_sum.update(0.0)  # a process may come to have no image
+            loss_sum.update(0.0)  # a process may get no image
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Any]]:
-        """Predictions of the batch's images by task, already counted by the metrics.
+    def validation_step(  # type: ignore[override]  # for our callbacks, which take predictions
+        self, batch: Batch, batch_idx: int
+    ) -> list[Prediction]:
+        """Predicts the images of a batch and adds the predictions to the metrics.
 
-        Without the training's mixed precision, so that its numbers are those of `eval`.
+        It runs without the mixed precision of training, so that the numbers are those of `eval`.
         """
         batch = batch.counted()
         if not len(batch):
-            return {task.name: [] for task in self.tasks}
+            return []
         with torch.autocast(self.device.type, enabled=False):
-            outputs = self.seen_by(self.model)(batch.images)
-        predictions = {}
+            outputs = self.evaluation_model(self.model)(batch.images)
+        predictions = predict_all(self.tasks, outputs, batch.frames)
         for task in self.tasks:
-            found = predictions[task.name] = task.predict(outputs[task.name], batch.frames)
-            task.update(self.metrics[task.name], found, batch)
+            task.update(self.metrics[task.name], predictions, batch)
         self._count_losses(self.losses(outputs, batch))
         return predictions
 
@@ -149,12 +175,12 @@ class DenseModule(pl.LightningModule):
                 self.loss_sums[task, term].update(value)
 
     def on_validation_epoch_end(self) -> None:
-        """Computes and logs what the whole split says."""
+        """Computes and logs the metrics of the whole split."""
         self.results = {name: metric.compute() for name, metric in self.metrics.items()}
         for block in self.results.values():
             scalars = {f"val/{k}": v for k, v in block.items() if isinstance(v, float)}
             self.log_dict(scalars)
-        self.log("val/score", monitored(self.tasks, self.results))
+        self.log("val/score", mean_monitor(self.tasks, self.results))
         self.log_dict(self._mean_losses())
 
     def _mean_losses(self) -> dict[str, float]:
@@ -171,7 +197,7 @@ class DenseModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The configured optimiser, with a schedule that steps with it."""
-        optimizer = make_optimizer(self.model, self.optim, self.kept)
+        optimizer = make_optimizer(self.model, self.optim, self.transferred)
         steps = self.trainer.estimated_stepping_batches
         schedule = make_schedule(optimizer, self.optim, steps)
         return {
@@ -180,12 +206,30 @@ class DenseModule(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what it takes to use the weights without the configuration, and to resume."""
-        checkpoint["mbv2det"] = self.header
-        checkpoint[ORIGIN] = encode_origin(self.loaded, self.kept)
+        """Adds what is needed to use the weights without the configuration, and to resume."""
+        checkpoint[HEADER] = self.header
+        checkpoint[ORIGIN] = encode_origin(self.loaded, self.transferred)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Brings a checkpoint of an earlier version up to date, in place."""
+        upgrade_checkpoint(checkpoint)
+
+
+def _num_processes() -> int:
+    """The number of processes of a distributed run, else 1."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _mean_over_processes(counts: Tensor) -> Tensor:
+    """The mean of a tensor over all processes, without gradient."""
+    if _num_processes() == 1:
+        return counts
+    counts = counts.detach().clone()
+    dist.all_reduce(counts)
+    return counts / _num_processes()
 
 
 def metrics_document(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of metrics.json: a block a task, and the most images that any of them covers."""
+    """The content of metrics.json: a section per task, and the number of images."""
     images = max(block["images"] for block in results.values())
     return {**{name: dict(block) for name, block in results.items()}, "images": images}

@@ -12,22 +12,22 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mbv2det.config import OptimConfig
 
-_POLY_POWER = 0.9  # DeepLab's
+_POLY_POWER = 0.9  # as in DeepLab
 
 
 class RMSpropTF(Optimizer):
-    """RMSprop as TensorFlow defines it, for which the published recipe's numbers are meant.
+    """RMSprop as in TensorFlow, for which the settings of the published recipes are meant.
 
-    It differs from PyTorch's in three ways that matter with epsilon 1: epsilon stands inside the
-    square root, the running square starts at one, and momentum accumulates the scaled step times
-    the learning rate.
+    It differs from PyTorch's in three ways that matter with an epsilon of 1: epsilon is under the
+    square root, the running average of squares starts at one, and momentum accumulates the scaled
+    step times the learning rate.
 
     Args:
-        params: As for any optimiser.
+        params: Parameters or parameter groups.
         lr: Learning rate.
-        decay: Of the running square.
-        momentum: Of the steps.
-        eps: Added to the running square.
+        decay: Decay of the running average of squares.
+        momentum: Momentum.
+        eps: Epsilon, added to the running average of squares.
         weight_decay: L2 penalty, added to the gradient.
     """
 
@@ -51,7 +51,7 @@ class RMSpropTF(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; `closure` evaluates the loss again."""
+        """Takes one step; `closure`, if given, evaluates the loss again."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -74,9 +74,17 @@ class RMSpropTF(Optimizer):
         param.sub_(state["momentum"])
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig, kept: Collection[str] = ()) -> Optimizer:
-    """The configured optimiser over the model's trainable parameters."""
-    groups = list(parameter_groups(model, config, kept))
+def make_optimizer(
+    model: nn.Module, config: OptimConfig, transferred: Collection[str] = ()
+) -> Optimizer:
+    """Builds the configured optimiser over the trainable parameters.
+
+    Args:
+        model: Network to train.
+        config: Optimiser settings.
+        transferred: Names of the tensors that come from the weights of a whole model.
+    """
+    groups = list(parameter_groups(model, config, transferred))
     if config.name == "sgd":
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     if config.name == "rmsprop":
@@ -91,39 +99,39 @@ def make_optimizer(model: nn.Module, config: OptimConfig, kept: Collection[str] 
 
 
 def parameter_groups(
-    model: nn.Module, config: OptimConfig, kept: Collection[str] = ()
+    model: nn.Module, config: OptimConfig, transferred: Collection[str] = ()
 ) -> Iterator[dict[str, Any]]:
-    """Parameters by learning rate and weight decay.
+    """Groups the trainable parameters by learning rate and weight decay.
 
-    Only full convolution kernels decay: TensorFlow regularises neither depthwise weights, which
-    have too few inputs for it, nor batch norm, nor biases.
+    Weight decay applies to full convolution kernels only. TensorFlow regularises neither depthwise
+    weights, which have few inputs, nor batch norm, nor biases.
 
     Args:
-        model: Whose parameters.
-        config: Rates and decay.
-        kept: Names of the parameters that come from the weights of a whole model.
+        model: Network to train.
+        config: Optimiser settings.
+        transferred: Names of the tensors that come from the weights of a whole model.
     """
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, param in model.named_parameters():
         if param.requires_grad:
             decays = param.ndim == 4 and param.shape[1] > 1
-            key = (name.startswith("backbone."), name in kept, decays)
+            key = (name.startswith("backbone."), name in transferred, decays)
             groups.setdefault(key, []).append(param)
-    for (in_backbone, is_kept, decays), params in groups.items():
+    for (in_backbone, is_transferred, decays), params in groups.items():
         lr = config.lr * (config.backbone_lr_mult if in_backbone else 1.0)
         yield {
             "params": params,
-            "lr": lr * (config.kept_lr_mult if is_kept else 1.0),
+            "lr": lr * (config.pretrained_lr_mult if is_transferred else 1.0),
             "weight_decay": config.weight_decay if decays else 0.0,
         }
 
 
 def frozen_norms(model: nn.Module, config: OptimConfig, loaded: Collection[str]) -> list[nn.Module]:
-    """The batch norms that `freeze_norm` keeps as they were loaded: those that were.
+    """Returns the batch norms that `freeze_norm` freezes: only those that were loaded.
 
     Args:
-        model: Whose norms.
-        config: Which of them.
+        model: Network to train.
+        config: Optimiser settings.
         loaded: Names of the tensors that come from a file.
     """
     prefix = {"none": None, "backbone": "backbone.", "all": ""}[config.freeze_norm]
@@ -138,12 +146,18 @@ def frozen_norms(model: nn.Module, config: OptimConfig, loaded: Collection[str])
 
 
 def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: float) -> LambdaLR:
-    """The configured schedule over the optimiser's learning rates."""
+    """Builds the configured schedule of the optimiser's learning rates."""
     return LambdaLR(optimizer, lambda step: schedule_factor(config, step, total_steps))
 
 
 def schedule_factor(config: OptimConfig, step: int, total_steps: float) -> float:
-    """What multiplies the learning rates at a step: linear warm-up, then the schedule."""
+    """Returns the factor of the learning rates at a step: linear warm-up, then the schedule.
+
+    Args:
+        config: Optimiser settings.
+        step: Number of optimiser steps taken.
+        total_steps: Number of optimiser steps of the whole run.
+    """
     warmup = min(config.warmup_steps, total_steps // 10)
     rise = min(1.0, (step + 1) / (warmup + 1))
     if config.schedule == "constant":

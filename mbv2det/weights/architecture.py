@@ -16,9 +16,11 @@ from torchvision.models import MobileNet_V2_Weights
 
 from mbv2det.backbones.feature import Feature
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
-from mbv2det.config import ClassificationHeadConfig, HeadsConfig
 from mbv2det.errors import ConfigError
+from mbv2det.heads.classifier import ClassifierConfig
 from mbv2det.labels import BACKGROUND, LabelMap
+from mbv2det.model_config import HeadConfig
+from mbv2det.tasks import ClassificationTask
 
 # Name of a classifier's last layer in our models.
 CLASSIFIER = "heads.classification.linear"
@@ -134,7 +136,9 @@ def layer_channels(width_mult: float) -> tuple[int, ...]:
     return tuple(specs[Feature(f"layer_{layer}")].channels for layer in range(1, 19))
 
 
-def classification_head(num_classes: int | None) -> tuple[HeadsConfig, dict[str, LabelMap]]:
+def classification_head(
+    num_classes: int | None,
+) -> tuple[dict[str, HeadConfig], dict[str, LabelMap]]:
     """Returns the heads and label maps of a classifier.
 
     Args:
@@ -142,9 +146,9 @@ def classification_head(num_classes: int | None) -> tuple[HeadsConfig, dict[str,
             neither heads nor label maps.
     """
     if num_classes is None:
-        return HeadsConfig(), {}
-    heads = HeadsConfig(classification=ClassificationHeadConfig())
-    return heads, {"classification": imagenet_label_map(num_classes)}
+        return {}, {}
+    task = ClassificationTask.name
+    return {task: ClassifierConfig()}, {task: imagenet_label_map(num_classes)}
 
 
 def imagenet_label_map(num_classes: int) -> LabelMap:

@@ -25,15 +25,12 @@ from typing import Any
 from torch import Tensor
 
 from mbv2det.backbones.mobilenet_v2 import LAST_CHANNELS
-from mbv2det.config import (
-    BackboneConfig,
-    ClassificationHeadConfig,
-    HeadsConfig,
-    ModelConfig,
-    SegmentationHeadConfig,
-)
 from mbv2det.errors import ConfigError
+from mbv2det.heads.classifier import ClassifierConfig
+from mbv2det.heads.deeplab_v3 import DeepLabV3Config
 from mbv2det.labels import VOC_NAMES, LabelMap, with_background
+from mbv2det.model_config import BackboneConfig, HeadConfig, ModelConfig
+from mbv2det.tasks import ClassificationTask, SegmentationTask
 from mbv2det.weights.architecture import (
     class_names,
     imagenet_label_map,
@@ -41,6 +38,7 @@ from mbv2det.weights.architecture import (
     num_outputs,
     unique_label_map,
 )
+from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.huggingface_config import (
     CONFIG,
     NetworkSettings,
@@ -48,8 +46,7 @@ from mbv2det.weights.huggingface_config import (
     read_config,
 )
 from mbv2det.weights.huggingface_names import LAST_LAYER, backbone_prefix, hf_name
-from mbv2det.weights.huggingface_processor import Task, preprocess_spec, read_processor
-from mbv2det.weights.share_file import WeightsInfo
+from mbv2det.weights.huggingface_processor import preprocess_spec, read_processor
 from mbv2det.weights.source import WeightsSource
 from mbv2det.weights.state_dict import read_state_dict
 
@@ -57,8 +54,8 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _HEAD_EPS = 1e-5
 _TF_DROPOUT = 0.2
 _LOGITS = {
-    "classification": "classifier.",
-    "segmentation": "segmentation_head.classifier.convolution.",
+    ClassificationTask.name: "classifier.",
+    SegmentationTask.name: "segmentation_head.classifier.convolution.",
 }
 
 
@@ -123,11 +120,12 @@ def _default_config(
     return asdict(NetworkSettings(depth_multiplier=width_mult, finegrained_output=finegrained))
 
 
-def _task(tensors: Mapping[str, Tensor]) -> Task | None:
+def _task(tensors: Mapping[str, Tensor]) -> str | None:
     """Returns the task of the head; None for a bare model."""
     if any(name.startswith("segmentation_head.") for name in tensors):
-        return "segmentation"
-    return "classification" if any(name.startswith("classifier.") for name in tensors) else None
+        return SegmentationTask.name
+    has_classifier = any(name.startswith("classifier.") for name in tensors)
+    return ClassificationTask.name if has_classifier else None
 
 
 def _backbone(settings: NetworkSettings) -> BackboneConfig:
@@ -141,20 +139,17 @@ def _backbone(settings: NetworkSettings) -> BackboneConfig:
     )
 
 
-def _heads(task: Task | None, settings: NetworkSettings) -> HeadsConfig:
+def _heads(task: str | None, settings: NetworkSettings) -> dict[str, HeadConfig]:
     dropout = float(settings.classifier_dropout_prob)
-    if task == "segmentation":
-        head = SegmentationHeadConfig(
-            name="deeplabv3", aspp="pool", dropout=dropout, norm_eps=_HEAD_EPS
-        )
-        return HeadsConfig(segmentation=head)
-    if task == "classification":
-        return HeadsConfig(classification=ClassificationHeadConfig(dropout))
-    return HeadsConfig()
+    if task == SegmentationTask.name:
+        return {task: DeepLabV3Config(aspp="pool", dropout=dropout, norm_eps=_HEAD_EPS)}
+    if task == ClassificationTask.name:
+        return {task: ClassifierConfig(dropout=dropout)}
+    return {}
 
 
 def _label_map(
-    task: Task, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str
+    task: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str
 ) -> LabelMap:
     """Returns the names in config.json, or those of the data set with as many classes."""
     name = f"{_LOGITS[task]}weight"
@@ -171,7 +166,7 @@ def _label_map(
     # transformers writes such names where nobody has given any.
     if names and names != [f"LABEL_{label}" for label in range(num_classes)]:
         return unique_label_map(names)
-    if task == "classification":
+    if task == ClassificationTask.name:
         return imagenet_label_map(num_classes)
     voc_names = with_background(VOC_NAMES)
     return unique_label_map(
@@ -180,12 +175,12 @@ def _label_map(
 
 
 def _without_unused(
-    tensors: Mapping[str, Tensor], task: Task | None
+    tensors: Mapping[str, Tensor], task: str | None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Leaves out the tensors that the segmentation model holds but does not use; adds a note."""
     unused = f"{backbone_prefix(tensors)}{LAST_LAYER}"
     used = {name: t for name, t in tensors.items() if not name.startswith(f"{unused}.")}
-    if task != "segmentation" or len(used) == len(tensors):
+    if task != SegmentationTask.name or len(used) == len(tensors):
         return dict(tensors), []
     count = len(tensors) - len(used)
     return used, [f"left out {count} tensors of {unused}: the segmentation head does not use them"]
@@ -204,7 +199,7 @@ def _dropout_notes(settings: NetworkSettings) -> list[str]:
 def _run(
     state: Mapping[str, Tensor],
     config: Mapping[str, Any],
-    task: Task | None,
+    task: str | None,
     num_classes: int | None,
     images: Tensor,
 ) -> Tensor:
@@ -212,8 +207,8 @@ def _run(
     import transformers
 
     networks = {
-        "classification": transformers.MobileNetV2ForImageClassification,
-        "segmentation": transformers.MobileNetV2ForSemanticSegmentation,
+        ClassificationTask.name: transformers.MobileNetV2ForImageClassification,
+        SegmentationTask.name: transformers.MobileNetV2ForSemanticSegmentation,
         None: transformers.MobileNetV2Model,
     }
     settings = config if num_classes is None else {**config, "num_labels": num_classes}

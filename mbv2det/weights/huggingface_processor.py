@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mbv2det.preprocess import PreprocessSpec
+from mbv2det.tasks import ClassificationTask, SegmentationTask
 from mbv2det.weights.huggingface_json import (
     Allowed,
     check_settings,
@@ -13,14 +14,12 @@ from mbv2det.weights.huggingface_json import (
     read_json,
 )
 
-Task = Literal["classification", "segmentation"]
-
 _FILE = "preprocessor_config.json"
 _INTERPOLATIONS = ("nearest", "Lanczos", "bilinear", "bicubic", "box", "Hamming")  # PIL's numbers
 _BILINEAR = 2
 # Sides of the network input by default, and how much longer the shorter side of the image is
 # before the middle is cut out; in pixels.
-_SIDES = {"classification": 224, "segmentation": 513}
+_SIDES = {ClassificationTask.name: 224, SegmentationTask.name: 513}
 _MARGIN = 32
 
 
@@ -55,7 +54,7 @@ _ALLOWED: Allowed = {
 }
 
 
-def read_processor(folder: Path | None, task: Task | None) -> dict[str, Any]:
+def read_processor(folder: Path | None, task: str | None) -> dict[str, Any]:
     """Reads preprocessor_config.json over transformers' defaults.
 
     Args:
@@ -65,7 +64,7 @@ def read_processor(folder: Path | None, task: Task | None) -> dict[str, Any]:
     Raises:
         ConfigError: If the file has a setting that our preprocessing cannot have.
     """
-    side = _SIDES[task or "classification"]
+    side = _SIDES[task or ClassificationTask.name]
     defaults = {
         "do_center_crop": True,
         "do_normalize": True,
@@ -85,7 +84,7 @@ def read_processor(folder: Path | None, task: Task | None) -> dict[str, Any]:
 
 
 def preprocess_spec(
-    processor: Mapping[str, Any], task: Task | None
+    processor: Mapping[str, Any], task: str | None
 ) -> tuple[PreprocessSpec, list[str]]:
     """Returns our preprocessing for a processor's settings, and notes on where they differ.
 
@@ -100,7 +99,7 @@ def preprocess_spec(
     stretches = isinstance(processor["size"], dict) and "height" in processor["size"]
     sees_whole_image = stretches and size == resized
     resize: Literal["stretch", "fit"]
-    resize = "fit" if task == "segmentation" and not sees_whole_image else "stretch"
+    resize = "fit" if task == SegmentationTask.name and not sees_whole_image else "stretch"
     notes = []
     if not sees_whole_image:
         ours = "fitted into" if resize == "fit" else "stretched to"

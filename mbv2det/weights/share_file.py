@@ -4,49 +4,20 @@ The header holds the architecture, preprocessing, label maps, thresholds and mea
 JSON. Checkpoints of a training run hold the same header beside their state. Neither can run code.
 """
 
-import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mbv2det.atomic_write import atomic_write
-from mbv2det.config import EvalConfig, ModelConfig
 from mbv2det.errors import ConfigError
-from mbv2det.labels import LabelMap
-from mbv2det.parsing import parse_dataclass
-from mbv2det.preprocess import PreprocessSpec
+from mbv2det.weights.header import HEADER, WeightsInfo, decode_info, encode_info, upgrade_tensors
 from mbv2det.weights.state_dict import load_tensors
 
-HEADER = "mbv2det"  # key of the header, in a share file's metadata and in a checkpoint
 ORIGIN = "mbv2det_origin"  # key, in a checkpoint, of the names of the tensors that came from files
-_FORMAT = 2
 _CHECKPOINT_PREFIX = "model."  # of the network's tensors in a checkpoint's state dict
-
-
-@dataclass(frozen=True)
-class WeightsInfo:
-    """The header of a weights file.
-
-    Attributes:
-        model: Architecture.
-        preprocess: Preprocessing of the images that the network was trained on.
-        label_maps: Label map of each task.
-        eval: Postprocessing that the metrics were measured with.
-        metrics: Content of metrics.json; empty if never measured.
-        command: Command that trained the weights; empty if they were imported.
-    """
-
-    model: ModelConfig
-    preprocess: PreprocessSpec
-    label_maps: Mapping[str, LabelMap]
-    eval: EvalConfig = EvalConfig()
-    metrics: dict[str, Any] = field(default_factory=dict)
-    command: str = ""
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
@@ -88,7 +59,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
         raise ConfigError(
             f"weights: {path}: expected a file of this toolkit, got tensors without its header"
         )
-    return state, _decode_info(path, header)
+    return upgrade_tensors(state), decode_info(header, str(path))
 
 
 def has_header(path: Path) -> bool:
@@ -124,37 +95,6 @@ def encode_origin(loaded: Collection[str], transferred: Collection[str]) -> dict
         transferred: Names of those among them that came from the weights of a whole model.
     """
     return {"loaded": sorted(loaded), "kept": sorted(transferred)}
-
-
-def encode_info(info: WeightsInfo) -> str:
-    """Returns the header as JSON text."""
-    fields = asdict(info)
-    # The files' own name of the label maps, which other versions read too.
-    renamed = {"labels" if key == "label_maps" else key: value for key, value in fields.items()}
-    return json.dumps({"format": _FORMAT, **renamed})
-
-
-def _decode_info(path: Path, text: str) -> WeightsInfo:
-    """Reads a header that `encode_info` wrote, in this version or an earlier one."""
-    header = _upgraded(path, json.loads(text))
-    return WeightsInfo(
-        model=parse_dataclass(ModelConfig, header["model"]),
-        preprocess=parse_dataclass(PreprocessSpec, header["preprocess"]),
-        label_maps={task: parse_dataclass(LabelMap, m) for task, m in header["labels"].items()},
-        eval=parse_dataclass(EvalConfig, header["eval"]),
-        metrics=header["metrics"],
-        command=header.get("command", ""),
-    )
-
-
-def _upgraded(path: Path, header: dict[str, Any]) -> dict[str, Any]:
-    """Returns a header as the present format has it; headers of earlier formats are converted."""
-    if header.get("format") != _FORMAT:
-        raise ConfigError(
-            f"weights: {path}: expected format {_FORMAT}, got {header.get('format')}: it was "
-            "written by another version of mbv2det"
-        )
-    return header
 
 
 def _read_share_file(path: Path) -> tuple[dict[str, Tensor], str | None]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mbv2det.errors import ConfigError
-from mbv2det.weights.share_file import WeightsInfo
+from mbv2det.weights.header import WeightsInfo
 
 _COUNTER = ".num_batches_tracked"
 

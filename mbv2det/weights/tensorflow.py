@@ -27,18 +27,14 @@ from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
 
 from mbv2det.backbones.mobilenet_v1 import MobileNetV1
 from mbv2det.backbones.mobilenet_v2 import LAST_CHANNELS
-from mbv2det.config import (
-    BackboneConfig,
-    DetectionHeadConfig,
-    EvalConfig,
-    HeadsConfig,
-    ModelConfig,
-    SegmentationHeadConfig,
-)
 from mbv2det.detection.anchors import AnchorSpec
 from mbv2det.errors import ConfigError
+from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import VOC_NAMES, LabelMap, with_background
+from mbv2det.model_config import BackboneConfig, EvalConfig, ModelConfig
 from mbv2det.preprocess import PreprocessSpec
+from mbv2det.tasks import DetectionTask, SegmentationTask
 from mbv2det.weights.architecture import (
     CLASSIFIER,
     class_names,
@@ -47,7 +43,7 @@ from mbv2det.weights.architecture import (
     num_outputs,
     width_of,
 )
-from mbv2det.weights.share_file import WeightsInfo
+from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.source import WeightsSource
 from mbv2det.weights.tensorflow_names import (
     DEEPLAB_SCOPES,
@@ -139,11 +135,13 @@ def _ssdlite(source: str, tensors: dict[str, Tensor]) -> WeightsSource:
             tensors[name] = _rows_per_anchor(tensor, num_slots, used_slots)
     last = tensors.get(f"{prefix}Conv_1/weights")
     is_scaled = width_mult < 1 and last is not None and last.shape[0] < LAST_CHANNELS
-    head = DetectionHeadConfig(class_loss="sigmoid", norm_eps=_BACKBONE_EPS)
+    head = SSDLiteConfig(class_loss="sigmoid", norm_eps=_BACKBONE_EPS)
     info = WeightsInfo(
-        model=ModelConfig(_backbone(width_mult, scale_last_layer=is_scaled), HeadsConfig(head)),
+        model=ModelConfig(
+            _backbone(width_mult, scale_last_layer=is_scaled), {DetectionTask.name: head}
+        ),
         preprocess=PreprocessSpec((300, 300)),
-        label_maps={"detection": label_map},
+        label_maps={DetectionTask.name: label_map},
         eval=EvalConfig(score_threshold=0.01, nms_iou=0.6, max_detections=100),
     )
     return WeightsSource(source, tensors, info, name_of, notes)
@@ -199,10 +197,10 @@ def _deeplab(source: str, tensors: dict[str, Tensor]) -> WeightsSource:
     info = WeightsInfo(
         model=ModelConfig(
             _backbone(width_mult, output_stride=16),
-            HeadsConfig(segmentation=SegmentationHeadConfig(aspp=aspp, norm_eps=_DEEPLAB_EPS)),
+            {SegmentationTask.name: DeepLabV3Config(aspp=aspp, norm_eps=_DEEPLAB_EPS)},
         ),
         preprocess=PreprocessSpec((513, 513), "fit"),
-        label_maps={"segmentation": LabelMap.of_masks(names)},
+        label_maps={SegmentationTask.name: LabelMap.of_masks(names)},
     )
     return WeightsSource(source, tensors, info, name_of)
 

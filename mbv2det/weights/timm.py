@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mbv2det.config import BackboneConfig, ModelConfig
 from mbv2det.errors import ConfigError
+from mbv2det.model_config import BackboneConfig, ModelConfig
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from mbv2det.weights.architecture import (
     CLASSIFIER,
@@ -19,7 +19,7 @@ from mbv2det.weights.architecture import (
     mobilenet_v2_width,
     num_outputs,
 )
-from mbv2det.weights.share_file import WeightsInfo
+from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.source import WeightsSource
 from mbv2det.weights.state_dict import read_state_dict
 

@@ -10,8 +10,8 @@ from urllib.error import URLError
 from torch import Tensor, nn
 from torchvision.models import get_weight, mobilenet_v2, resnet50, resnet101
 
-from mbv2det.config import BackboneConfig, ModelConfig
 from mbv2det.errors import ConfigError
+from mbv2det.model_config import BackboneConfig, ModelConfig
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, PreprocessSpec
 from mbv2det.weights.architecture import (
     CLASSIFIER,
@@ -20,7 +20,7 @@ from mbv2det.weights.architecture import (
     mobilenet_v2_width,
     num_outputs,
 )
-from mbv2det.weights.share_file import WeightsInfo
+from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.source import WeightsSource
 from mbv2det.weights.state_dict import read_state_dict
 

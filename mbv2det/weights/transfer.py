@@ -11,9 +11,9 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
-from mbv2det.config import DetectionHeadConfig, HeadsConfig, ModelConfig
-from mbv2det.labels import BACKGROUND, LabelMap
-from mbv2det.model import DensePredictor
+from mbv2det.labels import LabelMap
+from mbv2det.model import MultiTaskModel
+from mbv2det.model_config import ModelConfig
 from mbv2det.weights.source import Mismatch, MismatchError, WeightsSource
 
 _MAX_LISTED = 10  # names in a list before it is cut
@@ -37,7 +37,7 @@ class Transfer:
 
 def transfer(
     source: WeightsSource,
-    model: DensePredictor,
+    model: MultiTaskModel,
     config: ModelConfig,
     label_maps: Mapping[str, LabelMap],
 ) -> Transfer:
@@ -55,18 +55,18 @@ def transfer(
     state = model.state_dict()
     lines, transferred = _copy_backbone(source, state)
     stored = source.info
-    for task in config.heads.tasks:
+    for task, head in config.heads.items():
         if task in stored.label_maps:
             slots = Slots(
-                new=_slot_names(config.heads, task, label_maps[task]),
-                old=_slot_names(stored.model.heads, task, stored.label_maps[task]),
+                new=head.logit_names(label_maps[task]),
+                old=stored.model.heads[task].logit_names(stored.label_maps[task]),
             )
             class_layers = _class_layer_names(model.heads[task])
             head_lines, names = _copy_head(source.tensors, state, task, class_layers, slots)
             lines, transferred = lines + head_lines, transferred + names
         else:
             lines.append(f"heads.{task}: not in the weights; newly initialised")
-    unused = [task for task in stored.model.heads.tasks if task not in config.heads.tasks]
+    unused = [task for task in stored.model.heads if task not in config.heads]
     lines += [f"heads.{task}: in the weights, but not configured; left out" for task in unused]
     model.load_state_dict(state)
     lines = [f"weights: {source.source}", *(f"  {line}" for line in lines)]
@@ -127,12 +127,6 @@ class Slots:
         if unused:
             lines.append(f"{len(unused)} classes of the weights left out{_listed(unused)}")
         return lines
-
-
-def _slot_names(heads: HeadsConfig, task: str, label_map: LabelMap) -> tuple[str, ...]:
-    head = getattr(heads, task)
-    has_background = isinstance(head, DetectionHeadConfig) and head.has_background
-    return (BACKGROUND, *label_map.names) if has_background else label_map.names
 
 
 def _class_layer_names(head: nn.Module) -> set[str]:

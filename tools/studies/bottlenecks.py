@@ -25,13 +25,12 @@ import csv
 import json
 import statistics
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import Namespace
 from matplotlib import color_sequences
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -40,10 +39,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mbv2det.atomic_write import atomic_write, write_json
-from mbv2det.cli.session import ConfigParser, Settings, one_line_errors, say
+from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.train import train
+from mbv2det.console import log, one_line_errors
 from mbv2det.errors import ConfigError
 from mbv2det.parsing import first_argument_as_config
+from mbv2det.tasks import DetectionTask
 
 VARIANTS = {
     "paper": ("linear", "bottleneck", False),
@@ -113,7 +114,7 @@ def read_curve(rows: Path) -> list[Epoch]:
 
 
 def variant_settings(
-    parser: ConfigParser, arguments: Sequence[str], variant: str, seed: int
+    parser: SettingsParser, arguments: Sequence[str], variant: str, seed: int
 ) -> Settings:
     """Returns the user's settings with the network of a variant and a seed."""
     bottleneck, shortcut, zero_init = VARIANTS[variant]
@@ -134,7 +135,7 @@ def check(settings: Settings) -> None:
     Raises:
         ConfigError: If there is no detection head, or the runs would write no metrics.csv.
     """
-    if settings.config.heads.detection is None:
+    if DetectionTask.name not in settings.config.heads:
         raise ConfigError("heads.detection: expected a head, which the study compares, got none")
     for key, value in (("logger", None), ("fast_dev_run", False)):
         got = settings.trainer[key]
@@ -248,15 +249,10 @@ def seeds_of(option: int | list[int]) -> list[int]:
     return list(range(option)) if isinstance(option, int) else option
 
 
-class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Help that keeps the line breaks of the description and shows defaults."""
-
-
 @one_line_errors
 def main() -> None:
     """Entry point."""
-    parser = ConfigParser(__doc__ or "")
-    parser.parser.formatter_class = _Help
+    parser = SettingsParser(__doc__ or "")
     parser.add_option(
         "--seeds",
         type=int | list[int],
@@ -275,12 +271,12 @@ def main() -> None:
     for seed in seeds_of(options.seeds):  # every variant once before the next seed: an early figure
         for variant in VARIANTS:
             settings = variant_settings(parser, arguments, variant, seed)
-            say(f"{variant}, seed {seed}")
+            log(f"{variant}, seed {seed}")
             folder = options.out / variant / f"seed_{seed}"
             curves.setdefault(variant, {})[seed] = run(settings, folder)
             write(curves, options.out)
     print_table(curves)
-    say(f"written to {options.out}")
+    log(f"written to {options.out}")
 
 
 if __name__ == "__main__":

@@ -20,26 +20,27 @@ from rich.table import Table
 from torch import nn
 
 from mbv2det.build import build_model, build_preprocess
-from mbv2det.cli.session import ConfigParser, one_line_errors
-from mbv2det.config import Config, HeadsConfig
-from mbv2det.labels import VOC_NAMES, LabelMap
+from mbv2det.cli.settings import SettingsParser
+from mbv2det.config import Config
+from mbv2det.console import one_line_errors
+from mbv2det.labels import VOC_NAMES, LabelMap, with_background
+from mbv2det.tasks import DetectionTask, SegmentationTask
 
 _WARM_UP_ROUNDS = 3  # not timed: the first passes allocate memory
+_DETECTION, _SEGMENTATION = DetectionTask.name, SegmentationTask.name
 _LABEL_MAPS = {
-    "detection": LabelMap.of_masks(VOC_NAMES),
-    "segmentation": LabelMap.of_masks(("background", *VOC_NAMES)),
+    _DETECTION: LabelMap.of_masks(VOC_NAMES),
+    _SEGMENTATION: LabelMap.of_masks(with_background(VOC_NAMES)),
 }
 
 
 def variants(config: Config) -> dict[str, Config]:
     """Returns the configurations of the joint model and of each task alone, by name."""
-    detector = replace(
-        config,
-        backbone=replace(config.backbone, output_stride=32),
-        heads=HeadsConfig(detection=config.heads.detection),
+    detector, segmenter = (
+        replace(config, heads={task: config.heads[task]}) for task in (_DETECTION, _SEGMENTATION)
     )
-    segmenter = replace(config, heads=HeadsConfig(segmentation=config.heads.segmentation))
-    return {"joint": config, "detection": detector, "segmentation": segmenter}
+    detector = replace(detector, backbone=replace(config.backbone, output_stride=32))
+    return {"joint": config, _DETECTION: detector, _SEGMENTATION: segmenter}
 
 
 @torch.inference_mode()
@@ -66,13 +67,13 @@ def median_seconds(
 @one_line_errors
 def main() -> None:
     """Entry point."""
-    parser = ConfigParser(__doc__ or "")
+    parser = SettingsParser(__doc__ or "")
     parser.add_option("--rounds", type=int, default=40, help="timed passes of each model")
     settings = parser.parse(sys.argv[1:])
     config = settings.config
     torch.manual_seed(config.seed)
     models = {
-        name: build_model(variant, build_preprocess(variant.data), _LABEL_MAPS).eval()
+        name: build_model(variant.model(), build_preprocess(variant.data), _LABEL_MAPS).eval()
         for name, variant in variants(config).items()
     }
     images = torch.randint(0, 256, (1, 3, *config.data.size), dtype=torch.uint8)

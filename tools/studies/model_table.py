@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 
-from mbv2det.cli.session import one_line_errors
+from mbv2det.console import one_line_errors
 from mbv2det.counting import Counts
 
 _DESCRIPTION = """

@@ -6,21 +6,26 @@ import torch
 from rich.progress import track
 from torch import nn
 
-from mbv2det.cli.session import ConfigParser, Settings, default_precision
+from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.train import read_splits
 from mbv2det.config import AugmentConfig
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
+from mbv2det.errors import ConfigError
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessor, PreprocessSpec
 from mbv2det.structures import Batch
+from mbv2det.training.trainer import default_precision
 
 
 def parse(description: str, arguments: list[str]) -> Settings:
-    """Parses `CONFIG [--key.sub=value ...]`; exits with an error without ImageNet weights."""
-    parser = ConfigParser(description)
-    settings = parser.parse(arguments)
+    """Parses `CONFIG [--key.sub=value ...]`.
+
+    Raises:
+        ConfigError: If the configuration has no ImageNet weights to start from.
+    """
+    settings = SettingsParser(description).parse(arguments)
     if settings.config.backbone.weights is None:
-        parser.parser.error(
+        raise ConfigError(
             "backbone.weights: expected a file of ImageNet weights to start from, got none"
         )
     return settings

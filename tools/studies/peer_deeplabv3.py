@@ -21,8 +21,8 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from mbv2det.backbones.feature import Feature
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
-from mbv2det.cli.report import print_results
-from mbv2det.cli.session import one_line_errors
+from mbv2det.cli.tables import print_metrics
+from mbv2det.console import one_line_errors
 from mbv2det.data.datamodule import DenseData
 from mbv2det.metrics.mean_iou import MeanIoU
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD
@@ -106,7 +106,7 @@ def main() -> None:
         return schedule_factor(config.optim, step, total)
 
     peer.train(model, data, epochs, optimizer=optimizer, factor=factor, loss=model.loss)
-    print_results(evaluate(model, data))
+    print_metrics(evaluate(model, data))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block
 
-from mbv2det.cli.report import print_results
-from mbv2det.cli.session import one_line_errors
+from mbv2det.cli.tables import print_metrics
 from mbv2det.config import AugmentConfig
+from mbv2det.console import one_line_errors
 from mbv2det.data.datamodule import DenseData
 from mbv2det.metrics.detection_ap import DetectionAP
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD
@@ -136,7 +136,7 @@ def main() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=_LR, momentum=0.9, weight_decay=4e-5)
     epochs = settings.trainer["max_epochs"]
     peer.train(model, data, epochs, optimizer=optimizer, factor=factor, loss=loss)
-    print_results(evaluate(model, data))
+    print_metrics(evaluate(model, data))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from mbv2det.build import build_backbone, build_model
-from mbv2det.cli.session import ConfigParser
-from mbv2det.config import BackboneConfig, Config, ModelConfig
+from mbv2det.cli.settings import SettingsParser
+from mbv2det.config import Config
 from mbv2det.counting import Counts, count
 from mbv2det.labels import VOC_NAMES, LabelMap, with_background
+from mbv2det.model_config import BackboneConfig
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.segmentation.multi_scale_flip import scaled_size
 
@@ -40,7 +41,7 @@ class Classifier:
     def count(self) -> Counts:
         """Builds the classifier on the meta device and counts it on one image."""
         with torch.device("meta"):
-            net = build_backbone(ModelConfig(self.backbone), _IMAGENET_CLASSES).eval()
+            net = build_backbone(self.backbone, _IMAGENET_CLASSES).eval()
         image = torch.empty(1, 3, self.size, self.size, device="meta")
         return count(net, lambda: net.classify(image))
 
@@ -70,10 +71,10 @@ class Trained:
     def count(self) -> Counts:
         """Builds the model on the meta device and counts every pass that evaluates one image."""
         arguments = f"{self.settings} {self.evaluation}".split()
-        config = ConfigParser("").parse(arguments).config
+        config = SettingsParser("").parse(arguments).config
         preprocess = PreprocessSpec(config.data.size, config.data.resize)
         with torch.device("meta"):
-            model = build_model(config, preprocess, _LABELS).eval()
+            model = build_model(config.model(), preprocess, _LABELS).eval()
         part: nn.Module = model.heads if self.heads_only else model
         return count(part, lambda: [model(view) for view in _views(config)])
 

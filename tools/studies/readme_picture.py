@@ -15,13 +15,13 @@ from pathlib import Path
 from PIL import Image
 
 from mbv2det.atomic_write import atomic_write
-from mbv2det.cli.report import PICTURE_SCORE, draw_found
-from mbv2det.cli.session import one_line_errors
+from mbv2det.console import one_line_errors
 from mbv2det.data.images import read_image
 from mbv2det.data.shapes import ensure_shapes
 from mbv2det.deploy.predictor import Predictor, load
 from mbv2det.drawing import side_by_side
 from mbv2det.errors import ConfigError
+from mbv2det.tasks.task import DrawingStyle, draw_prediction
 
 _SCENES = (0, 1, 2)
 _COLOURS = 256
@@ -52,7 +52,7 @@ def draw_row(predictor: Predictor, files: Sequence[Path], min_score: float) -> I
     predictions = [predictor([image])[0] for image in images]
     return side_by_side(
         [
-            draw_found(image, prediction, predictor.info.label_maps, min_score)
+            draw_prediction(image, prediction, predictor.tasks, min_score)
             for image, prediction in zip(images, predictions, strict=True)
         ]
     )
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument(
         "--min-score",
         type=float,
-        default=PICTURE_SCORE,
+        default=DrawingStyle.min_score,
         help="draw detections with at least this score (default %(default)s)",
     )
     options = parser.parse_args()

@@ -1,17 +1,22 @@
-"""Run folders: runs/<config name>/<n>/."""
+"""The folder of a run: runs/<config name>/<n>/."""
 
 import os
 from pathlib import Path
 
 from mbv2det.errors import ConfigError
 
-# Lightning starts the other processes of a run with the same command line: they find the folder
-# that the first one made through the environment.
+# Lightning starts the other processes of a run with the same command line. The first process tells
+# them the folder that it made by this environment variable.
 _VARIABLE = "MBV2DET_RUN_FOLDER"
 
 
 def new_run(root: Path, name: str) -> Path:
-    """Makes the next free folder of a configuration."""
+    """Makes the next free folder for a run of a configuration.
+
+    Args:
+        root: Folder of all runs.
+        name: Name of the configuration.
+    """
     if int(os.environ.get("LOCAL_RANK", "0")) > 0 and _VARIABLE in os.environ:
         return Path(os.environ[_VARIABLE])
     number = max((_number(p) for p in (root / name).glob("*")), default=0) + 1
@@ -19,15 +24,15 @@ def new_run(root: Path, name: str) -> Path:
 
 
 def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
-    """Folder and checkpoint to continue from.
+    """Returns the folder and the checkpoint of the run to continue.
 
     Args:
-        root: Of all runs.
-        name: Of the configuration.
+        root: Folder of all runs.
+        name: Name of the configuration.
         checkpoint: A file, or `last` for the newest run of the configuration.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is no such run.
     """
     if checkpoint == "last":
         saved = [p / "checkpoints/last.ckpt" for p in (root / name).glob("*") if _number(p)]

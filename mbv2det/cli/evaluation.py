@@ -1,0 +1,203 @@
+"""The evaluation of weights on a data set."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mbv2det.atomic_write import write_json
+from mbv2det.build import (
+    evaluation_model,
+    load_network,
+    read_split,
+    relabel,
+    trainable,
+)
+from mbv2det.cli.settings import Settings
+from mbv2det.cli.tables import print_metrics
+from mbv2det.cli.train import log_split
+from mbv2det.config import DataConfig
+from mbv2det.console import log
+from mbv2det.data.annotations import Annotations
+from mbv2det.data.datamodule import DenseData
+from mbv2det.errors import ConfigError
+from mbv2det.labels import LabelMap, with_background
+from mbv2det.model_config import ModelConfig
+from mbv2det.preprocess import Preprocessor
+from mbv2det.resolve import Overrides, in_section, resolve
+from mbv2det.tasks import TASKS
+from mbv2det.training.callbacks import DamagedFileWarnings
+from mbv2det.training.module import DenseModule, metrics_document
+from mbv2det.training.trainer import lightning_errors, make_trainer, num_loader_workers
+from mbv2det.weights.header import WeightsInfo
+from mbv2det.weights.readers import read_model
+
+
+def evaluate(settings: Settings) -> dict[str, Any]:
+    """Evaluates weights as configured.
+
+    Returns:
+        The content of metrics.json.
+    """
+    config = settings.config
+    source = read_model(Path(str(config.weights)))
+    info = resolved(source.info, settings)
+    model, all_tasks = load_network(replace(source, info=info))
+    measured = measured_tasks(info, settings)
+    tasks = [task for task in trainable(all_tasks) if task.name in measured]
+    split = read_measured_split(config.data, info, measured)
+    module = DenseModule(
+        model,
+        tasks,
+        config.optim,
+        metrics={task.name: task.metric(split, config.eval) for task in tasks},
+        image_names=split.image_ids.tolist(),
+        evaluation_model=partial(evaluation_model, tasks=tasks, thresholds=info.eval),
+    )
+    data = DenseData(
+        None,
+        split,
+        Preprocessor(info.preprocess),
+        None,
+        batch_size=config.data.batch_size,
+        num_workers=num_loader_workers(config.data),
+        seed=config.seed,
+    )
+    trainer = make_trainer(
+        settings.trainer,
+        [DamagedFileWarnings({"val": split})],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    started = time.perf_counter()
+    with lightning_errors():
+        trainer.validate(module, data, verbose=False)
+    document = with_speed(metrics_document(module.results), time.perf_counter() - started)
+    document["weights"] = source.source
+    if trainer.is_global_zero:
+        conclude(document, settings.options.out)
+    return document
+
+
+def with_speed(document: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The metrics with the time that the evaluation took."""
+    speed = document["images"] / seconds
+    return {**document, "seconds": round(seconds, 2), "images_per_second": round(speed, 2)}
+
+
+def measured_tasks(info: WeightsInfo, settings: Settings) -> tuple[str, ...]:
+    """The tasks of the configuration that the weights have a head for.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    configured, available = settings.config.tasks, info.model.tasks
+    measured = tuple(name for name in configured if name in available)
+    if not measured:
+        heads = f"has a head for {' and '.join(available)}" if available else "has no head"
+        raise ConfigError(
+            f"heads: {settings.config.weights} {heads}, but {settings.name} asks for "
+            f"{' and '.join(configured)}"
+        )
+    for name in configured:
+        if name not in available:
+            log(f"heads.{name}: the weights have no such head; not measured")
+    return measured
+
+
+def read_measured_split(
+    data: DataConfig, info: WeightsInfo, measured: Sequence[str]
+) -> Annotations:
+    """The validation split in the labels of the weights; logs its counts and faults."""
+    data = with_own_classes(data, info.label_maps)
+    split = read_split(data, data.val, "data.val", measured)
+    split = relabel(split, {name: info.label_maps[name] for name in measured})
+    log_split("val", split)
+    return split
+
+
+def with_own_classes(data: DataConfig, label_maps: Mapping[str, LabelMap]) -> DataConfig:
+    """The data settings with all classes that the data has; they are matched by name later."""
+    if data.format == "coco":
+        return replace(data, classes="auto", mask_classes=None)
+    if data.format == "voc":
+        return replace(data, classes="auto")
+    for name, label_map in label_maps.items():
+        data = TASKS[name].name_classes(data, label_map)
+    return data
+
+
+def resolved(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
+    """The header of the weights with what the command line may change: no shape of a tensor.
+
+    Logs every setting of the configuration that is set aside.
+    """
+    config = settings.config
+    log_architecture(stored, settings)
+    spec, thresholds = stored.preprocess, stored.eval
+    resolution = resolve(
+        {
+            **in_section("eval", asdict(thresholds)),
+            "data.image_size": spec.size,
+            "data.resize": spec.resize,
+            "backbone.output_stride": stored.model.backbone.output_stride,
+        },
+        {
+            **in_section("eval", asdict(config.eval.thresholds())),
+            "data.image_size": config.data.size,
+            "data.resize": config.data.resize,
+            "backbone.output_stride": config.backbone.output_stride,
+        },
+        Overrides(settings.given, config.override_weights),
+    )
+    for difference in resolution.differences:
+        log(str(difference))
+    values = resolution.values
+    return replace(
+        stored,
+        model=replace(stored.model, backbone=resolution.update("backbone", stored.model.backbone)),
+        eval=resolution.update("eval", thresholds),
+        preprocess=replace(spec, size=values["data.image_size"], resize=values["data.resize"]),
+    )
+
+
+def log_architecture(stored: WeightsInfo, settings: Settings) -> None:
+    """Logs where the network or the classes of the configuration differ from the weights' own."""
+    config = settings.config
+    own, configured = (
+        _architecture(model, config.tasks) for model in (stored.model, config.model())
+    )
+    for key, value in own.items():
+        if configured.get(key) != value:
+            log(f"{key}: {value} in the weights, which keep it; {configured.get(key)} configured")
+    names = config.data.classes
+    for task, label_map in stored.label_maps.items():
+        if names == "auto" or task not in config.tasks:
+            continue
+        if label_map.names not in (names, with_background(names)):
+            log(f"data.classes: the weights keep theirs for {task}: {', '.join(label_map.names)}")
+
+
+def _architecture(model: ModelConfig, tasks: Sequence[str]) -> dict[str, Any]:
+    """Settings of a network by dotted name, without other tasks and without the output stride."""
+    settings = in_section("backbone", asdict(model.backbone))
+    for task in tasks:
+        if task in model.heads:
+            settings |= in_section(f"heads.{task}", asdict(model.heads[task]))
+    del settings["backbone.output_stride"]
+    return settings
+
+
+def conclude(document: dict[str, Any], out: str | None) -> None:
+    """Prints the tables and writes the file."""
+    print_metrics(document)
+    log(
+        f"{document['images']} images in {document['seconds']} s "
+        f"({document['images_per_second']} images/s, loading and metrics included)"
+    )
+    if out:
+        write_json(Path(out), document)
+        log(f"metrics: {out}")

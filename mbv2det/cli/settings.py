@@ -1,0 +1,235 @@
+"""The settings of a command: `CONFIG [--key.sub=value ...]`, parsed and checked."""
+
+import difflib
+import re
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import DefaultHelpFormatter, Namespace
+
+from mbv2det.cli.config_files import with_config_path
+from mbv2det.config import Config
+from mbv2det.errors import ConfigError
+from mbv2det.model_config import HeadConfig, head_names
+from mbv2det.parsing import OneLineParser, first_argument_as_config
+from mbv2det.resolve import Overrides, Resolution
+from mbv2det.tasks import TASKS, TrainableTask
+
+_HELP = ("-h", "--help")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A parsed command line.
+
+    Attributes:
+        config: Settings of this toolkit.
+        trainer: Arguments of Lightning's Trainer.
+        name: Name of the configuration: the stem of its file.
+        given: Names of the settings given on the command line.
+        arguments: The command line, without the name of the command.
+        options: Options of the command itself.
+        parser: Parser that read the command line.
+        namespace: Result of the parser.
+    """
+
+    config: Config
+    trainer: dict[str, Any]
+    name: str
+    given: frozenset[str]
+    arguments: tuple[str, ...]
+    options: Namespace
+    parser: OneLineParser
+    namespace: Namespace
+
+    @property
+    def overrides(self) -> Overrides:
+        """Settings by which the user overrides those of weights."""
+        return Overrides(self.given, self.config.override_weights)
+
+    def yaml(
+        self,
+        initial: Resolution | None = None,
+        heads: Mapping[str, HeadConfig] | None = None,
+        **trainer: Any,
+    ) -> str:
+        """All settings as a configuration file, which gives the same run again.
+
+        Args:
+            initial: Settings that were resolved between initial weights and configuration.
+            heads: Settings of the heads after that resolution.
+            trainer: Trainer arguments that were chosen where the user sets none.
+        """
+        resolved = self.namespace.clone()
+        if initial is not None and initial.values:
+            for key, value in initial.values.items():
+                resolved[key] = value
+            for task, head in (heads or {}).items():
+                resolved.heads[task] = Namespace(**asdict(head))
+            resolved.override_weights = sorted(initial.overridden)
+        for key, value in trainer.items():
+            if resolved.trainer[key] is None:
+                resolved.trainer[key] = value
+        try:
+            return self.parser.dump(resolved, skip_validation=True)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"trainer: cannot be written to config.yaml ({error})") from None
+
+
+class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Help that keeps the line breaks of the description and shows defaults."""
+
+
+class SettingsParser:
+    """Parses `CONFIG [--key.sub=value ...]` and options of a command.
+
+    Args:
+        description: Description for --help.
+        full_help: Whether --help lists the arguments of Lightning's Trainer, for which Lightning
+            has to be imported.
+        prog: Name of the command in its messages; by default that of the running script.
+    """
+
+    def __init__(self, description: str, full_help: bool = False, prog: str | None = None) -> None:
+        self.description = description
+        self.prog = prog
+        self.full_help = full_help
+        self.options: dict[str, dict[str, Any]] = {}
+
+    def add_option(self, name: str, **kwargs: Any) -> None:
+        """Adds an option of the command itself, which no configuration file holds."""
+        self.options[name.removeprefix("--")] = kwargs
+
+    def parse(self, command_line: Sequence[str]) -> Settings:
+        """Reads the configuration file and the command line, which wins."""
+        given = {a.removeprefix("--").split("=")[0] for a in command_line if a.startswith("--")}
+        arguments = with_config_path(first_argument_as_config(command_line))
+        file = arguments[1] if arguments[:1] == ["--config"] else ""
+        parser = self._parser(
+            _head_kinds(file, arguments), with_trainer=self._needs_trainer(arguments)
+        )
+        parser.given = frozenset(given)
+        parser.file = file
+        namespace = parser.parse_args(list(arguments))
+        if not namespace.config:
+            parser.error("expected a configuration file as the first argument, got none")
+        options = Namespace({name: namespace.pop(name, None) for name in self.options})
+        name = Path(str(namespace.pop("config")[0])).stem
+        built = parser.instantiate(namespace.clone())
+        values = {f.name: getattr(built, f.name) for f in fields(Config)}
+        return Settings(
+            config=Config(**values | {"heads": _configured_heads(values["heads"])}),
+            trainer={key: built.trainer[key] for key in vars(namespace.trainer)},
+            name=name,
+            given=frozenset(given),
+            arguments=tuple(command_line),
+            options=options,
+            parser=parser,
+            namespace=namespace,
+        )
+
+    def _needs_trainer(self, arguments: Sequence[str]) -> bool:
+        return self.full_help or not any(argument in _HELP for argument in arguments)
+
+    def _parser(
+        self, head_kinds: Mapping[str, type[HeadConfig]], *, with_trainer: bool
+    ) -> OneLineParser:
+        parser = OneLineParser(
+            prog=self.prog,
+            usage="%(prog)s CONFIG [--key.sub=value ...]",
+            description=self.description,
+            formatter_class=_HelpFormatter,
+        )
+        parser.add_argument(
+            "--config", action="config", help="YAML file of settings; also the first argument"
+        )
+        parser.add_class_arguments(_config_type(head_kinds))
+        if with_trainer:
+            from lightning.pytorch import Trainer  # costs seconds, so not for --help
+
+            parser.add_class_arguments(
+                Trainer, "trainer", instantiate=False, skip={"use_distributed_sampler"}
+            )
+        else:
+            group = parser.add_argument_group("trainer", "arguments of Lightning's Trainer")
+            group.add_argument("--trainer.KEY", help="see `train --help`")
+        for name, kwargs in self.options.items():
+            parser.add_argument(f"--{name}", **kwargs)
+        return parser
+
+
+def _trained_tasks() -> list[type[TrainableTask]]:
+    return [task for task in TASKS.values() if issubclass(task, TrainableTask)]
+
+
+def _head_kinds(file: str, arguments: Sequence[str]) -> dict[str, type[HeadConfig]]:
+    """The configuration class of each task's head, selected by `heads.<task>.name`.
+
+    Raises:
+        ConfigError: For a name that selects no head.
+    """
+    chosen = _names_in_file(file)
+    for argument in arguments:
+        match = re.fullmatch(r"--heads\.(\w+)\.name=(.*)", argument)
+        if match:
+            chosen[match[1]] = match[2]
+    kinds = {}
+    for task in _trained_tasks():
+        kind_of = {name: kind for kind in task.head_kinds for name in head_names(kind)}
+        name = chosen.get(task.name, next(iter(kind_of)))
+        if name not in kind_of:
+            near = difflib.get_close_matches(str(name), kind_of, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"heads.{task.name}.name: expected one of {', '.join(kind_of)}, got {name}{hint}"
+            )
+        kinds[task.name] = kind_of[name]
+    return kinds
+
+
+def _names_in_file(file: str) -> dict[str, Any]:
+    """`heads.<task>.name` of a configuration file, by task.
+
+    Empty if the file cannot be read, which the parser will report.
+    """
+    try:
+        heads = yaml.safe_load(Path(file).read_text())["heads"]
+        return {task: head["name"] for task, head in heads.items() if head and "name" in head}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _config_type(head_kinds: Mapping[str, type[HeadConfig]]) -> type[Config]:
+    """`Config` with a typed field for the head of each task."""
+    typed = [(task, kind | None, None) for task, kind in head_kinds.items()]
+    heads = make_dataclass("HeadsConfig", typed, frozen=True)
+    lines = [f"    {task}: {_head_help(task)}" for task in head_kinds]
+    heads.__doc__ = "\n".join(["The head of each task.", "", "Attributes:", *lines])
+    config = make_dataclass(
+        "Config", [("heads", heads, field(default_factory=heads))], bases=(Config,), frozen=True
+    )
+    config.__doc__ = Config.__doc__
+    return config
+
+
+def _head_help(task: str) -> str:
+    names = [name for kind in TASKS[task].head_kinds for name in head_names(kind)]
+    return f"Head for {task}, by name: {', '.join(names)}; null for none."
+
+
+def _configured_heads(heads: Any) -> dict[str, HeadConfig]:
+    """The heads that are not null, by task.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    configured = {f.name: getattr(heads, f.name) for f in fields(heads)}
+    configured = {task: head for task, head in configured.items() if head is not None}
+    if not configured:
+        names = " or ".join(task.name for task in _trained_tasks())
+        raise ConfigError(f"heads: expected {names}, or both, got none")
+    return configured

@@ -1,0 +1,66 @@
+"""What commands print: lines on standard error, and errors as one line with an exit code."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from mbv2det.errors import ConfigError, DataError, NonFiniteLossError
+
+# Variables in which launchers tell a process its rank.
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+
+Arguments = ParamSpec("Arguments")
+
+console = Console(stderr=True, soft_wrap=True)
+
+
+def log(message: str) -> None:
+    """Prints a line, from the first process of a run only."""
+    if not any(int(os.environ.get(name, "0")) for name in _RANKS):
+        console.print(message, highlight=False, markup=False)
+
+
+def one_line_errors(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Wraps a command so that an error which the user can mend ends it in one line.
+
+    The exit code is 2 for wrong input, 1 for a failed training and 130 for an interrupt.
+    """
+
+    @wraps(command)
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ConfigError, DataError) as error:
+            _print_rows(error)
+            _end(error, 2)
+        except NonFiniteLossError as error:
+            _end(error, 1)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return guarded
+
+
+def _print_rows(error: Exception) -> None:
+    """Prints the tensors that an error about weights lists, as a table."""
+    rows = getattr(error, "rows", ())
+    if rows:
+        # Names are shown in full, on several lines where the terminal is narrow.
+        headings = ("tensor", "problem", "expected", "got")
+        table = Table(*(Column(heading, overflow="fold") for heading in headings))
+        for row in rows:
+            table.add_row(row.name, row.problem, row.expected, row.got)
+        console.print(table)
+
+
+def _end(error: Exception, code: int) -> None:
+    # An error from a worker of a data loader carries its traceback; its last line is the message.
+    lines = str(error).strip().splitlines()
+    message = lines[-1] if lines[0].startswith("Caught ") else " ".join(lines)
+    sys.stderr.write(f"error: {message.removeprefix(f'mbv2det.errors.{type(error).__name__}: ')}\n")
+    sys.exit(code)

@@ -1,0 +1,75 @@
+"""What makes a detection method: a head, its loss and its postprocessing, chosen together.
+
+SSDLite is one method (`mbv2det/heads/ssdlite.py`). Another one adds the file of its head with a
+subclass of `DetectionMethod`, whatever parts it needs in this folder, and one entry in
+`mbv2det.tasks.detection.METHODS`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from mbv2det.geometry import Frame
+from mbv2det.labels import LabelMap
+from mbv2det.model_config import EvalConfig, HeadConfig
+from mbv2det.structures import BoxTargets, Detections, LossTerms
+
+
+@runtime_checkable
+class DetectionLoss(Protocol):
+    """Compares the raw outputs of a head with the objects of a batch."""
+
+    @property
+    def terms(self) -> Sequence[str]:
+        """Names of the loss terms."""
+        ...
+
+    def __call__(self, outputs: Any, targets: BoxTargets) -> LossTerms:
+        """Loss terms, and the number of anchors or points that they are divided by."""
+        ...
+
+
+@runtime_checkable
+class DetectionPostprocess(Protocol):
+    """Turns the raw outputs of a head into the objects of each image."""
+
+    def __call__(self, outputs: Any, frames: Sequence[Frame]) -> list[Detections]:
+        """Detections of each image, in pixels of its original file."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionMethod(HeadConfig):
+    """Settings of a detection head, with the loss and the postprocessing that belong to it.
+
+    The raw outputs of the head are private to the method: only its own loss and postprocessing,
+    and the methods below, read them.
+    """
+
+    @abstractmethod
+    def build_loss(self) -> DetectionLoss:
+        """The loss that trains the head."""
+
+    @abstractmethod
+    def build_postprocess(
+        self, label_map: LabelMap, thresholds: EvalConfig
+    ) -> DetectionPostprocess:
+        """The postprocessing of the head's raw outputs."""
+
+    @abstractmethod
+    def raw_tensor(self, outputs: Any) -> Float[Tensor, "B A values"]:
+        """Raw outputs as one tensor, to compare two implementations."""
+
+    @abstractmethod
+    def describe_coverage(self, outputs: Any, boxes: Float[np.ndarray, "N 4"]) -> str:
+        """A line about how well the method's anchors or points suit the objects of a data set.
+
+        Args:
+            outputs: Raw outputs for any image.
+            boxes: Objects, xyxy in pixels of the network input.
+        """

@@ -1,0 +1,181 @@
+"""Detection: boxes with classes and scores.
+
+`METHODS` lists the detection methods. A new one stands in files of its own and adds one entry.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mbv2det.atomic_write import write_json
+from mbv2det.config import EvalSettings
+from mbv2det.data.annotations import Annotations
+from mbv2det.data.statistics import network_boxes
+from mbv2det.detection.method import DetectionMethod
+from mbv2det.drawing import class_colours, draw_detections
+from mbv2det.geometry import Frame
+from mbv2det.heads.ssdlite import SSDLiteConfig
+from mbv2det.labels import LabelMap
+from mbv2det.model_config import EvalConfig, HeadConfig
+from mbv2det.preprocess import Preprocessor
+from mbv2det.structures import Batch, Detections, LossTerms, Sample
+from mbv2det.tasks.task import DrawingStyle, Prediction, ResultFiles, SplitMetric, TrainableTask
+
+METHODS: list[type[DetectionMethod]] = [SSDLiteConfig]
+
+
+class DetectionTask(TrainableTask):
+    """Boxes, measured by COCO's and VOC's average precision.
+
+    Args:
+        head: Settings of the detection method.
+        label_map: Classes of the objects.
+        thresholds: Settings of the postprocessing.
+    """
+
+    name: ClassVar[str] = "detection"
+    head_kinds: ClassVar[Sequence[type[HeadConfig]]] = METHODS
+    hub_pipeline: ClassVar[str] = "object-detection"
+    annotation: ClassVar[Literal["boxes", "masks"]] = "boxes"
+    monitor: ClassVar[str] = "AP"
+    per_class_metric: ClassVar[str] = "AP"
+
+    def __init__(self, head: HeadConfig, label_map: LabelMap, thresholds: EvalConfig) -> None:
+        super().__init__(head, label_map, thresholds)
+        self.method = cast(DetectionMethod, head)
+        self.box_loss = self.method.build_loss()
+        self.postprocess = self.method.build_postprocess(label_map, thresholds)
+
+    def predict(self, outputs: Any, frames: Sequence[Frame]) -> list[Detections]:
+        """Detections of each image."""
+        return self.postprocess(outputs, frames)
+
+    def result_files(self, folder: Path, min_score: float) -> ResultFiles:
+        """COCO's results file."""
+        return CocoResults(folder, self.label_map, min_score)
+
+    def raw_tensor(self, outputs: Any) -> Tensor:
+        """Raw outputs as one tensor, to compare two implementations."""
+        return self.method.raw_tensor(outputs)
+
+    def draw(
+        self, picture: Image.Image, prediction: Prediction, style: DrawingStyle
+    ) -> Image.Image:
+        """The picture with boxes, names and scores."""
+        if prediction.detection is None:
+            return picture
+        colours = class_colours(self.label_map, style.palette)
+        return draw_detections(
+            picture,
+            prediction.detection,
+            self.label_map,
+            colours,
+            style.min_score,
+            style.show_scores,
+        )
+
+    @property
+    def loss_terms(self) -> Sequence[str]:
+        """Names of the loss terms."""
+        return self.box_loss.terms
+
+    def loss(self, outputs: Any, batch: Batch) -> LossTerms:
+        """Loss terms of a batch."""
+        return self.box_loss(outputs, batch.boxes)
+
+    def metric(self, split: Annotations, settings: EvalSettings) -> SplitMetric:
+        """Average precision over the split."""
+        # Imported here: it takes seconds, and predicting needs no metric.
+        from mbv2det.metrics.detection_ap import DetectionAP
+
+        assert split.objects is not None
+        return DetectionAP(split.objects, settings.backend)
+
+    def update(self, metric: SplitMetric, predictions: Sequence[Prediction], batch: Batch) -> None:
+        """Adds the detections of the images whose objects are annotated."""
+        rows = batch.boxes.annotated.nonzero().flatten().tolist()
+        metric.update(
+            [predictions[row].detection for row in rows], [batch.keys[row].index for row in rows]
+        )
+
+    def describe_data(self, outputs: Any, split: Annotations, preprocessor: Preprocessor) -> str:
+        """How well the method's anchors or points suit the objects."""
+        return self.method.describe_coverage(outputs, network_boxes(split, preprocessor))
+
+    def annotation_of(self, sample: Sample) -> Detections | None:
+        """The annotated objects as detections of score 1."""
+        if sample.instances is None:
+            return None
+        boxes, labels = sample.instances.boxes, sample.instances.labels
+        return Detections(torch.from_numpy(boxes), torch.ones(len(boxes)), torch.from_numpy(labels))
+
+    @classmethod
+    def labels_in(cls, split: Annotations) -> LabelMap | None:
+        """Classes of the annotated objects."""
+        return None if split.objects is None else split.objects.label_map
+
+    @classmethod
+    def relabel(cls, split: Annotations, label_map: LabelMap) -> Annotations:
+        """The split with its objects in the labels of another map, matched by name."""
+        return split.with_label_map(label_map)
+
+
+class CocoResults:
+    """Detections in COCO's results format: `results.json`.
+
+    One record for each detection: `image_id` (the name of the image, as a number if it is one),
+    `category_id` (the id of the class in its data set), `bbox` ([x, y, width, height] in pixels of
+    the original image) and `score`.
+
+    Args:
+        folder: Where to write.
+        label_map: Classes of the detections.
+        min_score: Lowest score of the detections that pictures show.
+    """
+
+    def __init__(self, folder: Path, label_map: LabelMap, min_score: float) -> None:
+        self.path = folder / "results.json"
+        self.label_map = label_map
+        self.min_score = min_score
+        self.records: list[dict[str, Any]] = []
+
+    def add(self, name: str, prediction: Prediction) -> None:
+        """Takes the detections of one image."""
+        if prediction.detection is not None:
+            self.records += coco_records(name, prediction.detection, self.label_map)
+
+    def close(self) -> list[str]:
+        """Writes the file."""
+        write_json(self.path, self.records)
+        shown = sum(record["score"] >= self.min_score for record in self.records)
+        return [
+            f"{shown} objects with a score of at least {self.min_score} in the pictures, "
+            f"all {len(self.records)} candidates in {self.path}"
+        ]
+
+
+def coco_records(name: str, detections: Detections, label_map: LabelMap) -> list[dict[str, Any]]:
+    """COCO's result records of one image.
+
+    Args:
+        name: Name of the image.
+        detections: Objects, in pixels of the original image.
+        label_map: Classes of the detections.
+    """
+    image_id: int | str = int(name) if name.isdecimal() else name
+    columns = (detections.boxes, detections.scores, detections.labels)
+    return [
+        {
+            "image_id": image_id,
+            "category_id": label_map.ids[label],
+            "bbox": [round(v, 2) for v in (x_min, y_min, x_max - x_min, y_max - y_min)],
+            "score": round(score, 5),
+        }
+        for (x_min, y_min, x_max, y_max), score, label in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
+    ]

@@ -1,0 +1,101 @@
+"""Lightning's Trainer with this toolkit's defaults."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar
+
+from mbv2det.config import DataConfig
+from mbv2det.console import log
+from mbv2det.errors import ConfigError
+
+_PLAIN_REFRESH = 20  # batches between updates of a progress bar that is not on a terminal
+
+
+def make_trainer(
+    arguments: Mapping[str, Any], callbacks: Sequence[Callback], **defaults: Any
+) -> Trainer:
+    """Lightning's trainer from the user's arguments.
+
+    Args:
+        arguments: The user's arguments; None where nothing is set.
+        callbacks: Callbacks of this toolkit, added after the user's own.
+        defaults: Arguments that hold where the user sets none.
+
+    Raises:
+        ConfigError: If Lightning refuses an argument.
+    """
+    _silence_noise()
+    arguments = dict(arguments) | {k: v for k, v in defaults.items() if arguments[k] is None}
+    bars: list[Callback] = []
+    if arguments["enable_progress_bar"] is not False:
+        bars = [RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(_PLAIN_REFRESH)]
+    arguments["callbacks"] = [*(arguments["callbacks"] or []), *callbacks, *bars]
+    period, epochs = arguments["check_val_every_n_epoch"], arguments["max_epochs"]
+    if period and epochs and 0 < epochs < period:  # a short run is validated at its end
+        arguments["check_val_every_n_epoch"] = epochs
+    # Lightning would wrap our samplers in one that pads the epoch with repeats.
+    arguments["use_distributed_sampler"] = False
+    with lightning_errors():
+        try:
+            return Trainer(**arguments)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"trainer: {error}") from None
+
+
+@contextmanager
+def lightning_errors() -> Iterator[None]:
+    """Turns what Lightning says about wrong settings into a `ConfigError`."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ConfigError(str(error)) from None
+
+
+def num_loader_workers(data: DataConfig) -> int:
+    """Number of processes of each data loader: as configured, but at most one per core."""
+    cores = os.cpu_count() or 1
+    if data.num_workers > cores:
+        log(f"data.num_workers: {data.num_workers} configured; {cores} used, one per core")
+    return min(data.num_workers, cores)
+
+
+def default_precision(accelerator: Any) -> str:
+    """Lightning's name of bfloat16 where the hardware multiplies it natively, else of float32.
+
+    Args:
+        accelerator: The Trainer's argument: "auto", "gpu", "cuda", "cpu", ...
+    """
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if on_gpu:
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif hasattr(torch.cpu, "get_capabilities"):
+        features = torch.cpu.get_capabilities()
+        native = bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+    else:  # torch before 2.10 has no public function for this
+        native = torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if native else "32-true"
+
+
+def _silence_noise() -> None:
+    """Silences advertisements and known noise; what a user should act on stays."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for noise in (
+        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 with a newer torch
+        r".*does not have many workers.*",
+        r"Found \d+ module\(s\) in eval mode at the start of training.*",  # frozen norms
+        r"Experiment logs directory .* exists and is not empty.*",
+        r"Checkpoint directory .* exists and is not empty.*",
+        r".*is not supported by the model summary.*",
+        r".*smaller than the logging interval.*",
+        r".*sync_dist=True.*",  # our validation metrics are already those of all processes
+    ):
+        warnings.filterwarnings("ignore", message=noise)
