@@ -368,7 +368,7 @@ def test_a_pickle_that_would_run_code_is_refused_without_running_it(library, tmp
     _, read, name_of = LIBRARIES[library]
     witness = tmp_path / "witness"
     path = saved({name_of(CUT): RunsCode(witness)}, tmp_path)
-    assert "not a file of tensors" in refusal(read, path)
+    assert "expected a file of tensors" in refusal(read, path)
     assert not witness.exists()
 
 
@@ -429,12 +429,14 @@ def test_timms_preprocessing_and_labels(tmp_path):
 
 @pytest.mark.parametrize("name", ["mobilenetv2_110d", "mobilenetv2_120d.ra_in1k"])
 def test_timms_deeper_networks_are_refused_by_name(name):
-    assert "expected the depth of MobileNetV2" in refusal(read_timm, name)
+    assert "expected MobileNetV2, got a network with more blocks" in refusal(read_timm, name)
 
 
 def test_timms_deeper_networks_are_refused_by_their_blocks(tmp_path):
     tensors = timm_net().state_dict() | {"blocks.1.2.conv_pw.weight": torch.zeros(1)}
-    assert "expected the depth of MobileNetV2" in refusal(read_timm, saved(tensors, tmp_path))
+    assert "expected MobileNetV2, got a network with more blocks" in refusal(
+        read_timm, saved(tensors, tmp_path)
+    )
 
 
 @pytest.mark.parametrize(
@@ -546,7 +548,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{,", "expected JSON, got another text"), ("[]", "expected settings by name, got list")],
+    [("{,", "expected JSON, got other text"), ("[]", "expected settings by name, got list")],
 )
 def test_a_config_that_is_no_json_object_is_refused(text, message, tmp_path, plain_hf):
     hf_folder(plain_hf, tmp_path)
@@ -567,7 +569,7 @@ def test_a_config_that_is_no_json_object_is_refused(text, message, tmp_path, pla
         ("tf_padding", "yes", 'expected true or false, got "yes"'),
         ("layer_norm_eps", 0, "expected a number above 0, got 0"),
         ("classifier_dropout_prob", 1, "expected from 0 to below 1, got 1"),
-        ("depth_multiplier", 1.0, "expected 0.35, which the tensors' shapes have, got 1.0"),
+        ("depth_multiplier", 1.0, "expected 0.35, as the tensors' shapes have, got 1.0"),
         ("depth_multiplier", True, "expected a number above 0, got true"),
         ("id2label", {"0": "a", "2": "b"}, "expected a name for each of 0 to 6, got 2 names"),
     ],

@@ -606,7 +606,7 @@ def test_a_truncated_file_is_refused(kept, tmp_path):
     path = tmp_path / "w.npz"
     np.savez(path, **{"MobilenetV2/Conv/weights": np.zeros((3, 3, 3, 16), np.float32)})
     path.write_bytes(path.read_bytes()[:kept])
-    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+    assert f"{path}: expected an .npz file of arrays" in refusal(path)
 
 
 def test_an_encrypted_file_is_refused(tmp_path):
@@ -616,7 +616,7 @@ def test_an_encrypted_file_is_refused(tmp_path):
     # Bit 0 of the flags, which stand behind the signature and the versions that wrote and read it.
     flags = content.index(b"PK\x01\x02") + 8
     path.write_bytes(content[:flags] + b"\x01" + content[flags + 1 :])
-    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+    assert f"{path}: expected an .npz file of arrays" in refusal(path)
 
 
 def test_a_damaged_compressed_file_is_refused(tmp_path):
@@ -626,21 +626,21 @@ def test_a_damaged_compressed_file_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[200:1200] = bytes(1000)
     path.write_bytes(content)
-    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+    assert f"{path}: expected an .npz file of arrays" in refusal(path)
 
 
 def test_one_array_alone_is_refused(tmp_path):
     np.save(tmp_path / "w.npy", np.zeros(3))
     assert "expected an .npz file of TensorFlow's variables" in refusal(tmp_path / "w.npy")
     (tmp_path / "w.npy").rename(tmp_path / "w.npz")
-    assert "w.npz: not a whole .npz file of arrays" in refusal(tmp_path / "w.npz")
+    assert "w.npz: expected an .npz file of arrays" in refusal(tmp_path / "w.npz")
 
 
 @pytest.mark.parametrize("text", ["", "weights\n", "PK"])
 def test_a_text_is_refused(text, tmp_path):
     path = tmp_path / "w.npz"
     path.write_text(text)
-    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+    assert f"{path}: expected an .npz file of arrays" in refusal(path)
 
 
 def test_a_zip_without_arrays_is_refused(tmp_path):
@@ -718,5 +718,5 @@ def test_a_damaged_checkpoint_is_refused(kind, tmp_path, monkeypatch):
 
     fake_tensorflow(monkeypatch, load_checkpoint)
     (tmp_path / "model.ckpt.index").write_bytes(b"")
-    expected = "not a whole checkpoint (checksum does not match)"
+    expected = "expected a checkpoint, got a damaged one (checksum does not match)"
     assert expected in refusal(tmp_path / "model.ckpt")

@@ -32,7 +32,7 @@ def test_a_resume_file_outside_a_run_is_refused(tmp_path):
     (run / "last.ckpt").write_bytes(b"garbage")
     done = run_command("train", config, "--resume", run / "last.ckpt", check=False)
     assert done.returncode == 2
-    assert "not a file of tensors" in done.stderr
+    assert "expected a file of tensors" in done.stderr
     assert (tmp_path / "run/config.yaml").read_text() == ""
 
 

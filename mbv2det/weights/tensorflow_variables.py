@@ -11,8 +11,8 @@ import numpy as np
 
 from mbv2det.errors import ConfigError
 
-_NUMERIC_KINDS = "biuf"  # kinds of numpy's types
-# What numpy raises for a damaged archive, or a file that is not an archive.
+_NUMERIC_KINDS = "biuf"  # `numpy.dtype.kind` of numbers
+# Errors that numpy raises for a damaged archive, or a file that is not an archive.
 _READ_ERRORS = (ValueError, OSError, EOFError, AttributeError, RuntimeError, BadZipFile, zlib.error)
 _AVERAGE = "/ExponentialMovingAverage"
 # Variables that only training needs: optimisers' slots and counters.
@@ -24,7 +24,7 @@ _TRAINING = re.compile(
 def read_variables(source: str) -> tuple[dict[str, Any], list[str]]:
     """Reads the variables that inference needs, and notes on the others.
 
-    Moving averages replace their variables; what only training needs is left out.
+    Moving averages replace their variables; variables that only training needs are left out.
 
     Args:
         source: An `.npz` file, or the prefix, index file or folder of a checkpoint.
@@ -49,7 +49,9 @@ def _read_npz(path: Path) -> dict[str, Any]:
             content = np.load(file, allow_pickle=False)
             return {name: content[name] for name in content.files}
     except _READ_ERRORS as error:
-        raise ConfigError(f"{path}: not a whole .npz file of arrays ({error})") from None
+        raise ConfigError(
+            f"{path}: expected an .npz file of arrays, got a damaged or other file ({error})"
+        ) from None
 
 
 def _read_checkpoint(source: str) -> dict[str, Any]:
@@ -64,18 +66,18 @@ def _read_checkpoint(source: str) -> dict[str, Any]:
     except ImportError:
         raise ConfigError(
             f"{source}: reading a checkpoint needs tensorflow (pip install tensorflow); or save "
-            "its variables where that is installed: r = tf.train.load_checkpoint(PREFIX); "
+            "its variables on a machine with tensorflow: r = tf.train.load_checkpoint(PREFIX); "
             "np.savez('weights.npz', **{n: r.get_tensor(n) for n in r.get_variable_to_shape_map()})"
         ) from None
     try:
         reader = tensorflow.train.load_checkpoint(prefix)
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{source}: not a whole checkpoint ({error})") from None
+        raise ConfigError(f"{source}: expected a checkpoint, got a damaged one ({error})") from None
 
 
 def _for_inference(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Leaves out what only training needs, and puts moving averages in place of variables."""
+    """Returns the variables that inference needs, replaced by their moving averages, and notes."""
     variables = {name: array for name, array in arrays.items() if not _TRAINING.search(name)}
     averages = [name for name in variables if name.endswith(_AVERAGE)]
     averaged = {name.removesuffix(_AVERAGE): variables.pop(name) for name in averages}
