@@ -392,7 +392,7 @@ def test_loading_a_bare_tensor_is_refused(tmp_path):
         load(MobileNetV2(0.35), path)
 
 
-def test_loading_a_file_of_something_else_is_refused(tmp_path):
+def test_loading_a_file_of_other_objects_is_refused(tmp_path):
     path = tmp_path / "notes.pth"
     path.write_text("not weights at all")
     with pytest.raises(ConfigError, match=r"notes\.pth: expected a file of tensors"):
@@ -468,7 +468,7 @@ def test_classifying_without_a_classifier_is_refused():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_it_serves_torchvisions_faster_rcnn(training):
+def test_torchvisions_faster_rcnn_runs_on_it(training):
     torch.manual_seed(0)
     detector = FasterRCNN(
         MobileNetV2(0.35),

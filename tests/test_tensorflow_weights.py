@@ -460,7 +460,7 @@ def test_outputs_are_those_of_tensorflow_itself(network, tmp_path):
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)  # float32
 
 
-def test_the_import_has_no_network_of_tensorflows_to_compare_with(tmp_path):
+def test_the_import_says_that_tensorflows_network_cannot_be_run(tmp_path):
     path = written(classifier(), tmp_path)
     assert read_tensorflow(path).reference is None
     done = run_command("import_weights", "tf", path, "--out", tmp_path / "out.safetensors")
@@ -486,7 +486,7 @@ def test_moving_averages_replace_their_variables(tmp_path):
 
 
 @pytest.mark.parametrize("slot", ["RMSProp_1", "Momentum", "Adam"])
-def test_what_only_training_needs_is_left_out_with_a_note(slot, tmp_path):
+def test_variables_of_training_are_left_out_with_a_note(slot, tmp_path):
     variables = ssdlite(91)
     names = list(variables)
     for name in names[:10]:
@@ -502,7 +502,7 @@ def test_what_only_training_needs_is_left_out_with_a_note(slot, tmp_path):
     imported(weights)
 
 
-def test_weights_alone_come_without_notes(tmp_path):
+def test_weights_without_other_variables_have_no_notes(tmp_path):
     assert list(read(deeplab(), tmp_path).notes) == []
 
 
@@ -663,7 +663,7 @@ def test_a_missing_file_is_refused(tmp_path):
 # Checkpoints
 
 
-def test_a_checkpoint_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_checkpoint_is_refused(tmp_path):
     message = refusal(tmp_path / "model.ckpt")
     assert "expected an .npz file of TensorFlow's variables, or a checkpoint" in message
     assert "(the PREFIX of PREFIX.index), found none" in message
@@ -691,7 +691,7 @@ def fake_tensorflow(monkeypatch, load_checkpoint):
 
 
 @pytest.mark.parametrize("given", ["model.ckpt", "model.ckpt.index", ""])
-def test_a_checkpoint_is_read_where_tensorflow_is(given, tmp_path, monkeypatch):
+def test_a_checkpoint_is_read_if_tensorflow_is_installed(given, tmp_path, monkeypatch):
     variables = deeplab()
     asked = []
 

@@ -8,7 +8,7 @@ import mbv2det
 from mbv2det.cli.settings import SettingsParser
 
 
-def test_classes_in_trainer_arguments_are_made(tmp_path):
+def test_classes_in_trainer_arguments_are_instantiated(tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2)
     settings = SettingsParser("").parse(
         [str(config), "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping",
@@ -49,7 +49,7 @@ def test_values_out_of_range_are_refused(tmp_path):
         assert expected in done.stderr
 
 
-def test_config_comes_first():
+def test_config_must_be_the_first_argument():
     done = run_command("train", "--optim.lr=0.1", "configs/x.yaml", check=False)
     assert done.returncode == 2
     assert "expected CONFIG as the first argument" in done.stderr
@@ -61,7 +61,7 @@ def test_a_run_shorter_than_its_validation_period_is_validated_at_its_end(tmp_pa
     assert json.loads((tmp_path / "runs/tiny/1/metrics.json").read_text())["epoch"] == 1
 
 
-def test_a_run_without_validation_leaves_its_last_weights(tmp_path):
+def test_a_run_without_validation_saves_its_last_weights(tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2)
     done = run_command("train", config, "--trainer.limit_val_batches=0", "--trainer.max_epochs=1")
     assert "(of the last step: there was no validation)" in done.stderr
