@@ -328,7 +328,7 @@ def test_settings_of_a_detector(last, scaled, tmp_path):
 
 
 def of_module(variables, scope, module):
-    """A convolution with its norm or its bias; layouts as TensorFlow's documentation has them."""
+    """Returns a convolution with its norm or bias, in TensorFlow's documented layouts."""
     conv, norm = getattr(module, "convolution", module), getattr(module, "normalization", None)
     kernel = conv.weight.detach().numpy()
     if kernel.ndim == 2:
@@ -693,10 +693,10 @@ def fake_tensorflow(monkeypatch, load_checkpoint):
 @pytest.mark.parametrize("given", ["model.ckpt", "model.ckpt.index", ""])
 def test_a_checkpoint_is_read_if_tensorflow_is_installed(given, tmp_path, monkeypatch):
     variables = deeplab()
-    asked = []
+    prefixes = []
 
     def load_checkpoint(prefix):
-        asked.append(prefix)
+        prefixes.append(prefix)
         return SimpleNamespace(
             get_variable_to_shape_map=lambda: {n: list(a.shape) for n, a in variables.items()},
             get_tensor=variables.__getitem__,
@@ -705,7 +705,7 @@ def test_a_checkpoint_is_read_if_tensorflow_is_installed(given, tmp_path, monkey
     fake_tensorflow(monkeypatch, load_checkpoint)
     (tmp_path / "model.ckpt.index").write_bytes(b"")
     weights = read_tensorflow(str(tmp_path / given))
-    assert asked == [str(tmp_path / "model.ckpt") if given else str(tmp_path)]
+    assert prefixes == [str(tmp_path / "model.ckpt") if given else str(tmp_path)]
     expected = read(variables, tmp_path)
     assert weights.info == expected.info
     assert all(torch.equal(weights.tensors[n], t) for n, t in expected.tensors.items())
