@@ -1,7 +1,7 @@
 """Detection and segmentation for small devices: SSDLite and DeepLabv3 on MobileNetV2.
 
-`MobileNetV2` stands alone: importing it brings torch and nothing of the training stack, which is
-loaded when `load` or `load_backbone` is first called.
+`MobileNetV2` stands alone: importing it loads torch but no training or prediction code, which is
+loaded by the first call of `load` or `load_backbone`.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""From configuration to objects: networks, tasks and data.
+"""Networks, tasks and data, built from a configuration.
 
-`train`, `eval` and `load` all build with these functions.
+`train`, `eval` and `load` all use these functions.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -34,7 +34,7 @@ _BACKBONES: dict[str, Any] = {
 
 
 def build(info: WeightsInfo) -> tuple[MultiTaskModel, list[Task]]:
-    """The network with fresh weights, and its tasks.
+    """Builds the network with initial weights, and its tasks.
 
     Args:
         info: Architecture, preprocessing, classes and thresholds.
@@ -46,11 +46,11 @@ def build(info: WeightsInfo) -> tuple[MultiTaskModel, list[Task]]:
 def build_model(
     config: ModelConfig, preprocess: PreprocessSpec, label_maps: Mapping[str, LabelMap]
 ) -> MultiTaskModel:
-    """The network with fresh weights, in the memory layout that is fastest for convolutions.
+    """Builds the network with initial weights, in the memory layout fastest for convolutions.
 
     Args:
         config: Architecture.
-        preprocess: Preprocessing of the images, for the layer that normalises them.
+        preprocess: Preprocessing of the images; the first layer normalises with its mean and std.
         label_maps: Classes of each task.
     """
     available = _BACKBONES[config.backbone.name].head_features
@@ -71,18 +71,18 @@ def build_backbone(
     num_classes: int | None = None,
     out_features: Sequence[Feature] | None = None,
 ) -> Backbone:
-    """A backbone with fresh weights.
+    """Builds a backbone with initial weights.
 
     Args:
         config: Architecture.
-        num_classes: Number of classes of a classifier of its own; None builds no classifier.
+        num_classes: Number of classes of the backbone's own classifier; None for no classifier.
         out_features: Features to return; the last one by default.
     """
-    kind = _BACKBONES[config.name]
-    return kind(
+    backbone_class = _BACKBONES[config.name]
+    return backbone_class(
         output_stride=config.output_stride,
         num_classes=num_classes,
-        out_features=out_features or (kind.head_features.classification,),
+        out_features=out_features or (backbone_class.head_features.classification,),
         norm_eps=config.norm_eps,
         norm_momentum=config.norm_momentum,
         **config.options,
@@ -92,7 +92,7 @@ def build_backbone(
 def build_tasks(
     config: ModelConfig, thresholds: EvalConfig, label_maps: Mapping[str, LabelMap]
 ) -> list[Task]:
-    """The task of each head.
+    """Builds the task of each head.
 
     Args:
         config: Settings of the heads.
@@ -103,19 +103,19 @@ def build_tasks(
 
 
 def trainable(tasks: Sequence[Task]) -> list[TrainableTask]:
-    """The tasks that data sets train and measure."""
+    """Returns the tasks that can be trained and measured on a data set."""
     return [task for task in tasks if isinstance(task, TrainableTask)]
 
 
 def evaluation_model(model: nn.Module, tasks: Sequence[Task], thresholds: EvalConfig) -> nn.Module:
-    """The model as it is evaluated: with augmentation at test time, if that is configured."""
+    """Returns the model for evaluation: with augmentation at test time, if configured."""
     for task in tasks:
         model = task.evaluation_model(model, thresholds)
     return model
 
 
 def load_network(source: WeightsSource) -> tuple[MultiTaskModel, list[Task]]:
-    """The network that weights describe, filled with them, and its tasks.
+    """Builds the network of some weights, loads them, and builds its tasks.
 
     Raises:
         MismatchError: If a tensor is missing, unknown or of another shape.
@@ -127,21 +127,21 @@ def load_network(source: WeightsSource) -> tuple[MultiTaskModel, list[Task]]:
 
 
 def tensor_shapes(info: WeightsInfo) -> dict[str, torch.Size]:
-    """Names and shapes of the tensors of the network that a header describes."""
+    """Returns the shapes of the tensors of the network that a header describes, by name."""
     with torch.device("meta"):
         model, _ = build(info)
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def build_preprocess(data: DataConfig) -> PreprocessSpec:
-    """The preprocessing at the configured size, for a network that is trained from scratch."""
+    """Returns the configured preprocessing, for a network that is trained from scratch."""
     return PreprocessSpec(data.size, data.resize)
 
 
 def read_split(
     data: DataConfig, split: SplitConfig, key: str, tasks: Collection[str]
 ) -> Annotations:
-    """The annotations of one split, as far as the tasks need them.
+    """Reads the annotations of one split that the tasks need.
 
     Args:
         data: Settings of the data set.
@@ -154,13 +154,13 @@ def read_split(
 
 
 def label_maps_of(split: Annotations, tasks: Collection[str]) -> dict[str, LabelMap]:
-    """Classes that a split is annotated with, by task."""
+    """Returns the classes that a split is annotated with, by task."""
     label_maps = {name: trainable_task(name).labels_in(split) for name in tasks}
     return {name: label_map for name, label_map in label_maps.items() if label_map is not None}
 
 
 def relabel(split: Annotations, label_maps: Mapping[str, LabelMap]) -> Annotations:
-    """A split in the labels of other maps, matched by name.
+    """Returns a split in the labels of other maps, matched by name.
 
     Args:
         split: Annotations of the split.

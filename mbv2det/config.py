@@ -1,10 +1,10 @@
 """The settings of a run: data, augmentation, optimiser, and the model configuration.
 
 One flat YAML file, parsed into these dataclasses by jsonargparse; an unknown key or a wrong type is
-an error. The arguments of Lightning's `Trainer` stand beside them under `trainer`.
+an error. The arguments of Lightning's `Trainer` are in the same file, under `trainer`.
 
-What travels with weights is declared in `model_config.py`; `BackboneSettings` and `EvalSettings`
-add to it what concerns a single run.
+The settings that are stored with weights are declared in `model_config.py`; `BackboneSettings` and
+`EvalSettings` add the settings of a single run.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from mbv2det.structures import IGNORE_INDEX
 Parent = TypeVar("Parent")
 
 
-def _as_parent(kind: type[Parent], settings: Any) -> Parent:
-    """The part of some settings that is declared by a class which they inherit from."""
-    return kind(**{f.name: getattr(settings, f.name) for f in fields(kind)})  # type: ignore[arg-type]
+def _as_parent(parent: type[Parent], settings: Any) -> Parent:
+    """Returns the settings that a parent class declares, as an object of that class."""
+    return parent(**{f.name: getattr(settings, f.name) for f in fields(parent)})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,21 @@ class BackboneSettings(BackboneConfig):
     """The backbone, and the weights that it starts from.
 
     Attributes:
-        weights: File of backbone weights to start from: a weights file of this toolkit, which
-            brings its padding, norm_eps, mean and standard deviation along, or a state dict of
-            torchvision, which brings ImageNet's mean and standard deviation.
+        weights: File of backbone weights to start from: a weights file of this toolkit, whose
+            padding, norm_eps, mean and standard deviation are used, or a state dict of torchvision,
+            for which ImageNet's mean and standard deviation are used.
     """
 
     weights: str | None = None
 
     def architecture(self) -> BackboneConfig:
-        """The part that travels with weights."""
+        """Returns the settings that are stored with weights."""
         return _as_parent(BackboneConfig, self)
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Where one split is; paths are relative to data.root.
+    """Location of one split; paths are relative to data.root.
 
     Attributes:
         annotations: The JSON file (coco), or the folder of XML files (voc; Annotations by default).
@@ -77,20 +77,20 @@ class DataConfig:
         train: The split to train on.
         val: The split to evaluate on.
         embedded: Whether the root is the embedded data set, which is rendered on first use.
-        classes: Names of the classes, or auto for all that the data set has. The labels of masks
+        classes: Names of the classes, or auto for all classes of the data set. The labels of masks
             are these classes with background in front (coco, voc), or the names of the mask values
             0, 1, ... (folder). VOC's masks have VOC's 20 classes where this is auto.
         mask_classes: Names of the labels of masks, where they differ from classes, or voc for the
             21 labels of Pascal VOC. In voc and folder they name the mask values 0, 1, ...; in coco
             they are background and some of the classes.
         mask_values: Values of mask_classes in the files, where they differ from 0, 1, ...
-        ignore_index: Mask value of the pixels that are left out of training and measuring; null for
+        ignore_index: Mask value of the pixels that are left out of training and metrics; null for
             none.
         image_size: Size of the network input in pixels: one number, or [height, width].
-        resize: How images are brought to that size: stretch, or fit (keep the aspect ratio and
+        resize: Rule for resizing images to that size: stretch, or fit (keep the aspect ratio and
             pad).
-        batch_size: Images per process and step.
-        num_workers: Processes that load data, for each training process; at most one per core.
+        batch_size: Number of images per process and step.
+        num_workers: Number of processes that load data, per training process; at most one per core.
     """
 
     root: str = "data"
@@ -176,11 +176,12 @@ class OptimConfig:
         rms_eps: Epsilon under rmsprop's square root.
         backbone_lr_mult: Multiplier of the backbone's learning rate; below 1 the heads learn
             faster.
-        pretrained_lr_mult: Multiplier of the learning rate of the tensors that come from `weights`
-            as a whole, which a rate for training from scratch would destroy. All others learn at
-            the full rate: newly initialised ones, and class layers with at least one new class.
-        freeze_norm: Batch norms that keep the statistics and weights that were loaded: none, those
-            of the backbone, or all. For batch statistics over several processes, see
+        pretrained_lr_mult: Multiplier of the learning rate of the tensors that were copied as a
+            whole from `weights`, since the rate for training from scratch would destroy them. All
+            others learn at the full rate: newly initialised tensors, and class layers with at least
+            one new class.
+        freeze_norm: Batch norms that keep their loaded statistics and weights: none, those of the
+            backbone, or all. For batch statistics over several processes, see
             trainer.sync_batchnorm.
         ema_decay: Decay of the averaged weights, which are evaluated and saved; 0 for no averaging.
             It rises as (1 + n) / (10 + n) over the first n steps.
@@ -214,7 +215,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class EvalSettings(EvalConfig):
-    """Postprocessing, augmentation at test time, and how results are measured.
+    """Postprocessing, augmentation at test time, and settings of the metrics.
 
     Attributes:
         backend: Package that computes COCO's average precision: faster_coco_eval, or pycocotools,
@@ -224,27 +225,27 @@ class EvalSettings(EvalConfig):
     backend: Literal["faster_coco_eval", "pycocotools"] = "faster_coco_eval"
 
     def thresholds(self) -> EvalConfig:
-        """The part that travels with weights."""
+        """Returns the settings that are stored with weights."""
         return _as_parent(EvalConfig, self)
 
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of a run but the arguments of Lightning's Trainer.
+    """All settings of a run except the arguments of Lightning's Trainer.
 
     Attributes:
         seed: Seed of initialisation, data order and augmentation.
-        weights: Weights file of a whole model: the one to start a training from, or in eval the one
-            to measure. Its network, mean and standard deviation win over what is configured here; a
-            training keeps the classes that both have by name and initialises the others.
-        override_weights: Names of settings in this file that win over those of the weights, as the
-            settings on the command line do.
+        weights: Weights file of a whole model, to start training from or, in eval, to measure. Its
+            network, mean and standard deviation take precedence over the settings here; training
+            copies the classes that both have, matched by name, and initialises the others.
+        override_weights: Names of settings in this file that take precedence over those of the
+            weights, as settings on the command line do.
         backbone: The feature extractor.
-        heads: Settings of the head of each task; one or both of detection and segmentation.
+        heads: Settings of the head of each task; detection, segmentation or both.
         data: The data set.
         augment: Augmentation of the training split.
         optim: Optimiser, schedule and weight averaging.
-        eval: Postprocessing, augmentation at test time, and how results are measured.
+        eval: Postprocessing, augmentation at test time, and settings of the metrics.
     """
 
     seed: int = 0
@@ -269,5 +270,5 @@ class Config:
         return tuple(self.heads)
 
     def model(self) -> ModelConfig:
-        """The model configuration, which travels with weights."""
+        """Returns the configuration of the model, which is stored with weights."""
         return ModelConfig(self.backbone.architecture(), self.heads)

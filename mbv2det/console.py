@@ -1,4 +1,4 @@
-"""What commands print: lines on standard error, and errors as one line with an exit code."""
+"""Output of commands: lines on standard error, and errors as one line with an exit code."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from mbv2det.errors import ConfigError, DataError, NonFiniteLossError
 
-# Variables in which launchers tell a process its rank.
+# Environment variables in which launchers store the rank of a process.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 Arguments = ParamSpec("Arguments")
@@ -20,13 +20,13 @@ console = Console(stderr=True, soft_wrap=True)
 
 
 def log(message: str) -> None:
-    """Prints a line, from the first process of a run only."""
+    """Prints a line, in the first process of a run only."""
     if not any(int(os.environ.get(name, "0")) for name in _RANKS):
         console.print(message, highlight=False, markup=False)
 
 
 def one_line_errors(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Wraps a command so that an error which the user can mend ends it in one line.
+    """Wraps a command so that an error which the user can fix is printed as one line.
 
     The exit code is 2 for wrong input, 1 for a failed training and 130 for an interrupt.
     """

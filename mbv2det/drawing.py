@@ -3,8 +3,8 @@
 - Every function takes a picture and returns a new one, so that they can be chained.
 - Lines and text are proportional to the shorter side of the picture (`DrawingSizes`): they look the
   same on a thumbnail and on a 12-megapixel photograph.
-- Masks have Pascal VOC's colours. torchvision's drawing functions are not used: theirs have no
-  outlines between labels, and need one mask for each label (250 MB for that photograph).
+- Masks have Pascal VOC's colours. torchvision's drawing functions are not used: they draw no
+  outlines between labels and need one mask per label (250 MB for such a photograph).
 """
 
 import colorsys
@@ -33,7 +33,7 @@ class DrawingSizes:
         line: Width of the lines of boxes.
         outline: Width of the outlines between labels.
         text: Height of the font.
-        margin: Distance between text and whatever is beside it.
+        margin: Distance between text and its surroundings.
     """
 
     line: int
@@ -71,8 +71,7 @@ def class_colour(label: int) -> Colour:
 def voc_colour(value: int) -> Colour:
     """Returns the colour of a mask value in Pascal VOC's palette.
 
-    The bits of the value are dealt out to red, green and blue in turn, highest bits of the colours
-    first.
+    The bits of the value go to red, green and blue in turn, highest bits of the colours first.
     """
     red = green = blue = 0
     for bit in range(8):
@@ -112,7 +111,7 @@ def index_image(labels: UInt8[np.ndarray, "H W"], label_map: LabelMap) -> Image.
     """Returns a mask as a palette image of the data set's own values, with VOC's colours.
 
     Args:
-        labels: Label of each pixel, or `IGNORE_INDEX`, which stays that value.
+        labels: Label of each pixel, or `IGNORE_INDEX`, which is not changed.
         label_map: Label map of the masks; its ids are the values.
     """
     values = np.full(256, IGNORE_INDEX, np.uint8)
@@ -146,8 +145,8 @@ def _outlines(labels: UInt8[np.ndarray, "H W"], width: int) -> Bool[np.ndarray, 
     edges = np.zeros(labels.shape, bool)
     edges[1:] |= labels[1:] != labels[:-1]
     edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    # Widened along one axis and then the other, by turns to either side. Shifts are far faster than
-    # PIL's MaxFilter (1.6 s for 12 megapixels and a width of 7).
+    # Lines are widened along one axis and then the other, alternately to either side. Shifts are
+    # far faster than PIL's MaxFilter (1.6 s for 12 megapixels and a width of 7).
     for axis in (0, 1):
         narrow = np.moveaxis(edges.copy(), axis, 0)
         wide = np.moveaxis(edges, axis, 0)
@@ -181,7 +180,7 @@ def draw_boxes(
     for box, colour in zip(boxes, colours, strict=True):
         x_min, y_min, x_max, y_max = box
         pen.rectangle((x_min, y_min, x_max, y_max), outline=colour, width=sizes.line)
-    # Tags come after all boxes, whose lines would strike them out.
+    # Tags are drawn after all boxes, so that no line crosses a tag.
     for (x_min, y_min, *_), tag, colour in zip(boxes, tags, colours, strict=True):
         if tag:
             _draw_tag(pen, (x_min, y_min), tag, colour, font, sizes)
@@ -259,22 +258,22 @@ def add_legend(picture: Image.Image, colours: Mapping[str, Colour]) -> Image.Ima
 
     Args:
         picture: RGB picture.
-        colours: Colour of each class name; without any, the picture is returned as it is.
+        colours: Colour of each class name; if empty, the picture is returned unchanged.
     """
     if not colours:
         return picture
     sizes = DrawingSizes.of(picture)
     font, margin = sizes.font(), sizes.margin
-    places, x, y = [], margin, 0
+    positions, x, y = [], margin, 0
     for name in colours:
         width = sizes.text + margin + round(font.getlength(name))
         if x > margin and x + width + margin > picture.width:
             x, y = margin, y + sizes.row
-        places.append((x, y + margin))
+        positions.append((x, y + margin))
         x += width + 3 * margin
     strip = Image.new("RGB", (picture.width, y + sizes.row), "white")
     pen = ImageDraw.Draw(strip)
-    for (left, top), (name, colour) in zip(places, colours.items(), strict=True):
+    for (left, top), (name, colour) in zip(positions, colours.items(), strict=True):
         swatch = (left, top, left + sizes.text, top + sizes.text)
         pen.rectangle(swatch, fill=colour, outline="black")
         middle = (left + sizes.text + margin, top + sizes.text / 2)
@@ -287,7 +286,7 @@ def add_caption(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
 
     Args:
         picture: RGB picture.
-        lines: Lines of text; without any, the picture is returned as it is.
+        lines: Lines of text; if empty, the picture is returned unchanged.
     """
     if not lines:
         return picture

@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend; the commands print them as one line."""
+"""Errors that a user can cause and fix; the commands print them as one line."""
 
 
 class ConfigError(ValueError):
@@ -6,7 +6,7 @@ class ConfigError(ValueError):
 
 
 class DataError(ValueError):
-    """A file of a data set that cannot be used as it is."""
+    """A file of a data set that is missing, damaged or inconsistent."""
 
 
 class NonFiniteLossError(RuntimeError):

@@ -17,8 +17,8 @@ from torchvision.ops import clip_boxes_to_image
 class Frame:
     """The affine map from the pixels of an original image file to those of a working image.
 
-    working = original * scale + offset, for each axis. A resize followed by a pad or a crop is
-    again one frame. Pairs are in the order (y, x).
+    working = original * scale + offset, for each axis. A resize followed by a pad or a crop is one
+    frame. Pairs are in the order (y, x).
 
     Attributes:
         original: Size of the original image, (height, width) in pixels.

@@ -1,4 +1,4 @@
-"""`LabelMap`: class names, the network's labels, and the data set's own ids in one place."""
+"""`LabelMap`: class names, with the network's labels and the data set's own ids."""
 
 import difflib
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ _VOC_NAME_OF = {
 
 
 def voc_name(name: str) -> str:
-    """Returns VOC's name of a class that COCO spells differently, and any other name as it is."""
+    """Returns VOC's name of a class that COCO spells differently; other names are not changed."""
     return _VOC_NAME_OF.get(name, name)
 
 
 def with_background(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the class names of masks for the class names of boxes: background comes first."""
+    """Returns the class names of boxes as class names of masks: background comes first."""
     return (BACKGROUND, *(name for name in names if name != BACKGROUND))
 
 
@@ -59,11 +59,11 @@ class LabelMap:
     def __post_init__(self) -> None:
         if not self.names:
             raise DataError("expected at least one class, got none")
-        for kind, values in (("name", self.names), ("id", self.ids)):
+        for column, values in (("name", self.names), ("id", self.ids)):
             seen: set[str | int] = set()
             for value in values:
                 if value in seen:
-                    raise DataError(f"expected unique classes, got the {kind} {value!r} twice")
+                    raise DataError(f"expected unique classes, got the {column} {value!r} twice")
                 seen.add(value)
         if len(self.names) != len(self.ids):
             raise DataError(
@@ -97,17 +97,17 @@ class LabelMap:
         """Returns the label of a class of another data set, or None if there is no such class.
 
         Args:
-            name: Class name; where COCO and VOC spell a class differently, either name matches.
+            name: Class name; COCO's and VOC's spellings of a class match each other.
         """
         if name in self.label_of_name:
             return self.label_of_name[name]
         return self._label_of_voc_name.get(voc_name(name))
 
     def choose(self, names: Sequence[str]) -> "LabelMap":
-        """Returns the label map of some of the classes, in the order given; ids are kept.
+        """Returns the label map of some of the classes, in the order of the names; ids are kept.
 
         Raises:
-            DataError: If a name is not among the classes, or is given twice.
+            DataError: If a name is not among the classes, or appears twice.
         """
         for name in names:
             if name not in self.label_of_name:
@@ -115,6 +115,6 @@ class LabelMap:
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 known = ", ".join(self.names[:12]) + (", ..." if len(self) > 12 else "")
                 raise DataError(
-                    f"the data set has no class {name!r} (it has {len(self)}: {known}){hint}"
+                    f"expected classes of the data set ({len(self)}: {known}), got {name!r}{hint}"
                 )
         return LabelMap(tuple(names), tuple(self.ids[self.label_of_name[n]] for n in names))

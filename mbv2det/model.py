@@ -11,7 +11,7 @@ from mbv2det.backbones.backbone import Backbone
 
 
 class Normalize(nn.Module):
-    """The first layer of the model: scales pixel values as the weights were trained.
+    """The first layer of the model, which normalises pixel values as in the weights' training.
 
     The normalisation is part of the network, so that it is in the exported graph and no caller can
     forget it.
@@ -42,8 +42,8 @@ class Normalize(nn.Module):
 class MultiTaskModel(nn.Module):
     """A backbone and the heads that read its features.
 
-    `forward` returns raw outputs in training and in evaluation alike; losses and postprocessing
-    stand beside the model.
+    `forward` returns the same raw outputs in training and in evaluation; losses and postprocessing
+    are separate from the model.
 
     Args:
         normalize: First layer.

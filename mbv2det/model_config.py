@@ -2,11 +2,11 @@
 
 How a setting behaves when weights and configuration disagree is declared once, at its field:
 
-- `shape(...)`: it decides which tensors the backbone has. Weights bring it along; another value is
-  an error, since the weights would not fit.
-- `carried(...)`: it decides what the weights compute. Weights bring it along, unless the user
-  overrides it.
-- a plain default: it says how to train. The configuration decides.
+- `shape(...)`: the setting decides which tensors the backbone has. It is stored with the weights;
+  another value in the configuration is an error, since the weights would not fit.
+- `carried(...)`: the setting decides what the weights compute. It is stored with the weights, and
+  the stored value is used unless the user overrides it.
+- a plain default: the setting decides how to train. The value in the configuration is used.
 """
 
 from abc import ABCMeta, abstractmethod
@@ -29,22 +29,22 @@ _CARRIED = "carried"
 
 
 def shape(default: Any) -> Any:
-    """A field that decides which tensors the network has."""
+    """Declares a field that decides which tensors the network has."""
     return field(default=default, metadata={_ROLE: _SHAPE})
 
 
 def carried(default: Any) -> Any:
-    """A field that decides what the weights compute."""
+    """Declares a field that decides what the weights compute."""
     return field(default=default, metadata={_ROLE: _CARRIED})
 
 
 def shape_settings(config: Any) -> dict[str, Any]:
-    """Values of the fields of a configuration that were declared with `shape`, by name."""
+    """Returns the values of the fields that a configuration declares with `shape`, by name."""
     return _settings(config, _SHAPE)
 
 
 def carried_settings(config: Any) -> dict[str, Any]:
-    """Values of the fields of a configuration that were declared with `carried`, by name."""
+    """Returns the values of the fields that a configuration declares with `carried`, by name."""
     return _settings(config, _CARRIED)
 
 
@@ -54,7 +54,17 @@ def _settings(config: Any, role: str) -> dict[str, Any]:
 
 
 def expect(key: str, value: object, valid: bool, expected: str) -> None:
-    """Raises a `ConfigError` that names the key, what was expected and what was got."""
+    """Checks a setting.
+
+    Args:
+        key: Dotted name of the setting.
+        value: Value of the setting.
+        valid: Whether the value is valid.
+        expected: Description of the valid values.
+
+    Raises:
+        ConfigError: If the value is not valid.
+    """
     if not valid:
         raise ConfigError(f"{key}: expected {expected}, got {value}")
 
@@ -84,16 +94,16 @@ class BackboneConfig:
             resnet101.
         width_mult: Multiplier of the channel counts (MobileNets only).
         output_stride: Input pixels per cell of the last feature map: 32, or 16 or 8 for
-            segmentation. SSDLite reads the same cells whatever the output stride.
+            segmentation. SSDLite reads the same cells at every output stride.
         padding: Padding rule of the convolutions: symmetric, or same as in TensorFlow.
         norm_eps: Epsilon of batch norm; 1e-5 in torchvision's weights.
         norm_momentum: Weight of the newest batch in batch norm's running statistics.
         scale_last_layer: Whether width_mult below 1 also scales the last 1280 channels
             (mobilenet_v2 only).
-        bottleneck: Activation after the projection of a block: linear, or relu6 to measure what the
-            linear bottleneck is good for (mobilenet_v2 only).
-        shortcut: What the shortcut of a block connects: bottlenecks, expansions, or none, to
-            measure what it is good for (mobilenet_v2 only).
+        bottleneck: Activation after the projection of a block: linear, or relu6 for comparison
+            (mobilenet_v2 only).
+        shortcut: Layers that the shortcut of a block connects: bottleneck, or expansion or none for
+            comparison (mobilenet_v2 only).
         zero_init_residual: Whether blocks with a shortcut start as the identity, which speeds up
             the first epochs (mobilenet_v2 only).
     """
@@ -124,10 +134,10 @@ class BackboneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig(metaclass=ABCMeta):
-    """Settings of a head, and the object that builds it.
+    """Settings of a head, with the method that builds its network.
 
-    A subclass belongs to one architecture and stands in the file of its network. `name` is declared
-    by the subclass as a `Literal` of the values of `heads.<task>.name` that select it.
+    There is one subclass per architecture, in the file of its network. It declares `name` as a
+    `Literal` of the values of `heads.<task>.name` that select it.
 
     Attributes:
         loss_weight: Weight of the loss of the task in the sum over the tasks.
@@ -142,20 +152,24 @@ class HeadConfig(metaclass=ABCMeta):
 
     @abstractmethod
     def features(self, available: HeadFeatures) -> tuple[Feature, ...]:
-        """Features that the head reads, among those that the backbone offers to heads."""
+        """Returns the features that the head reads.
+
+        Args:
+            available: The backbone's features for each kind of head.
+        """
 
     @abstractmethod
     def build(self, backbone: Backbone, width_mult: float, label_map: LabelMap) -> nn.Module:
-        """The network of the head, with fresh weights.
+        """Builds the network of the head, with initial weights.
 
         Args:
-            backbone: Backbone that gives the features; built with those of `features`.
+            backbone: Backbone that returns the head's `features`.
             width_mult: Multiplier of the backbone's channel counts.
             label_map: Classes to predict.
         """
 
     def logit_names(self, label_map: LabelMap) -> tuple[str, ...]:
-        """Name of the class that each class logit stands for, in order."""
+        """Returns the name of the class of each class logit, in order."""
         return label_map.names
 
 
@@ -167,9 +181,9 @@ class EvalConfig:
         score_threshold: Lowest score of a detection.
         nms_iou: Overlap (IoU) with a better box of the same class above which a box is suppressed.
         max_detections: Largest number of detections per image.
-        scales: Factors of the input size at which segmentation sees an image; probabilities are
+        scales: Scales of the input at which segmentation predicts an image; the probabilities are
             averaged.
-        flip: Whether segmentation also sees the mirrored image.
+        flip: Whether segmentation also predicts the mirrored image.
     """
 
     score_threshold: float = 0.001
@@ -189,7 +203,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that is needed to rebuild a network.
+    """All settings that are needed to build a network.
 
     Attributes:
         backbone: Architecture of the backbone.
@@ -205,6 +219,6 @@ class ModelConfig:
         return tuple(self.heads)
 
 
-def head_names(kind: type[HeadConfig]) -> Sequence[str]:
-    """Values of `heads.<task>.name` that select a head configuration."""
-    return get_args(kind.__annotations__["name"])
+def head_names(head_class: type[HeadConfig]) -> Sequence[str]:
+    """Returns the values of `heads.<task>.name` that select a class of head settings."""
+    return get_args(head_class.__annotations__["name"])

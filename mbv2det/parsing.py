@@ -1,4 +1,4 @@
-"""jsonargparse with errors of one line that name the nearest key."""
+"""Parsing with jsonargparse, with one-line errors that name the nearest key."""
 
 import difflib
 import re
@@ -15,11 +15,11 @@ Parsed = TypeVar("Parsed")
 
 
 class OneLineParser(ArgumentParser):
-    """A parser that ends with one line and exit code 2 if it cannot parse its input.
+    """A parser that exits with one line and code 2 if it cannot parse its input.
 
     Attributes:
         file: The configuration file that is read, for messages.
-        given: Keys that are given on the command line.
+        given: Keys of the settings on the command line.
     """
 
     file: str = ""
@@ -58,9 +58,9 @@ class OneLineParser(ArgumentParser):
         keys = []
         for action in self._actions:
             keys.append(action.dest)
-            for kind in get_args(getattr(action, "_typehint", None)):
-                if is_dataclass(kind):
-                    keys += [f"{action.dest}.{field.name}" for field in fields(kind)]
+            for option_type in get_args(getattr(action, "_typehint", None)):
+                if is_dataclass(option_type):
+                    keys += [f"{action.dest}.{field.name}" for field in fields(option_type)]
         return keys
 
 
@@ -80,7 +80,7 @@ _WRONG_VALUE = (
 
 
 def _fault(line: str) -> tuple[str | None, str | None]:
-    """Returns the dotted key that a message is about, and the fault of its value if it is known."""
+    """Returns the dotted key in a message, and the fault of its value if there is one."""
     for pattern in (*_UNKNOWN, *_WRONG_VALUE):
         match = re.search(pattern, line)
         if match:
@@ -91,29 +91,29 @@ def _fault(line: str) -> tuple[str | None, str | None]:
 
 
 def _plain(fault: str) -> str:
-    """Returns a fault as `expected ..., got ...`, instead of jsonargparse's types and sentences."""
+    """Returns a fault of jsonargparse as `expected ..., got ...`."""
     fault = re.sub(r"<class '([\w.]+)'>", r"\1", fault).replace("typing.", "")
     fault = re.sub(r"Expected a (.*?)\. Got value: ", r"expected \1, got ", fault)
     return re.sub(r"Literal\[(.*?)\]", r"one of \1", fault)
 
 
-def parse_dataclass(kind: type[Parsed], values: dict[str, Any]) -> Parsed:
+def parse_dataclass(parsed_type: type[Parsed], values: dict[str, Any]) -> Parsed:
     """Builds a dataclass from plain JSON values, checked against its types.
 
     Raises:
         ConfigError: For an unknown key or a value of the wrong type.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--it", type=kind)
+    parser.add_argument("--settings", type=parsed_type)
     try:
-        return parser.instantiate(parser.parse_object({"it": values})).it
+        return parser.instantiate(parser.parse_object({"settings": values})).settings
     except Exception as error:
         line = re.sub(r"\s+", " ", str(error))
-        raise ConfigError(f"{kind.__name__}: {line}") from None
+        raise ConfigError(f"{parsed_type.__name__}: {line}") from None
 
 
 def first_argument_as_config(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with `--config` before a first one that is no option."""
+    """Returns the arguments, with `--config` inserted before a first one that is not an option."""
     if arguments and not arguments[0].startswith("-"):
         return ["--config", *arguments]
     return list(arguments)

@@ -1,7 +1,8 @@
-"""Settings that weights bring along, resolved against what the user configured.
+"""Choice between the settings stored with weights and the configured ones.
 
-Weights win, unless the user overrides them on the command line or under `override_weights`. The
-result is returned as values and differences; commands print the differences.
+The stored settings win, unless the user overrides them on the command line or under
+`override_weights`. The result is returned as values and differences; commands print the
+differences.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +29,7 @@ class Overrides:
     listed: tuple[str, ...] = ()
 
     def source(self, key: str) -> str | None:
-        """Where the user overrides a setting; None if nowhere."""
+        """Returns the place where the user overrides a setting; None if there is none."""
         if _covers(self.command_line, key):
             return "the command line"
         return "override_weights" if _covers(self.listed, key) else None
@@ -46,7 +47,8 @@ class Difference:
         key: Dotted name of the setting.
         stored: Value in the weights.
         configured: Value in the configuration.
-        winner: What decided: "the weights", "the command line" or "override_weights".
+        winner: Origin of the value that is used: "the weights", "the command line" or
+            "override_weights".
     """
 
     key: str
@@ -77,7 +79,7 @@ class Resolution:
     overridden: tuple[str, ...] = ()
 
     def joined(self, other: "Resolution") -> "Resolution":
-        """Both resolutions as one."""
+        """Returns both resolutions as one."""
         return Resolution(
             {**self.values, **other.values},
             self.differences + other.differences,
@@ -85,7 +87,7 @@ class Resolution:
         )
 
     def update(self, section: str, config: Dataclass, **changes: Any) -> Dataclass:
-        """A configuration with the values of its section put in.
+        """Returns a configuration with the values of its section.
 
         Args:
             section: Dotted name of the section.
@@ -104,12 +106,12 @@ class Resolution:
 def resolve(
     stored: Mapping[str, Any], configured: Mapping[str, Any], overrides: Overrides
 ) -> Resolution:
-    """Decides every setting that weights bring along.
+    """Chooses the value of every setting that is stored with weights.
 
     Args:
         stored: Values in the weights by dotted name.
         configured: Values in the configuration by dotted name, with the same names.
-        overrides: What the user overrides.
+        overrides: Settings that the user overrides.
     """
     values, differences, overridden = {}, [], []
     for key, value in stored.items():
@@ -126,7 +128,7 @@ def resolve(
 def check_shapes(
     stored: Mapping[str, Any], configured: Mapping[str, Any], keys: Iterable[str], source: str
 ) -> None:
-    """Refuses settings that the tensors of weights do not fit.
+    """Checks that settings fit the tensors of weights.
 
     Args:
         stored: Values in the weights by dotted name.
@@ -145,5 +147,5 @@ def check_shapes(
 
 
 def in_section(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values under dotted names."""
+    """Returns values by dotted name: the names of a section get its prefix."""
     return {f"{section}.{key}": value for key, value in values.items()}

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from mbv2det.geometry import Frame
 
-# Label of the mask pixels that are left out of training and measuring, whatever their value in the
-# files of the data set is.
+# Label of the mask pixels that are left out of training and metrics. Files of a data set may have
+# another value for them.
 IGNORE_INDEX = 255
 
 
@@ -31,10 +31,10 @@ class Instances:
     """The annotated objects of one image, as numpy arrays of equal length.
 
     Attributes:
-        boxes: Corners in pixels of the image.
+        boxes: xyxy boxes in pixels of the image.
         labels: Class of each object, 0..K-1.
-        ignore: True for objects that count neither as found nor as missed: COCO's crowds and VOC's
-            difficult objects.
+        ignore: True for objects that metrics neither require nor count as errors: COCO's crowds and
+            VOC's difficult objects.
     """
 
     boxes: Float[np.ndarray, "N 4"]
@@ -44,8 +44,8 @@ class Instances:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, which: Shaped[np.ndarray, " M"]) -> "Instances":
-        return Instances(self.boxes[which], self.labels[which], self.ignore[which])
+    def __getitem__(self, rows: Shaped[np.ndarray, " M"]) -> "Instances":
+        return Instances(self.boxes[rows], self.labels[rows], self.ignore[rows])
 
 
 NO_INSTANCES = Instances(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
@@ -96,9 +96,9 @@ class BoxTargets:
     """Objects of a batch, padded to the largest count of any image.
 
     Attributes:
-        boxes: Corners in pixels of the network input; zeros for padding.
+        boxes: xyxy boxes in pixels of the network input; zeros for padding.
         labels: Class of each object, 0..K-1; -1 for padding.
-        ignore: True for objects that count neither as found nor as missed; False for padding.
+        ignore: True for COCO's crowds and VOC's difficult objects; False for padding.
         annotated: False for images whose objects are not annotated; they do not contribute to the
             detection loss, not even as background.
     """
@@ -113,13 +113,13 @@ class BoxTargets:
         """True for objects, False for padding."""
         return self.labels >= 0
 
-    def __getitem__(self, which: Tensor) -> "BoxTargets":
+    def __getitem__(self, images: Tensor) -> "BoxTargets":
         return BoxTargets(
-            self.boxes[which], self.labels[which], self.ignore[which], self.annotated[which]
+            self.boxes[images], self.labels[images], self.ignore[images], self.annotated[images]
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "BoxTargets":
-        """Moves every tensor to `device`."""
+        """Returns a copy with every tensor on `device`."""
         return BoxTargets(
             self.boxes.to(device, non_blocking=non_blocking),
             self.labels.to(device, non_blocking=non_blocking),
@@ -128,7 +128,7 @@ class BoxTargets:
         )
 
     def pin_memory(self) -> "BoxTargets":
-        """Moves every tensor to page-locked memory."""
+        """Returns a copy with every tensor in page-locked memory."""
         return BoxTargets(
             self.boxes.pin_memory(),
             self.labels.pin_memory(),
@@ -141,20 +141,20 @@ class BoxTargets:
 class Batch:
     """Images of one size with their targets.
 
-    Images stay uint8 until the model's first layer normalises them, so that a quarter of the bytes
-    is copied to the device and no caller can forget the mean. `to` and `pin_memory` are the methods
-    that Lightning and the data loader call.
+    Images stay uint8 until the model's first layer normalises them, so that only a quarter of the
+    bytes of float32 is copied to the device and no caller can forget the mean. Lightning and the
+    data loader call `to` and `pin_memory`.
 
     Attributes:
-        images: RGB.
-        keys: What the sampler asked for.
-        frames: How each image lies over its original file.
+        images: RGB pixels.
+        keys: Request of the sampler for each image.
+        frames: Position of each image in its original file.
         boxes: Objects of each image.
-        masks: Label of every pixel, `IGNORE_INDEX` all over an image that has no mask; None in a
-            data set without masks.
+        masks: Label of every pixel, or `IGNORE_INDEX`, which fills the mask of an image without
+            one; None in a data set without masks.
         original_masks: Mask of each image in the frame of its original file, for metrics; None in
             training and for images without a mask. They stay on the host.
-        faults: Of damaged files, by the index of the image.
+        faults: Faults of damaged files that were worked around, by index of the image in the split.
     """
 
     images: UInt8[Tensor, "B 3 H W"]
@@ -169,23 +169,23 @@ class Batch:
         return len(self.keys)
 
     def counted(self) -> "Batch":
-        """Returns the batch without the repeated images of a sampler."""
+        """Returns the batch without images that the sampler repeated."""
         kept = [i for i, key in enumerate(self.keys) if key.counted]
         if len(kept) == len(self):
             return self
-        which = torch.tensor(kept, dtype=torch.int64, device=self.images.device)
+        rows = torch.tensor(kept, dtype=torch.int64, device=self.images.device)
         return replace(
             self,
-            images=self.images[which],
+            images=self.images[rows],
             keys=[self.keys[i] for i in kept],
             frames=[self.frames[i] for i in kept],
-            boxes=self.boxes[which],
-            masks=None if self.masks is None else self.masks[which],
+            boxes=self.boxes[rows],
+            masks=None if self.masks is None else self.masks[rows],
             original_masks=[self.original_masks[i] for i in kept],
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """Moves every tensor to `device`."""
+        """Returns a copy with every tensor on `device`."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
@@ -194,7 +194,7 @@ class Batch:
         )
 
     def pin_memory(self) -> "Batch":
-        """Moves every tensor to page-locked memory."""
+        """Returns a copy with every tensor in page-locked memory."""
         return replace(
             self,
             images=self.images.pin_memory(),
@@ -208,7 +208,7 @@ class Detections:
     """The detected objects of one image, best score first.
 
     Attributes:
-        boxes: Corners in pixels of the original image file.
+        boxes: xyxy boxes in pixels of the original image file.
         scores: Score of each object, 0..1.
         labels: Class of each object, 0..K-1.
     """
@@ -220,8 +220,8 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, which: Tensor) -> "Detections":
-        return Detections(self.boxes[which], self.scores[which], self.labels[which])
+    def __getitem__(self, rows: Tensor) -> "Detections":
+        return Detections(self.boxes[rows], self.scores[rows], self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -254,8 +254,8 @@ class LossTerms:
 
     Attributes:
         sums: Sum of each term over the batch.
-        count: Number of things that the sums are over: matched anchors for detection, annotated
-            pixels for segmentation.
+        count: Number of items in each sum: matched anchors for detection, annotated pixels for
+            segmentation.
     """
 
     sums: Mapping[str, Float[Tensor, ""]]
@@ -266,13 +266,13 @@ class LossTerms:
     ) -> dict[str, Float[Tensor, ""]]:
         """Returns each term divided by a count.
 
-        With several processes, whose gradients are averaged, the count averaged over the processes
-        makes the gradients those of one process with the whole batch; `min_count` is then 1 over
-        the number of processes.
+        Distributed training averages the gradients of the processes. Divided by the mean count of
+        the processes, the terms give the gradients of one process with the whole batch; `min_count`
+        is then 1 over the number of processes.
 
         Args:
             count: Divisor; by default the terms' own count.
-            min_count: Smallest divisor: a smaller count, such as 0, is replaced by it.
+            min_count: Smallest divisor, which replaces a smaller count such as 0.
         """
         divisor = (self.count if count is None else count).clamp(min=min_count)
         return {name: value / divisor for name, value in self.sums.items()}

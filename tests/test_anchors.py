@@ -149,8 +149,8 @@ def test_coverage_counts_objects_with_an_anchor_over_the_threshold():
     boxes = [[0, 0, 10, 10], [50, 50, 90, 70], [0, 0, 5, 5], [20, 20, 30, 30]]
     line = describe_coverage(np.array(boxes, np.float32), anchors, 0.5)
     assert line == (
-        "anchors: 2; 50.0% of 4 objects overlap one by 0.5 or more, the others train their best "
-        "one only"
+        "anchors: 2; 50.0% of 4 objects overlap an anchor by 0.5 or more, the others train "
+        "only their best anchor"
     )
 
 

@@ -125,9 +125,15 @@ def test_missing_key_is_named(tmp_path, make_coco, key):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"annotations": [annotation(image_id=8)]}, "annotation 77 has image_id 8"),
-        ({"annotations": [annotation(category_id=4)]}, "annotation 77 has category_id 4"),
-        ({"annotations": [annotation(category_id=[3])]}, r"annotation 77 has category_id \[3\]"),
+        ({"annotations": [annotation(image_id=8)]}, "annotation 77: expected image_id .* got 8"),
+        (
+            {"annotations": [annotation(category_id=4)]},
+            "annotation 77: expected category_id .* got 4",
+        ),
+        (
+            {"annotations": [annotation(category_id=[3])]},
+            r"annotation 77: expected category_id .* got \[3\]",
+        ),
         ({"annotations": [annotation(bbox=[1, 2, 3])]}, r"annotation 77: .*got \[1, 2, 3\]"),
         ({"annotations": [annotation(bbox=None)]}, "annotation 77: expected bbox"),
         ({"annotations": [annotation(bbox=[1, 2, 3, None])]}, "annotation 77: expected bbox"),
@@ -178,7 +184,9 @@ def test_missing_images_are_counted_and_the_first_named(tmp_path, make_coco):
     path, images = make_coco(tmp_path)
     (images / "a.png").unlink()
     (images / "b.png").unlink()
-    with pytest.raises(DataError, match=r"2 of the 5 images .*instances\.json.* missing, a\.png"):
+    with pytest.raises(
+        DataError, match=r"the 5 images .*instances\.json lists, 2 are missing; .* a\.png"
+    ):
         read_coco(path, images)
 
 

@@ -21,7 +21,7 @@ def config(tmp_path_factory):
         (["--data.root=nowhere"], "data.root: expected a folder, found none at nowhere"),
         (["--data.train.images=trane"], "did you mean"),
         (["--data.train.annotations=a.json"], "expected a COCO annotation file, found none"),
-        (["--data.classes=[ellipse,squid]"], "the data set has no class 'squid'"),
+        (["--data.classes=[ellipse,squid]"], "got 'squid'"),
         (["--backbone.weights=missing.pth"], "missing.pth: expected a file"),
         (
             ["--optim.freeze_norm=all"],

@@ -41,7 +41,7 @@ def test_choose_keeps_the_order_asked_for_and_the_ids():
 
 
 def test_choose_hints_at_the_nearest_name():
-    with pytest.raises(DataError, match=r"no class 'hotdog'.*did you mean 'hot dog'\?"):
+    with pytest.raises(DataError, match=r"got 'hotdog'.*did you mean 'hot dog'\?"):
         LabelMap(("person", "hot dog"), (1, 2)).choose(["hotdog"])
 
 

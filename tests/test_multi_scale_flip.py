@@ -150,5 +150,5 @@ def test_scaled_sizes_keep_the_corners_in_place():
 
 @pytest.mark.parametrize("scales", [[], [1.0, 0.0]])
 def test_scales_must_be_positive(scales):
-    with pytest.raises(ValueError, match="positive scales"):
+    with pytest.raises(ValueError, match="scales: expected one or more positive numbers"):
         MultiScaleFlip(Sampler(), scales)

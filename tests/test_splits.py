@@ -124,7 +124,9 @@ def test_voc_classes_not_chosen_are_background(voc):
 
 def test_class_that_vocs_masks_lack_is_one_line(voc):
     line = refused(ConfigError, voc, {"split": "train"}, format="voc", classes=("dog", "zebra"))
-    assert line.startswith("data.classes: 'zebra' is none of VOC's classes")
+    assert line.startswith(
+        "data.classes: expected classes of VOC, which VOC's masks have, got 'zebra'"
+    )
 
 
 def test_own_classes_are_the_values_of_voc_masks(voc):
@@ -320,7 +322,7 @@ def test_masks_of_a_folder_may_have_vocs_values(folder):
 
 def test_folder_has_no_boxes(folder):
     line = refused(ConfigError, folder(a=(0, 1)), format="folder", classes=CROPS, boxes=True)
-    expected = "expected coco or voc for boxes, got folder, which holds masks only"
+    expected = "expected coco or voc for boxes, got folder, which has only masks"
     assert line == f"data.format: {expected}"
 
 
@@ -419,7 +421,7 @@ def test_unknown_category_of_masks_is_one_line_with_the_nearest(coco):
 def test_coco_has_no_mask_files(coco, data, split, setting):
     line = refused(ConfigError, coco, WHERE | split, **data)
     assert line.startswith(
-        f"{setting}: expected none, for COCO's masks are drawn from outlines, got"
+        f"{setting}: expected none, since COCO's masks are drawn from outlines, got"
     )
 
 
@@ -457,7 +459,7 @@ def test_254_categories_are_not_too_many(tmp_path, make_coco):
 @pytest.mark.parametrize("key", ["annotations", "images"])
 def test_coco_without_file_or_folder_names_is_one_line(coco, key):
     line = refused(ConfigError, coco, {k: v for k, v in WHERE.items() if k != key})
-    assert line.startswith("data.train: COCO needs data.train.annotations (a JSON file) and")
+    assert line.startswith("data.train: expected data.train.annotations (a JSON file) and")
 
 
 def test_missing_root_is_one_line(tmp_path):

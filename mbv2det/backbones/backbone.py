@@ -16,27 +16,27 @@ _STRIDES = (2, 4, 8, 16, 32)
 
 
 class Backbone(nn.Module):
-    """Base class of the backbones: layers that run in a row and whose outputs are features.
+    """Base class of the backbones: layers that run one after the other, with outputs as features.
 
     A subclass builds the layers and runs them in its `forward`. Layers after the last one that a
     requested feature or the classifier needs are dropped.
 
     A feature may be requested at a coarser stride than the backbone computes it at, e.g.
-    `Feature("layer_19", stride=32)` of a network of output stride 16. It then has the cells and
-    the values of the network of that output stride: `subsample` picks them from the finer grid.
-    So one backbone serves a head that wants a fine grid and another that wants coarse ones.
+    `Feature("layer_19", stride=32)` of a network of output stride 16. It then has the cells and the
+    values of the network of that output stride: `subsample` selects them from the finer grid. One
+    backbone can therefore serve a head that needs a fine grid and another that needs coarse grids.
 
     Args:
         layers: Layers by name, in the order in which they run.
         specs: Channels and stride of every feature, as the backbone computes it.
         out_features: Features that `forward` returns.
-        num_classes: Number of classes of a classifier on `head_features.classification`; None
-            builds no classifier.
+        num_classes: Number of classes of a classifier on `head_features.classification`; None for
+            no classifier.
         dropout: Dropout probability before the classifier.
         padding: Padding rule of the convolutions.
 
     Raises:
-        TypeError: If `out_features` contains something else than a `Feature`.
+        TypeError: If `out_features` contains anything but `Feature` objects.
         ValueError: If a requested feature does not exist, or cannot have the requested stride.
 
     Attributes:
@@ -46,7 +46,7 @@ class Backbone(nn.Module):
         out_features: Features that `forward` returns.
         padding: Padding rule of the convolutions.
         layers: Layers by name, in the order in which they run.
-        classifier: The classifier; None if the backbone was built without.
+        classifier: The classifier; None if the backbone was built without one.
     """
 
     head_features: ClassVar[HeadFeatures]
@@ -105,7 +105,7 @@ class Backbone(nn.Module):
         """
         if self.classifier is None:
             raise ValueError(
-                "num_classes: expected a number of classes for classify(), but this "
+                "num_classes: expected a number of classes for classify(), got None: this "
                 f"{type(self).__name__} was built without a classifier"
             )
         features = self(images, (self.classifier.input_feature,))
@@ -145,7 +145,7 @@ class FeatureCollector:
         """Keeps a feature map at each of the strides at which it is requested.
 
         Args:
-            feature: Identifies the feature map; its stride, where set, is that of `x`.
+            feature: Feature of `x`; its stride, if set, is that of `x`.
             x: The feature map.
         """
         for request in self._requests_of(feature):
@@ -154,7 +154,7 @@ class FeatureCollector:
     def finest_request(self, feature: Feature) -> Feature:
         """Returns a feature at the finest stride at which it is requested.
 
-        Without any request this is the stride at which the backbone computes it.
+        Without a request, this is the stride at which the backbone computes it.
         """
         strides = [self._stride(request) for request in self._requests_of(feature)]
         return replace(feature, stride=min(strides)) if strides else feature
@@ -162,7 +162,7 @@ class FeatureCollector:
     def subsample(
         self, x: Float[Tensor, "B C h w"], feature: Feature, request: Feature
     ) -> Float[Tensor, "B C i j"]:
-        """Returns the cells of a feature's grid that it has at the stride of a request.
+        """Returns the values on the cells of a feature's grid at the stride of a request.
 
         Args:
             x: Values on the grid of `feature`.
@@ -188,7 +188,7 @@ def _requested_spec(feature: Feature, specs: Mapping[Feature, FeatureSpec]) -> F
     """Returns channels and stride of a requested feature.
 
     Raises:
-        TypeError: If it is no `Feature`.
+        TypeError: If it is not a `Feature`.
         ValueError: If it does not exist, or cannot have the requested stride.
     """
     if not isinstance(feature, Feature):

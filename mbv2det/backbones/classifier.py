@@ -11,14 +11,14 @@ from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
 class Classifier(nn.Module):
     """Class logits of whole images: average over the grid, dropout, linear layer.
 
-    It is the classifier of a backbone (`Backbone.classify`) as well as the classification head of
-    a model with several tasks.
+    It is the classifier of a backbone (`Backbone.classify`) and the classification head of a model
+    with several tasks.
 
     Args:
         feature_specs: Channels and strides of the backbone's features.
         num_classes: Number of logits.
         head_features: The backbone's features for each kind of head.
-        dropout: Probability of dropping an average in training.
+        dropout: Dropout probability of the averages.
 
     Attributes:
         input_feature: The feature that is classified.

@@ -1,7 +1,7 @@
 """Output stride and dilation: finer feature maps from the same weights.
 
 - `Dilation` replaces the strides beyond the output stride by dilation of the layers that follow.
-- `subsample` goes back: it picks, from the finer feature map, the cells of the strided network.
+- `subsample` does the reverse: it selects the cells of the strided network from the finer map.
 
 Source: the algorithme à trous, as in Chen et al. 2018 (arXiv:1606.00915), section 3.1.
 """
@@ -39,10 +39,13 @@ class Dilation:
             raise ValueError(f"output_stride: expected 8, 16 or 32, got {self.output_stride}")
 
     def step(self, stride: int) -> tuple[int, int]:
-        """Returns the (stride, dilation) of the next layer, whose nominal stride is given.
+        """Returns the (stride, dilation) of the next layer.
 
         A layer that would exceed the output stride gets stride 1 and the current dilation; the
         layers after it, which now see a finer grid, get a dilation multiplied by its stride.
+
+        Args:
+            stride: Nominal stride of the layer.
         """
         rate = self.rate
         if self.stride * stride > self.output_stride:
@@ -55,7 +58,7 @@ class Dilation:
 def subsample(
     x: Float[Tensor, "B C H W"], times: int, padding: Padding
 ) -> Float[Tensor, "B C h w"]:
-    """Returns the cells on which a number of stride-2 convolutions in a row would be centred.
+    """Returns the values on which several successive stride-2 convolutions would be centred.
 
     A convolution with stride equals the same convolution without stride, subsampled. The layers
     after it compute the same cells from the subsampled map as they do, with twice the dilation,
@@ -64,7 +67,7 @@ def subsample(
 
     Args:
         x: A feature map.
-        times: Number of halvings: every 2**times-th cell is kept along each axis.
+        times: Number of halvings; every 2**times-th cell is kept along each axis.
         padding: Padding rule of those convolutions; at each halving the first cell kept is the
             `phase` of the current size.
     """

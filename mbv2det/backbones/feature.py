@@ -1,11 +1,11 @@
-"""Feature maps of a backbone: what identifies one, and its channels and stride."""
+"""Feature maps of a backbone: identifiers, channels and strides."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Feature:
-    """Identifies one feature map of a backbone.
+    """Identifier of one feature map of a backbone.
 
     Attributes:
         layer: Name of the layer.
@@ -34,7 +34,7 @@ class FeatureSpec:
     """Channels and stride of a feature map.
 
     Attributes:
-        channels: C of the (B, C, h, w) tensor.
+        channels: Number of channels C of the (B, C, h, w) tensor.
         stride: Input pixels per feature cell, along each axis.
     """
 

@@ -1,7 +1,7 @@
 """Positions of the cells of feature maps on the network input.
 
-The rules follow from the padding of the stride-2 convolutions on the way. All sizes are those of
-one axis, in pixels or cells, unless they are (height, width).
+The positions follow from the padding of the stride-2 convolutions before the feature map. All sizes
+are those of one axis, in pixels or cells, unless they are (height, width).
 """
 
 import torch
@@ -18,7 +18,7 @@ def phase(size: int, padding: Padding) -> int:
     centred on position 2 i + 1.
 
     Args:
-        size: Positions along the axis, before the convolution.
+        size: Number of positions along the axis, before the convolution.
         padding: Padding rule of the convolution.
     """
     return int(padding == "same" and size % 2 == 0)
@@ -29,14 +29,14 @@ def cell_centres(
 ) -> Float[Tensor, " n"]:
     """Returns the positions of the cell centres of a feature map along one axis of the input.
 
-    Under symmetric padding they are the multiples of the stride. Under `SAME`, each even size on
-    the way down shifts them to the right (or down) by the distance of two neighbouring positions
-    at that level.
+    Under symmetric padding they are the multiples of the stride. Under `SAME`, each stride-2
+    convolution of an even size shifts them to the right (or down) by the distance between two
+    neighbouring positions of its input.
 
     Args:
-        size: Pixels of the network input along the axis.
+        size: Size of the network input along the axis, in pixels.
         stride: Input pixels per cell: a power of two.
-        padding: Padding rule of the convolutions on the way.
+        padding: Padding rule of the stride-2 convolutions before the feature map.
         device: Device of the result.
 
     Returns:
@@ -57,7 +57,7 @@ def grid_centres(
     Args:
         image_size: (height, width) of the network input in pixels.
         stride: Input pixels per cell: a power of two.
-        padding: Padding rule of the convolutions on the way.
+        padding: Padding rule of the stride-2 convolutions before the feature map.
         device: Device of the results.
 
     Returns:

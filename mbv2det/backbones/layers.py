@@ -16,7 +16,7 @@ def make_divisible(value: float, divisor: int = 8, minimum: int | None = None) -
 
     Args:
         value: Channel count, possibly fractional.
-        divisor: The result is a multiple of it.
+        divisor: Number that the result is a multiple of.
         minimum: Smallest result; `divisor` by default.
 
     Source: TensorFlow slim `mobilenet.py`, `_make_divisible`.
@@ -96,11 +96,11 @@ def conv2d(
         stride: Stride of the convolution.
         dilation: Dilation of the kernel (the atrous rate).
         groups: Number of channel groups; `in_channels` for a depthwise convolution.
-        bias: Adds a bias.
+        bias: Whether to add a bias.
         padding: Padding rule; `same` is TensorFlow's.
     """
-    kind = Conv2dSame if padding == "same" else Conv2d
-    return kind(
+    conv_class = Conv2dSame if padding == "same" else Conv2d
+    return conv_class(
         in_channels,
         out_channels,
         kernel_size,
@@ -127,7 +127,7 @@ class ConvBNAct(nn.Sequential):
         norm_momentum: Momentum of the batch norm in PyTorch's sense: the weight of the newest
             batch in the running statistics. TensorFlow's decay 0.997 is 0.003.
         norm: Class of the batch norm.
-        activation: Class of the activation; None for none, as in the linear bottleneck.
+        activation: Class of the activation; None for no activation, as in the linear bottleneck.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
-"""MobileNetV1 (Howard et al. 2017, arXiv:1704.04861): depthwise separable convolutions in a row.
+"""MobileNetV1 (Howard et al. 2017, arXiv:1704.04861): a stack of depthwise separable convolutions.
 
-The MobileNetV2 paper compares MobileNetV2 with it, under the same heads.
+The MobileNetV2 paper compares MobileNetV2 with this network, with the same heads.
 
-- The layers carry TensorFlow's names, `Conv2d_0` (the stem) to `Conv2d_13`; the output of every
+- The layers have TensorFlow's names, `Conv2d_0` (the stem) to `Conv2d_13`; the output of every
   layer is a feature.
-- It has no shortcuts, no thin layers between the wide ones, and an activation after every
-  convolution.
+- It has no shortcuts and no narrow layers between the wide ones, and every convolution is followed
+  by an activation.
 - Output stride and padding are as in `MobileNetV2`.
 """
 
@@ -45,7 +45,7 @@ class DepthwiseSeparable(nn.Sequential):
         out_channels: Output channels.
         stride: Stride of the depthwise convolution.
         dilation: Dilation of the depthwise convolution.
-        conv: Builds the convolutions: `ConvBNAct` with the network's padding and norm settings.
+        conv: Builder of the convolutions: `ConvBNAct` with the network's padding and norm settings.
     """
 
     def __init__(
@@ -68,12 +68,13 @@ class MobileNetV1(Backbone):
     """MobileNetV1 with an optional ImageNet-style classifier.
 
     Args:
-        width_mult: Multiplies every channel count; the result is rounded down, to 8 at least.
+        width_mult: Multiplier of every channel count; the result is rounded down and at least
+            8.
         output_stride: Input pixels per cell of the last feature: 32, or 16 or 8 by dilation.
-        num_classes: Number of classes of a classifier (average pool, dropout, linear); None
-            builds no classifier.
+        num_classes: Number of classes of a classifier (average pool, dropout, linear); None for no
+            classifier.
         out_features: Features that `forward` returns, at their own or a coarser stride.
-        padding: Padding rule; `same` is TensorFlow's, for weights that were trained there.
+        padding: Padding rule; `same` is TensorFlow's, for weights trained with TensorFlow.
         norm_eps: Epsilon of the batch norms: 1e-3 in TensorFlow's weights.
         norm_momentum: Momentum of the batch norms, in PyTorch's sense.
         dropout: Dropout probability before the classifier; the default is slim's.

@@ -1,13 +1,13 @@
 """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381): linear bottlenecks, inverted residuals.
 
-- The layers carry TensorFlow's names, `layer_1` (the stem) to `layer_19` (the last 1x1
-  convolution); torchvision's `features[k]` is `layer_{k + 1}`.
+- The layers have TensorFlow's names, `layer_1` (the stem) to `layer_19` (the last 1x1 convolution);
+  torchvision's `features[k]` is `layer_{k + 1}`.
 - The output of every layer is a feature. So is the expansion inside every block, e.g.
   `Feature("layer_15", part="expansion")`, which SSDLite reads at stride 16. `layer_2` does not
   expand: there it is the input of the block.
 - An output stride below 32 replaces the later strides by dilation, as DeepLab's code does. A
   feature with a stride, e.g. `Feature("layer_19", stride=32)`, is on the grid that it would have
-  without that dilation (see `Backbone`).
+  without this dilation (see `Backbone`).
 - The files of this folder, apart from `resnet.py`, import torch and jaxtyping only, so that they
   can be copied into other projects.
 """
@@ -46,8 +46,8 @@ _EXPANSION = "expansion"
 class InvertedResidual(nn.Module):
     """Expand 1x1, depthwise 3x3, project 1x1 without activation (paper section 3.3, figure 4b).
 
-    The input is added to the output where both have the same shape. An expansion that would not
-    widen (expand_ratio 1) is left out.
+    The input is added to the output where both have the same shape. With expand_ratio 1 there is no
+    expansion.
 
     Args:
         in_channels: Input channels.
@@ -55,16 +55,16 @@ class InvertedResidual(nn.Module):
         expand_ratio: Channels of the expansion per input channel.
         stride: Stride of the depthwise convolution.
         dilation: Dilation of the depthwise convolution.
-        conv: Builds the convolutions: `ConvBNAct` with the network's padding and norm settings.
-        bottleneck: Activation of the output: `linear` has none; `relu6` is harmful according to
-            section 6.4 of the paper.
-        shortcut: Layers that the shortcut connects, where there is one: `bottleneck`, the thin
-            input and output of the block (the paper's); `expansion`, the wide input and output of
-            the depthwise convolution; `none`, no layers. The last two are worse according to
-            section 6.4 of the paper.
+        conv: Builder of the convolutions: `ConvBNAct` with the network's padding and norm settings.
+        bottleneck: Activation of the output: `linear` for none; `relu6` is less accurate according
+            to section 6.4 of the paper.
+        shortcut: Layers that the shortcut connects: `bottleneck`, the narrow input and output of
+            the block (the paper's); `expansion`, the wide input and output of the depthwise
+            convolution; `none`, no layers. The last two are less accurate according to section 6.4
+            of the paper.
 
     Attributes:
-        expanded_channels: Channels of the expansion.
+        expanded_channels: Number of channels of the expansion.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class InvertedResidual(nn.Module):
         self.bottleneck: Bottleneck = bottleneck
         activation = nn.ReLU6 if bottleneck == "relu6" else None
         self.project = conv(expanded, out_channels, activation=activation)
-        fits = stride == 1 and in_channels == out_channels
-        self.shortcut: Shortcut = shortcut if fits else "none"
+        same_shape = stride == 1 and in_channels == out_channels
+        self.shortcut: Shortcut = shortcut if same_shape else "none"
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D i j"]:
         """Returns the output of the block."""
@@ -112,9 +112,9 @@ class InvertedResidual(nn.Module):
         return x + y if self.shortcut == "bottleneck" else y
 
     def start_as_identity(self) -> None:
-        """Makes the branch beside a shortcut output zero.
+        """Initialises a block with a shortcut as the identity: its branch outputs zero.
 
-        A branch that ends in ReLU6 is left alone: it would output zero forever, since the gradient
+        A branch that ends in ReLU6 is not changed: it would output zero forever, since the gradient
         of ReLU6 at zero is zero.
         """
         if self.shortcut == "bottleneck" and self.bottleneck == "linear":
@@ -125,21 +125,23 @@ class MobileNetV2(Backbone):
     """MobileNetV2 with an optional ImageNet-style classifier.
 
     Args:
-        width_mult: Multiplies every channel count; the result is rounded to a multiple of 8.
+        width_mult: Multiplier of every channel count; the result is rounded to a multiple of 8.
         output_stride: Input pixels per cell of the last feature: 32, or 16 or 8 by dilation.
-        num_classes: Number of classes of a classifier (average pool, dropout, linear); None
-            builds no classifier.
+        num_classes: Number of classes of a classifier (average pool, dropout, linear); None for no
+            classifier.
         out_features: Features that `forward` returns: of any layer or expansion, at their own or
             a coarser stride.
-        padding: Padding rule; `same` is TensorFlow's, for weights that were trained there.
+        padding: Padding rule; `same` is TensorFlow's, for weights trained with TensorFlow.
         norm_eps: Epsilon of the batch norms: 1e-5 in torchvision's weights, 1e-3 in TensorFlow's.
         norm_momentum: Momentum of the batch norms, in PyTorch's sense.
         dropout: Dropout probability before the classifier.
-        scale_last_layer: Applies a width_mult below 1 to the 1280 channels of `layer_19` too, as
-            the detection models do and the ImageNet models do not.
-        bottleneck: As in `InvertedResidual`; `linear` is the paper's network.
-        shortcut: As in `InvertedResidual`; `bottleneck` is the paper's network.
-        zero_init_residual: Initialises the blocks with a shortcut as the identity.
+        scale_last_layer: Whether a width_mult below 1 also scales the 1280 channels of `layer_19`,
+            as in the detection models but not in the ImageNet models.
+        bottleneck: Activation of the output of every block, see `InvertedResidual`; `linear` is the
+            paper's network.
+        shortcut: Layers that the shortcut of a block connects, see `InvertedResidual`; `bottleneck`
+            is the paper's network.
+        zero_init_residual: Whether to initialise the blocks with a shortcut as the identity.
 
     Raises:
         ValueError: For an unknown output stride, an unknown feature, or a feature at a stride that
@@ -203,8 +205,8 @@ class MobileNetV2(Backbone):
                 collector.add(Feature(name, part=_EXPANSION), expanded)
                 x = layer.contract(expanded, x)
             elif name == _LAST_LAYER:
-                # A 1x1 convolution computes each cell by itself, so it can run on the requested
-                # cells only. That saves most of its work, and its batch norm sees those cells only.
+                # A 1x1 convolution computes each cell independently, so it can run on the requested
+                # cells only. This saves most of its work, and its batch norm then uses only those.
                 request = collector.finest_request(output)
                 x = layer(collector.subsample(x, output, request))
                 output = request
@@ -242,11 +244,11 @@ def _build_layers(
     """Returns the layers by name, and channels and stride of every feature.
 
     Args:
-        width_mult: Multiplies the channels of all layers but the last.
-        last_width_mult: Multiplies the channels of the last layer.
+        width_mult: Multiplier of the channels of all layers except the last.
+        last_width_mult: Multiplier of the channels of the last layer.
         output_stride: Input pixels per cell of the last feature.
-        conv: Builds the first and the last layer.
-        block: Builds the blocks between them.
+        conv: Builder of the first and the last layer.
+        block: Builder of the blocks between them.
     """
     dilation = Dilation(output_stride)
     channels = make_divisible(_STEM_CHANNELS * width_mult)

@@ -1,13 +1,13 @@
 """ResNet-50 and ResNet-101 (He et al. 2016, arXiv:1512.03385): torchvision's, as a `Backbone`.
 
-They are the large networks with which table 7 of the MobileNetV2 paper compares the small ones.
+Table 7 of the MobileNetV2 paper compares MobileNetV2 with ResNet-101.
 
 - The layers are `stem` (torchvision's conv1, bn1, relu and maxpool) and `layer1` to `layer4`; the
   output of every layer is a feature. Tensors keep torchvision's names, prefixed by `layers.stem.`
   or `layers.`.
 - In torchvision's variant ("v1.5") the 3x3 convolutions have the strides. These convolutions, the
   7x7 convolution and the max pooling are all centred on every second cell, from the first one on:
-  padding is symmetric, and `subsample` finds the cells of the strided network in a dilated one.
+  padding is symmetric, and `subsample` selects the cells of the strided network from a dilated one.
 - This is the only backbone that needs torchvision, so the package does not import it.
 """
 
@@ -36,8 +36,8 @@ class ResNet(Backbone):
 
     Args:
         output_stride: Input pixels per cell of the last feature: 32, or 16 or 8 by dilation.
-        num_classes: Number of classes of a classifier (average pool, dropout, linear); None
-            builds no classifier.
+        num_classes: Number of classes of a classifier (average pool, dropout, linear); None for no
+            classifier.
         out_features: Features that `forward` returns, at their own or a coarser stride.
         norm_eps: Epsilon of the batch norms: 1e-5 in torchvision's weights.
         norm_momentum: Momentum of the batch norms, in PyTorch's sense.
@@ -48,7 +48,7 @@ class ResNet(Backbone):
             it cannot have.
 
     Attributes:
-        network: Builds torchvision's network.
+        network: Builder of torchvision's network.
 
     Source: torchvision `models/resnet.py`; differs: the last batch norm of every block starts at
         zero (torchvision's `zero_init_residual`), as in `MobileNetV2`.

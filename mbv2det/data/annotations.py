@@ -1,11 +1,12 @@
 """The annotation of one split: its images, and their objects, their masks or both.
 
-Everything is held in flat arrays. Data loader workers are forked copies of the process: millions of
-small Python objects would be copied page by page as their reference counts change, whereas a few
+Everything is stored in flat arrays. Data loader workers are forked copies of the process: millions
+of small Python objects would be copied page by page as their reference counts change, whereas a few
 arrays stay shared.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from mbv2det.structures import Instances
 
 @dataclass
 class FaultCounts:
-    """The faults that a reader worked around: for each kind of fault the files that have it.
+    """Faults that a reader worked around, with the files that have them.
 
     Attributes:
         files: Names of files by kind of fault, one entry for each occurrence.
@@ -32,11 +33,11 @@ class FaultCounts:
     files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, fault: str, file: str) -> None:
-        """Count one occurrence of a fault in a file."""
+        """Counts one occurrence of a fault in a file."""
         self.files[fault].append(file)
 
     def lines(self, shown: int = 5) -> list[str]:
-        """Return one line for each kind of fault, with its count and the first few files."""
+        """Returns one line for each kind of fault, with its count and the first few files."""
         lines = []
         for fault, files in self.files.items():
             names = list(dict.fromkeys(files))
@@ -53,9 +54,9 @@ class Annotations:
         name: The file or list that the split was read from, for messages.
         image_ids: The data set's own ids, as text.
         files: Path of each image.
-        sizes: Annotated (height, width) of each image; 0 where the annotation gives none.
-        objects: Annotated objects; None where the data set has none or none were asked for.
-        masks: Annotated masks; None where the data set has none or none were asked for.
+        sizes: Annotated (height, width) of each image; 0 where it is not annotated.
+        objects: Annotated objects; None if the data set has none or they were not requested.
+        masks: Annotated masks; None if the data set has none or they were not requested.
         faults: Faults of the annotation that were worked around.
 
     Raises:
@@ -78,7 +79,7 @@ class Annotations:
         return len(self.files)
 
     def summary(self) -> str:
-        """Return one line with the numbers of images, objects, classes and masks."""
+        """Returns one line with the numbers of images, objects, classes and masks."""
         parts = [f"{len(self)} images"]
         if self.objects is not None:
             parts.append(f"{len(self.objects)} objects of {len(self.objects.label_map)} classes")
@@ -92,16 +93,16 @@ class Annotations:
         return ", ".join(parts)
 
     def path(self, index: int) -> Path:
-        """Return the path of an image file."""
+        """Returns the path of an image file."""
         return Path(str(self.files[index]))
 
     def size(self, index: int) -> tuple[int, int] | None:
-        """Return the annotated (height, width) of an image; None where it is not annotated."""
+        """Returns the annotated (height, width) of an image; None where it is not annotated."""
         height, width = (int(v) for v in self.sizes[index])
         return (height, width) if height > 0 and width > 0 else None
 
     def instances(self, index: int, size: tuple[int, int]) -> Instances | None:
-        """Return the objects of one image for training; None where nobody annotated them.
+        """Returns the objects of one image for training; None if they are not annotated.
 
         Args:
             index: Index of the image.
@@ -112,22 +113,22 @@ class Annotations:
         return self.objects.instances(index, size)
 
     def mask(self, index: int) -> UInt8[np.ndarray, "H W"] | None:
-        """Decode the mask of one image; None where nobody annotated it.
+        """Decodes the mask of one image; returns None if the image has no mask.
 
         Raises:
-            DataError: If the mask is damaged or holds values that are no labels.
+            DataError: If the mask is damaged or has values without a label.
         """
         if self.masks is None or not self.masks.annotated[index]:
             return None
         return self.masks.read(index)
 
     def mask_source(self, index: int) -> str:
-        """Return the file that the mask of an image is read from, for messages."""
+        """Returns the file that the mask of an image is read from, for messages."""
         assert self.masks is not None
         return self.masks.source(index)
 
     def with_label_map(self, label_map: LabelMap) -> "Annotations":
-        """Return the split with its objects in the classes of another map, matched by name.
+        """Returns the split with its objects in the classes of another map, matched by name.
 
         Objects of other classes are left out and counted in `faults`.
 
@@ -142,8 +143,8 @@ class Annotations:
         new_labels = np.array([-1 if label is None else label for label in matches])
         if (new_labels < 0).all():
             raise DataError(
-                f"{self.name}: none of its classes ({', '.join(own_names[:5])}, ...) is "
-                f"among those asked for ({', '.join(label_map.names[:5])}, ...)"
+                f"{self.name}: expected objects of one of the classes "
+                f"{_first_names(label_map.names)}, got only {_first_names(own_names)}"
             )
         labels = new_labels[objects.labels]
         image = objects.image
@@ -154,7 +155,7 @@ class Annotations:
         return replace(self, objects=objects.relabel(label_map, labels), faults=faults)
 
     def with_mask_label_map(self, label_map: LabelMap) -> "Annotations":
-        """Return the split with its masks in the labels of another map, matched by name.
+        """Returns the split with its masks in the labels of another map, matched by name.
 
         Labels that the other map lacks become background, or are ignored where it has no
         background; they are named in `faults`.
@@ -168,22 +169,21 @@ class Annotations:
         matched = [name for name in own_names if label_map.find(name) is not None]
         if set(matched) <= {BACKGROUND}:
             raise DataError(
-                f"{self.name}: none of its masks' labels ({', '.join(own_names[:5])}, ...) is "
-                f"among those asked for ({', '.join(label_map.names[:5])}, ...)"
+                f"{self.name}: expected masks with one of the labels "
+                f"{_first_names(label_map.names)}, got only {_first_names(own_names)}"
             )
         faults = deepcopy(self.faults)
-        fate = "taken for background" if label_map.find(BACKGROUND) is not None else "ignored"
+        treatment = "taken for background" if label_map.find(BACKGROUND) is not None else "ignored"
         left_out = [name for name in own_names if name not in matched]
         if left_out:
-            faults.add(
-                f"list of mask labels not asked for, {fate} ({', '.join(left_out)})", self.name
-            )
+            fault = f"set of mask labels outside the classes, {treatment} ({', '.join(left_out)})"
+            faults.add(fault, self.name)
         return replace(self, masks=self.masks.with_label_map(label_map), faults=faults)
 
     def count_bad_boxes(self) -> None:
-        """Count in `faults` the boxes that training clips or drops.
+        """Adds to `faults` the boxes that training clips or drops.
 
-        Boxes are compared with the image only where the annotation gives the size of the image.
+        A box is compared with its image only if the annotation gives the size of the image.
         """
         assert self.objects is not None
         boxes, image = self.objects.boxes, self.objects.image
@@ -192,26 +192,29 @@ class Annotations:
         limits = np.stack([width, height, width, height], axis=1)
         clipped = np.clip(boxes, 0, limits)
         empty, outside = ~has_area(boxes), ~has_area(clipped) & known
-        beyond = (np.abs(clipped - boxes) > 1.0).any(axis=1) & known
+        clipped_rows = (np.abs(clipped - boxes) > 1.0).any(axis=1) & known
         for fault, rows in (
             ("degenerate boxes (zero or negative width or height) not trained on", empty),
             ("boxes wholly outside the image not trained on", outside & ~empty),
-            ("boxes reaching out of the image by more than a pixel clipped", beyond & ~outside),
+            (
+                "boxes reaching out of the image by more than a pixel clipped",
+                clipped_rows & ~outside,
+            ),
         ):
             for row in np.flatnonzero(rows):
                 self.faults.add(fault, self.path(int(image[row])).name)
 
 
 def union(boxes: Annotations, masks: Annotations) -> Annotations:
-    """Merge two lists of images of one data set: one with objects, the other with masks.
+    """Merges two lists of images of one data set: one with objects, the other with masks.
 
     Args:
         boxes: Images with objects; they come first and keep their indices.
         masks: Images with index masks.
 
     Returns:
-        Every image once: with objects and a mask if it is in both lists, else with what its list
-        has.
+        Every image once: an image of both lists has objects and a mask, any other image only one
+        of the two.
     """
     assert boxes.objects is not None
     assert isinstance(masks.masks, IndexMasks)
@@ -220,8 +223,8 @@ def union(boxes: Annotations, masks: Annotations) -> Annotations:
     files = np.concatenate([boxes.files, masks.files[extra]])
     objects = boxes.objects
     faults = deepcopy(boxes.faults)
-    for fault, where in masks.faults.files.items():
-        faults.files[fault] += where
+    for fault, names in masks.faults.files.items():
+        faults.files[fault] += names
     return Annotations(
         name=f"{boxes.name}, {masks.name}",
         image_ids=np.concatenate([boxes.image_ids, masks.image_ids[extra]]),
@@ -237,6 +240,10 @@ def union(boxes: Annotations, masks: Annotations) -> Annotations:
     )
 
 
+def _first_names(names: Sequence[str], shown: int = 5) -> str:
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
+
+
 def evenly_spaced(count: int, most: int) -> list[int]:
-    """Return up to `most` of the positions 0..count-1, evenly spaced, first and last included."""
+    """Returns up to `most` of the positions 0..count-1, evenly spaced, first and last included."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)).tolist()

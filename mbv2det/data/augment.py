@@ -4,9 +4,9 @@ SSD: Liu et al. 2016 (arXiv:1512.02325), section 2.2 and figure 6. DeepLab: Chen
 (arXiv:1706.05587), section 4.1.
 
 - This is the only file that imports albumentations.
-- Every random draw of a sample comes from one generator seeded with (seed, epoch, index), so that
+- All random numbers of a sample come from one generator seeded with (seed, epoch, index), so that
   the number of workers and a restart change nothing. The seeding of albumentations would give all
-  transforms the same stream.
+  transforms the same random numbers.
 """
 
 import os
@@ -34,9 +34,9 @@ _LABEL_FIELDS = ("ignore", "rows")  # columns of the array of boxes after the fo
 class WindowTransform(A.DualTransform):
     """A transform that replaces the image by a random window onto it; subclasses draw the window.
 
-    The window may reach beyond the image, where pixels have a fill colour and masks are ignored.
+    The window may reach beyond the image; there, pixels get a fill colour and masks `IGNORE_INDEX`.
     Objects whose centre is outside the window are dropped, the others are clipped. Ignored objects
-    are kept as long as any part of them is visible: that part must not be learnt as background.
+    are kept as long as any part of them is visible: that part must not be trained as background.
 
     Args:
         fill: Colour of the pixels beyond the image.
@@ -60,12 +60,12 @@ class WindowTransform(A.DualTransform):
 
     @abstractmethod
     def draw(self, size: Size, boxes: Float[np.ndarray, "N 4"]) -> Window:
-        """Draw a window for an image of (height, width) `size` with these objects, in pixels."""
+        """Draws a window for an image of (height, width) `size` with these objects, in pixels."""
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw the window, which albumentations passes to the `apply` methods."""
+        """Draws the window, which albumentations passes to the `apply` methods."""
         height, width = params["shape"][:2]
         boxes = np.asarray(data["bboxes"], np.float64)
         boxes = boxes[~self._ignored(boxes), :4] if len(boxes) else boxes.reshape(0, 4)
@@ -74,19 +74,19 @@ class WindowTransform(A.DualTransform):
     def apply(
         self, img: UInt8[np.ndarray, "H W 3"], window: Window, **params: Any
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """Return the pixels of the image inside the window."""
+        """Returns the pixels of the image inside the window."""
         return cut_out(window, img, self.fill)
 
     def apply_to_mask(
         self, mask: UInt8[np.ndarray, "H W"], window: Window, **params: Any
     ) -> UInt8[np.ndarray, "h w"]:
-        """Return the labels of the mask inside the window."""
+        """Returns the labels of the mask inside the window."""
         return cut_out(window, mask, IGNORE_INDEX)
 
     def apply_to_bboxes(
         self, bboxes: Float[np.ndarray, "N M"], window: Window, **params: Any
     ) -> Float[np.ndarray, "K M"]:
-        """Return the boxes to keep as fractions of the window; albumentations clips them."""
+        """Returns the boxes to keep as fractions of the window; albumentations clips them."""
         top, left, bottom, right = window
         moved = move_boxes(bboxes, params["shape"][:2], (bottom - top, right - left), (-top, -left))
         centres = (moved[:, :2] + moved[:, 2:4]) / 2
@@ -101,7 +101,7 @@ class WindowTransform(A.DualTransform):
 
 
 class RandomExpand(WindowTransform):
-    """SSD's zoom out: the image at a random place of a larger canvas of the same aspect ratio.
+    """SSD's zoom out: the image at a random position on a larger canvas of the same aspect ratio.
 
     Args:
         max_ratio: Largest ratio of the canvas's sides to the image's, drawn uniformly from 1 up.
@@ -114,7 +114,7 @@ class RandomExpand(WindowTransform):
         self.max_ratio = max_ratio
 
     def draw(self, size: Size, boxes: Float[np.ndarray, "N 4"]) -> Window:
-        """Draw a window that contains the image."""
+        """Draws a window that contains the image."""
         height, width = size
         ratio = self.random_generator.uniform(1, self.max_ratio)
         canvas = int(height * ratio), int(width * ratio)
@@ -128,16 +128,17 @@ class RandomIoUCrop(WindowTransform):
 
     For each sample one of `min_ious` is drawn, then `trials` crops with sides of `min_scale` to 1
     (as fractions of the image's) and aspect ratios of 1/2 to 2. The first crop that contains the
-    centre of an object which it overlaps by the drawn IoU is taken; if there is none, another IoU
-    is drawn. An IoU of 1 leaves the image unchanged. In an image without objects the first crop is
-    taken. Ignored objects have no influence on the crop.
+    centre of an object and overlaps this object by the drawn IoU is used; if there is none, another
+    IoU is drawn. An IoU of 1 leaves the image unchanged. For an image without objects the first
+    crop is used. Ignored objects have no influence on the crop.
 
     Args:
-        fill: Colour of the pixels beyond the image, which no crop contains.
-        min_scale: Least side of a crop, as a fraction of the image's side.
-        min_ious: Least IoUs, drawn from uniformly.
+        fill: Colour of the pixels beyond the image; not used, since crops lie inside the image.
+        min_scale: Smallest side of a crop, as a fraction of the image's side.
+        min_ious: Smallest IoUs to draw from, all equally likely.
         trials: Number of crops drawn for each IoU.
-        ignore_column: As in `WindowTransform`.
+        ignore_column: Column of the array of boxes that is 1 for ignored objects; None if there is
+            no such column.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class RandomIoUCrop(WindowTransform):
         self.trials = trials
 
     def draw(self, size: Size, boxes: Float[np.ndarray, "N 4"]) -> Window:
-        """Draw a window inside the image."""
+        """Draws a window inside the image."""
         height, width = size
         while True:
             min_iou = self.min_ious[self.random_generator.integers(len(self.min_ious))]
@@ -181,15 +182,16 @@ class RandomIoUCrop(WindowTransform):
 class RandomScaleCrop(WindowTransform):
     """DeepLab's random scaling and cropping to the size of the network input.
 
-    The scale is relative to the scale at which evaluation shows the image. The window is cut out of
-    the unscaled image, and the `Preprocessor` resizes it to the network input: pixels are resampled
-    once, by the rule of the weights. An image smaller than the window lies at its top left, where
-    evaluation puts a padded image too.
+    The scale is relative to the scale of the image in evaluation. The window is cut out of the
+    unscaled image, and the `Preprocessor` resizes it to the network input: pixels are resampled
+    once, by the resize rule of the weights. An image smaller than the window lies at its top left,
+    as a padded image does in evaluation.
 
     Args:
         scales: Smallest and largest scale; the scale is drawn uniformly.
         preprocessor: Preprocessor that resizes the window.
-        ignore_column: As in `WindowTransform`.
+        ignore_column: Column of the array of boxes that is 1 for ignored objects; None if there is
+            no such column.
 
     Source: Chen et al. 2017 (arXiv:1706.05587), section 4.1; TensorFlow deeplab
     `input_preprocess.py`; differs: TensorFlow draws the scale in steps of 0.25.
@@ -206,7 +208,7 @@ class RandomScaleCrop(WindowTransform):
         self.preprocessor = preprocessor
 
     def draw(self, size: Size, boxes: Float[np.ndarray, "N 4"]) -> Window:
-        """Draw a window that has the size of the network input after scaling."""
+        """Draws a window that has the size of the network input after scaling."""
         scale = self.random_generator.uniform(*self.scales)
         sides = zip(self.preprocessor.spec.size, self.preprocessor.frame(size).scale, strict=True)
         height, width = (max(1, round(side / (base_scale * scale))) for side, base_scale in sides)
@@ -216,7 +218,7 @@ class RandomScaleCrop(WindowTransform):
 
 
 def photometric(p: float) -> list[A.ColorJitter]:
-    """Return SSD's colour distortions, each applied independently with probability `p`."""
+    """Returns SSD's colour distortions, each applied independently with probability `p`."""
     unchanged: dict[str, tuple[float, float]] = {
         "brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)
     }  # fmt: skip
@@ -228,7 +230,7 @@ def photometric(p: float) -> list[A.ColorJitter]:
     }
     if not p:
         return []
-    return [A.ColorJitter(**(unchanged | {kind: limits}), p=p) for kind, limits in ranges.items()]
+    return [A.ColorJitter(**(unchanged | {name: limits}), p=p) for name, limits in ranges.items()]
 
 
 class Augment:
@@ -271,7 +273,7 @@ class Augment:
         )
 
     def _reduction(self, size: Size) -> int:
-        """Return the whole factor by which an image exceeds its size at the largest random scale.
+        """Returns the whole factor by which an image exceeds its size at the largest random scale.
 
         Without this reduction, a photograph of 12 megapixels would be cropped at full size, on a
         canvas of 150 MB.
@@ -282,7 +284,7 @@ class Augment:
         return max(1, int(1 / scale))
 
     def __call__(self, sample: Sample) -> Sample:
-        """Return the augmented sample; its frame no longer refers to the original file."""
+        """Returns the augmented sample; its frame no longer refers to the original file."""
         sample = downscale(sample, self._reduction(sample.image.shape[:2]))
         generator = np.random.default_rng([self._seed, sample.key.epoch, sample.key.index])
         self._transform.set_random_state(generator, random.Random(int(generator.integers(2**63))))

@@ -19,16 +19,16 @@ from mbv2det.labels import LabelMap, with_background
 
 
 def read_coco(annotations: Path, images: Path, *, masks: bool = False) -> Annotations:
-    """Read one split; images without objects are kept, category ids may have gaps.
+    """Reads one split; images without objects are kept, category ids may have gaps.
 
     Args:
         annotations: JSON file.
         images: Folder that the file's `file_name` entries are relative to.
-        masks: Whether to read the outlines of the instances as well, as masks of background and all
+        masks: Whether to also read the outlines of the instances, as masks of background and all
             categories.
 
     Raises:
-        DataError: If the file is no COCO annotation, if an object belongs to an unknown image or
+        DataError: If the file is not a COCO annotation, if an object belongs to an unknown image or
             category, or if an image file is missing.
     """
     content = _load(annotations)
@@ -80,7 +80,7 @@ def _read_objects(
 def _read_masks(
     path: Path, records: list[dict[str, Any]], image: Int64[np.ndarray, " N"], split: Annotations
 ) -> InstanceMasks:
-    """Read the outlines of the objects, in the order of `split.objects`."""
+    """Reads the outlines of the objects, in the order of `split.objects`."""
     objects, sizes = split.objects, split.sizes
     assert objects is not None
     if not sizes.all():
@@ -144,8 +144,8 @@ def _check_images(path: Path, records: list[dict[str, Any]], folder: Path) -> No
     missing = [name for name in missing if not (folder / name).is_file()]
     if missing:
         raise DataError(
-            f"{folder}: {len(missing)} of the {len(records)} images that {path} lists are "
-            f"missing, {missing[0]} is the first"
+            f"{folder}: expected the {len(records)} images that {path} lists, "
+            f"{len(missing)} are missing; the first is {missing[0]}"
         )
 
 
@@ -153,8 +153,8 @@ def _look_up(path: Path, record: dict[str, Any], key: str, known: dict[Any, int]
     value = record.get(key)
     if not isinstance(value, int | str) or value not in known:
         raise DataError(
-            f"{path}: annotation {record.get('id')} has {key} {value!r}, "
-            f"which is not among the file's {len(known)}"
+            f"{path}: annotation {record.get('id')}: expected {key} to be one of "
+            f"the file's {len(known)} ids, got {value!r}"
         )
     return known[value]
 
@@ -169,7 +169,7 @@ def _read_box(path: Path, record: dict[str, Any]) -> list[float]:
 
 
 def _read_area(path: Path, record: dict[str, Any], box: Float64[np.ndarray, "4"]) -> float:
-    """Return the area field of an object, or the area of its box where it has no such field."""
+    """Returns the area field of an object, or the area of its box where it has no such field."""
     area = record.get("area", float(box[2] * box[3]))
     if not is_number(area):
         raise DataError(

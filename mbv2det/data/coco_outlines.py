@@ -16,7 +16,7 @@ _MAX_COORDINATE = 1e5  # pixels
 
 
 def encode_outline(path: Path, record: dict[str, Any], size: Int64[np.ndarray, "2"]) -> bytes:
-    """Encode the outline of an instance as COCO's compressed run lengths.
+    """Encodes the outline of an instance as COCO's compressed run lengths.
 
     Args:
         path: Annotation file, for messages.
@@ -43,14 +43,14 @@ def encode_outline(path: Path, record: dict[str, Any], size: Int64[np.ndarray, "
         if _are_run_lengths(runs, height * width):
             return bytes(rle.frPyObjects(outline | {"counts": runs}, height, width)["counts"])
     raise DataError(
-        f"{path}: annotation {record.get('id')}: expected as segmentation polygons "
+        f"{path}: annotation {record.get('id')}: expected segmentation to be polygons "
         f"[[x, y, x, y, ...], ...] or run lengths of {height}x{width} pixels (height x width), "
         f"got {reprlib.repr(outline)}"
     )
 
 
 def _is_polygon(value: Any) -> bool:
-    """Check for pairs of numbers; with huge coordinates, the rasteriser would never return."""
+    """Checks for pairs of moderate numbers: with huge ones, the rasteriser would not return."""
     return (
         isinstance(value, list)
         and len(value) % 2 == 0
@@ -59,7 +59,7 @@ def _is_polygon(value: Any) -> bool:
 
 
 def _are_run_lengths(runs: Any, pixels: int) -> bool:
-    """Check for run lengths of a mask of this number of pixels."""
+    """Checks for run lengths of a mask of this number of pixels."""
     return (
         isinstance(runs, list)
         and all(isinstance(run, int) and run >= 0 for run in runs)
@@ -68,7 +68,7 @@ def _are_run_lengths(runs: Any, pixels: int) -> bool:
 
 
 def _decode_run_lengths(code: str) -> list[int]:
-    """Decode COCO's compressed run lengths; any text gives some numbers, possibly wrong ones.
+    """Decodes COCO's compressed run lengths, without checking them: any text gives some numbers.
 
     Numbers are written in base 32, least significant digit first. From the fourth number on, they
     are differences from the number two before.
@@ -87,5 +87,5 @@ def _decode_run_lengths(code: str) -> list[int]:
 
 
 def is_number(value: Any) -> bool:
-    """Return True for a finite number, False for anything else that JSON can hold."""
+    """Returns True for a finite number, False for any other JSON value."""
     return isinstance(value, int | float) and math.isfinite(value)

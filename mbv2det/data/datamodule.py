@@ -18,10 +18,10 @@ class DenseData(pl.LightningDataModule):
     """Data loaders over annotated images, which are divided among processes without overlap.
 
     Args:
-        train: Training split; None where only evaluation is wanted.
+        train: Training split; None for evaluation only.
         val: Validation split.
         preprocessor: Preprocessing that belongs to the weights.
-        augment: Random augmentation of the training samples.
+        augment: Random augmentation of the training samples; None for evaluation only.
         batch_size: Images per process and step.
         num_workers: Worker processes of each loader.
         seed: Seed of the order of the training images.
@@ -48,9 +48,9 @@ class DenseData(pl.LightningDataModule):
         self.seed = seed
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Return a loader of shuffled and augmented images.
+        """Returns a loader of shuffled and augmented images.
 
-        It leaves an incomplete last batch out: batch norm must not see a batch of one image.
+        An incomplete last batch is left out: batch norm cannot train on a batch of one image.
 
         Raises:
             ConfigError: If a process has fewer images than one batch needs.
@@ -67,7 +67,7 @@ class DenseData(pl.LightningDataModule):
         return self._loader(dataset, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Return a loader of every image once, in order."""
+        """Returns a loader of every image once, in order."""
         sampler = OrderedShard(len(self.val), *self._rank_and_world_size())
         return self._loader(AnnotatedImages(self.val, self.preprocessor), sampler)
 

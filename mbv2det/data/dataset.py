@@ -20,7 +20,7 @@ class AnnotatedImages(Dataset[Sample]):
 
     Args:
         annotations: Annotation of the split.
-        preprocessor: Brings every image to the network's input size.
+        preprocessor: Preprocessor that resizes every image to the network's input size.
         augment: Random augmentation of a sample, for training. None for evaluation, where every
             sample keeps its original mask.
     """
@@ -39,16 +39,16 @@ class AnnotatedImages(Dataset[Sample]):
         return len(self.annotations)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        """Return the sample of one image, in the network's input size."""
+        """Returns the sample of one image, in the network's input size."""
         sample = read_sample(self.annotations, key)
         if self.augment is not None:
-            # Training has no use for the original mask, which may be large.
+            # Training does not use the original mask, which may be large.
             sample = self.augment(replace(sample, original_mask=None))
         return self.preprocessor(sample)
 
 
 def read_sample(annotations: Annotations, key: SampleKey) -> Sample:
-    """Read one image with its annotation, in the frame of the original file.
+    """Reads one image with its annotation, in the frame of the original file.
 
     Raises:
         DataError: If a file is damaged, or if image and annotation differ in size.
@@ -73,9 +73,9 @@ def read_sample(annotations: Annotations, key: SampleKey) -> Sample:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one image size into a batch.
+    """Stacks samples of one image size into a batch.
 
-    The objects of each image are padded to the largest number of any image, at least one.
+    The objects of each image are padded to the largest number in any image, at least one.
     """
     images = np.stack([s.image for s in samples])
     masks = [s.mask for s in samples if s.mask is not None]

@@ -10,11 +10,11 @@ from mbv2det.errors import DataError
 
 
 def existing_folder(path: Path) -> Path:
-    """Return the path if it is a folder.
+    """Returns the path if it is a folder.
 
     Raises:
-        DataError: If it is none; the message names the part of the path that exists and, where
-            there is one, a folder or file of a similar name.
+        DataError: If it is not a folder; the message names the part of the path that exists and,
+            if there is one, a folder or file of a similar name.
     """
     if path.is_dir():
         return path
@@ -27,19 +27,19 @@ def existing_folder(path: Path) -> Path:
 
 
 def listing(folder: Path) -> set[str]:
-    """Return the names in a folder, read at once rather than with one system call a file."""
+    """Returns the names in a folder, with one system call instead of one per file."""
     return {entry.name for entry in os.scandir(folder)}
 
 
 def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, str]:
-    """Return the files below a folder as relative paths, by the same path without suffix.
+    """Returns the relative paths of the files below a folder, by the same path without suffix.
 
     Args:
         folder: Folder that is searched to any depth.
-        suffixes: Suffixes of the files wanted, in lower case.
+        suffixes: Suffixes of the files to return, in lower case.
 
     Raises:
-        DataError: If the folder does not exist, or if two files differ in their suffixes alone.
+        DataError: If the folder does not exist, or if two paths differ only in their suffixes.
     """
     existing_folder(folder)
     files: dict[str, str] = {}
@@ -50,14 +50,14 @@ def files_by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, str]:
                 stem, file = path.with_suffix("").as_posix(), path.as_posix()
                 if stem in files:
                     raise DataError(
-                        f"{folder}: expected one file a name, got {files[stem]}, {file}"
+                        f"{folder}: expected one file per name, got {files[stem]}, {file}"
                     )
                 files[stem] = file
     return dict(sorted(files.items()))
 
 
 def read_list(path: Path) -> list[str]:
-    """Return the lines of a list file, without empty ones.
+    """Returns the lines of a list file, without empty ones.
 
     Raises:
         DataError: If the file is missing.
@@ -68,11 +68,11 @@ def read_list(path: Path) -> list[str]:
 
 
 def without_suffix(name: str, suffixes: Collection[str]) -> str:
-    """Return a listed name without its suffix, as a key of `files_by_stem`."""
+    """Returns a listed name without its suffix, as a key of `files_by_stem`."""
     path = Path(name)
     return (path.with_suffix("") if path.suffix.lower() in suffixes else path).as_posix()
 
 
 def without_column(line: str) -> str:
-    """Return a line without the -1, 0 or 1 after the name that VOC's lists of one class have."""
+    """Returns a line without the -1, 0 or 1 after the name that VOC's lists of one class have."""
     return re.sub(r"\s+(-1|0|1)$", "", line)

@@ -16,13 +16,13 @@ from mbv2det.labels import LabelMap
 
 @dataclass(frozen=True)
 class MaskSource:
-    """The folders and the list file of a list of images with masks.
+    """Folders and list file of some images with masks.
 
     Attributes:
         images: Folder of the image files.
-        masks: Folders of index images of the same names; the first that has a mask of a name is
-            taken. All but the first folder may be missing.
-        list_file: Text file with one image name a line; None for every image.
+        masks: Folders of index images with the same names; an earlier folder takes precedence. All
+            but the first folder may be missing.
+        list_file: Text file with one image name per line; None for every image.
     """
 
     images: Path
@@ -52,14 +52,14 @@ def read_masks(
     *,
     every_image: bool = True,
 ) -> Annotations:
-    """Read one or several lists of images as one split.
+    """Reads one or several lists of images as one split.
 
     Args:
         sources: Lists of images.
         label_map: Names of the masks' labels and their values in the files.
         ignore_value: Value of the pixels to ignore; None if there is none.
-        every_image: Whether an image without a mask is an error; if not, such images are left out
-            and counted.
+        every_image: Whether an image without a mask is an error; otherwise such images are left out
+            and counted in `faults`.
 
     Raises:
         DataError: If a folder, list, image or mask is missing.
@@ -105,13 +105,13 @@ def _read_pairs(
 
 
 def _listed_name(line: str, known: Collection[str]) -> str:
-    """Return the image name in a line of a list; a name may itself end in a number."""
+    """Returns the image name in a line of a list; a name may itself end in a number."""
     name = without_suffix(line, SUFFIXES)
     return name if name in known else without_suffix(without_column(line), SUFFIXES)
 
 
 def _masks_by_stem(folders: Sequence[Path]) -> dict[str, str]:
-    """Return the paths of the masks by name; a mask of an earlier folder wins over a later one."""
+    """Returns the paths of the masks by name; an earlier folder takes precedence."""
     masks: dict[str, str] = {}
     for folder in folders:
         if folder is not folders[0] and not folder.is_dir():

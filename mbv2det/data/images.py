@@ -18,15 +18,15 @@ def read_image(
     annotated_size: tuple[int, int] | None = None,
     size_source: str = "the annotation",
 ) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[str, ...]]:
-    """Decode an image file as upright RGB.
+    """Decodes an image file as upright RGB.
 
-    The camera's orientation tag (EXIF) is applied, unless only the pixels as stored have the
+    The camera's orientation tag (EXIF) is applied, unless only the unrotated pixels have the
     annotated size. A truncated file is decoded as far as possible.
 
     Args:
         path: Path of the image file.
-        annotated_size: (height, width) that the annotation gives for the image, if it does.
-        size_source: What gives this size, for messages.
+        annotated_size: Annotated (height, width) of the image; None if it is not annotated.
+        size_source: Name of the file or annotation that gives this size, for messages.
 
     Returns:
         The pixels, and a phrase for each fault that was worked around.

@@ -1,4 +1,4 @@
-"""Masks stored as index images: one image file for each mask, its pixels are label values."""
+"""Masks stored as index images: one image file per mask, whose pixels are label values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 from mbv2det.structures import IGNORE_INDEX
 
-_NO_LABEL = -1  # in the table of IndexMasks: a value that the data set does not define
+_NO_LABEL = -1  # entry of `IndexMasks.table` for a value that the data set does not define
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class IndexMasks:
     Attributes:
         label_map: Names of the labels and their values in the files.
         files: Path of each image's mask; empty for an image without a mask.
-        table: For each value 0..255 its label, `IGNORE_INDEX`, or -1 if it is no label.
+        table: Label of each value 0..255, or `IGNORE_INDEX`, or -1 for a value without a label.
     """
 
     label_map: LabelMap
@@ -35,7 +35,7 @@ class IndexMasks:
     def of(
         cls, label_map: LabelMap, files: Sequence[str], ignore_value: int | None = IGNORE_INDEX
     ) -> "IndexMasks":
-        """Return masks whose values are the ids of a label map.
+        """Returns masks whose values are the ids of a label map.
 
         Args:
             label_map: Names of the labels and their values in the files, 0..255.
@@ -74,20 +74,20 @@ class IndexMasks:
         return self.files != ""
 
     def source(self, index: int) -> str:
-        """Return the path of an image's mask."""
+        """Returns the path of an image's mask."""
         return str(self.files[index])
 
     def of_images(self, rows: Sequence[int | None]) -> "IndexMasks":
-        """Return the masks of some images in the given order; None stands for no mask."""
+        """Returns the masks of some images in the given order; None stands for no mask."""
         return replace(
             self, files=np.array(["" if row is None else self.files[row] for row in rows])
         )
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W"]:
-        """Decode the mask of an annotated image, in the frame of the original file.
+        """Decodes the mask of an annotated image, in the frame of the original file.
 
         Raises:
-            DataError: If its file is no index image or holds values that are no labels.
+            DataError: If its file is not an index image or has values without a label.
         """
         path = Path(self.source(index))
         values = _read_values(path)
@@ -96,13 +96,13 @@ class IndexMasks:
             known = np.flatnonzero(self.table >= 0)
             unknown = np.setdiff1d(values, known).tolist()
             raise DataError(
-                f"{path}: expected the values {_ranges(known.tolist())} "
-                f"of {len(self.label_map)} labels and ignored pixels, got also {_ranges(unknown)}"
+                f"{path}: expected only the values {_ranges(known.tolist())} "
+                f"of {len(self.label_map)} labels and ignored pixels, also got {_ranges(unknown)}"
             )
         return mask.astype(np.uint8)
 
     def with_label_map(self, label_map: LabelMap) -> "IndexMasks":
-        """Return the masks in the labels of another map, matched by name; see `Masks`."""
+        """Returns the masks in the labels of another map, matched by name; see `Masks`."""
         new_labels = np.arange(256, dtype=np.int16)
         new_labels[: len(self.label_map)] = match_names(self.label_map.names, label_map)
         known = self.table != _NO_LABEL
@@ -111,26 +111,26 @@ class IndexMasks:
 
 
 def _read_values(path: Path) -> np.ndarray:
-    """Read the whole numbers of an index image, shape (H, W)."""
+    """Reads the whole numbers of an index image, shape (H, W)."""
     try:
         with Image.open(path) as image:
             mode, values = image.mode, np.asarray(image)
     except FileNotFoundError:
-        raise DataError(f"{path}: expected a mask, but there is no such file") from None
+        raise DataError(f"{path}: expected a mask, found none") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: expected a mask image, got a file of another kind") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from None
     if mode not in ("P", "L", "1", "I", "I;16"):
         raise DataError(
-            f"{path}: expected an index image (palette or grey: one label value a pixel), "
-            f"got an image of mode {mode}; convert its colours to label values first"
+            f"{path}: expected an index image (palette or grey: one label value per pixel), "
+            f"got an image of mode {mode}; convert its colours to label values"
         )
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
 def _ranges(values: list[int], shown: int = 8) -> str:
-    """Format ascending numbers as ranges, such as `0..20, 255`."""
+    """Formats ascending numbers as ranges, such as `0..20, 255`."""
     runs: list[list[int]] = []
     for value in values:
         if runs and value == runs[-1][-1] + 1:

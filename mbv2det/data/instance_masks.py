@@ -16,9 +16,9 @@ from mbv2det.structures import IGNORE_INDEX
 class InstanceMasks:
     """Masks drawn from the outlines of instances.
 
-    Pixels of several instances and pixels of crowds are ignored. Pixels of no instance, or only of
-    classes that are no label, are background. This is torchvision's rule for COCO in VOC's classes,
-    except that torchvision has no rule for crowds.
+    Pixels of several instances and pixels of crowds are ignored. Pixels outside all instances of
+    labelled classes are background. This is torchvision's rule for COCO in VOC's classes, except
+    that torchvision has no rule for crowds.
 
     Attributes:
         label_map: Labels of the masks, `background` among them.
@@ -28,8 +28,8 @@ class InstanceMasks:
         classes: Index into `class_names` of each instance.
         crowd: COCO's iscrowd of each instance.
         codes: COCO's compressed run lengths of all instances, concatenated.
-        code_starts: Where the run lengths of each instance begin, and their length at the end; an
-            instance without an outline has none.
+        code_starts: Index into `codes` of the first byte of each instance, and the number of bytes
+            at the end; an instance without an outline has no bytes.
     """
 
     label_map: LabelMap
@@ -55,11 +55,11 @@ class InstanceMasks:
         return np.bincount(image[missing], minlength=len(self.sizes)) == 0
 
     def source(self, index: int) -> str:
-        """Return a name for the outlines, which have no file of their own."""
+        """Returns a name for the outlines, which have no file of their own."""
         return "the annotation"
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W"]:
-        """Draw the mask of an annotated image, in the frame of the original file."""
+        """Draws the mask of an annotated image, in the frame of the original file."""
         height, width = (int(side) for side in self.sizes[index])
         background = default_label(self.label_map)
         mask = np.full((height, width), background, np.uint8)
@@ -76,5 +76,5 @@ class InstanceMasks:
         return mask
 
     def with_label_map(self, label_map: LabelMap) -> "InstanceMasks":
-        """Return the masks in the labels of another map, matched by name; see `Masks`."""
+        """Returns the masks in the labels of another map, matched by name; see `Masks`."""
         return replace(self, label_map=label_map)

@@ -1,7 +1,7 @@
-"""The masks of one split: a label for every pixel, whatever they are stored as.
+"""The masks of one split: a label for every pixel, in any form of storage.
 
-`IndexMasks` are read from image files, `InstanceMasks` are drawn from the outlines of instances. A
-mask returned by either holds labels 0..L-1 and `IGNORE_INDEX`.
+`IndexMasks` are read from image files, `InstanceMasks` are drawn from the outlines of instances.
+Both return masks of labels 0..L-1 and `IGNORE_INDEX`.
 """
 
 from collections.abc import Sequence
@@ -29,19 +29,19 @@ class Masks(Protocol):
         ...
 
     def source(self, index: int) -> str:
-        """Return the file that the mask of an image is read from, for messages."""
+        """Returns the file that the mask of an image is read from, for messages."""
         ...
 
     def read(self, index: int) -> UInt8[np.ndarray, "H W"]:
-        """Decode the mask of an annotated image, in the frame of the original file.
+        """Decodes the mask of an annotated image, in the frame of the original file.
 
         Raises:
-            DataError: If its file is damaged or holds values that are no labels.
+            DataError: If its file is damaged or has values without a label.
         """
         ...
 
     def with_label_map(self, label_map: LabelMap) -> "Masks":
-        """Return the masks in the labels of another map, matched by name.
+        """Returns the masks in the labels of another map, matched by name.
 
         Labels that the other map lacks become background, or are ignored where it has no
         background.
@@ -50,12 +50,12 @@ class Masks(Protocol):
 
 
 def default_label(label_map: LabelMap) -> int:
-    """Return the label of pixels that belong to no class: background, or `IGNORE_INDEX`."""
+    """Returns the label of pixels that belong to no class: background, or `IGNORE_INDEX`."""
     return label_map.label_of_name.get(BACKGROUND, IGNORE_INDEX)
 
 
 def match_names(names: Sequence[str], label_map: LabelMap) -> Int16[np.ndarray, " n"]:
-    """Return the label of each name, or the default label where the map lacks the name."""
+    """Returns the label of each name, or the default label where the map lacks the name."""
     default = default_label(label_map)
     matches = [label_map.find(name) for name in names]
     return np.array([default if label is None else label for label in matches], np.int16)

@@ -20,14 +20,15 @@ class Objects:
 
     Attributes:
         label_map: Names and ids of the classes.
-        annotated: False for images whose objects nobody annotated; they have no rows.
+        annotated: False for images whose objects are not annotated; they have no rows.
         starts: Row of the first object of each image, and the number of objects at the end.
-        boxes: xyxy pixels of the original image, exactly as the annotation file has them.
+        boxes: xyxy boxes in pixels of the original image, exactly as in the annotation file.
         labels: Class of each object, 0..K-1.
-        areas: Square pixels, for COCO's size ranges: the annotation's own area field, which is the
-            area of the object's mask, or the area of its box where there is no such field.
-        crowd: COCO's iscrowd, a region of many objects.
-        difficult: VOC's difficult, an object that need not be found.
+        areas: Area of each object in square pixels, for COCO's size ranges: the area field of the
+            annotation, which is the area of the object's mask, or the area of the box if there is
+            no such field.
+        crowd: COCO's iscrowd: True for a region of many objects.
+        difficult: VOC's difficult: True for an object that detectors need not detect.
     """
 
     label_map: LabelMap
@@ -52,20 +53,20 @@ class Objects:
         crowd: Bool[np.ndarray, " N"] | None = None,
         difficult: Bool[np.ndarray, " N"] | None = None,
     ) -> "Objects":
-        """Sort objects by image; the objects of one image keep their order.
+        """Sorts objects by image; the objects of one image keep their order.
 
         Args:
             label_map: Names and ids of the classes.
             num_images: Number of images, all of them annotated.
             image: Index of the image of each object, 0..num_images-1.
-            boxes: As in `Objects`.
-            labels: As in `Objects`.
-            areas: As in `Objects`.
-            crowd: As in `Objects`; None for a data set without crowds.
-            difficult: As in `Objects`; None for a data set without difficult objects.
+            boxes: xyxy boxes in pixels of the original image.
+            labels: Class of each object, 0..K-1.
+            areas: Area of each object in square pixels.
+            crowd: True for crowds; None for a data set without crowds.
+            difficult: True for difficult objects; None for a data set without such a flag.
         """
         order = np.argsort(image, kind="stable")
-        none = np.zeros(len(image), bool)
+        all_false = np.zeros(len(image), bool)
         return cls(
             label_map,
             np.ones(num_images, bool),
@@ -73,8 +74,8 @@ class Objects:
             boxes[order],
             labels[order],
             areas[order],
-            (none if crowd is None else crowd)[order],
-            (none if difficult is None else difficult)[order],
+            (all_false if crowd is None else crowd)[order],
+            (all_false if difficult is None else difficult)[order],
         )
 
     def __len__(self) -> int:
@@ -96,7 +97,7 @@ class Objects:
         return self.crowd | self.difficult
 
     def instances(self, index: int, size: tuple[int, int]) -> Instances:
-        """Return the objects of one image, clipped to it, without boxes that become empty.
+        """Returns the objects of one image, clipped to it, without boxes that become empty.
 
         Args:
             index: Index of the image.
@@ -109,11 +110,11 @@ class Objects:
         return Instances(boxes[kept].astype(np.float32), self.labels[rows][kept], ignore[kept])
 
     def of_images(self, images: Int64[np.ndarray, " M"]) -> "Objects":
-        """Return the objects of some images; images keep their indices, the others are empty."""
+        """Returns the objects of some images; images keep their indices, the others are empty."""
         return self._select(np.isin(self.image, images))
 
     def relabel(self, label_map: LabelMap, labels: Int64[np.ndarray, " N"]) -> "Objects":
-        """Return the objects with other labels, without those whose new label is negative.
+        """Returns the objects with other labels, without those whose new label is negative.
 
         Args:
             label_map: Names and ids of the new classes.
@@ -134,17 +135,17 @@ class Objects:
 
 
 def _starts(image: Int64[np.ndarray, " N"], num_images: int) -> Int64[np.ndarray, " S"]:
-    """Return the row of the first object of each image, and the number of objects at the end."""
+    """Returns the row of the first object of each image, and the number of objects at the end."""
     counts = np.bincount(image, minlength=num_images)
     return np.concatenate([[0], counts.cumsum()]).astype(np.int64)
 
 
 def clip(boxes: Float64[np.ndarray, "N 4"], size: tuple[int, int]) -> Float64[np.ndarray, "N 4"]:
-    """Move every corner of xyxy boxes into an image of (height, width) `size`."""
+    """Moves every corner of xyxy boxes into an image of (height, width) `size`."""
     height, width = size
     return np.clip(boxes, 0, np.array([width, height, width, height], np.float64))
 
 
 def has_area(boxes: Float64[np.ndarray, "N 4"]) -> Bool[np.ndarray, " N"]:
-    """Return True for xyxy boxes whose width and height are positive."""
+    """Returns True for xyxy boxes whose width and height are positive."""
     return np.all(boxes[:, 2:] > boxes[:, :2], axis=1)

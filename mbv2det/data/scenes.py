@@ -1,9 +1,9 @@
 """Rendered scenes of textured shapes: the images of the embedded data set.
 
-- Colours and textures are drawn without regard to the class: only the silhouette tells it.
-- Later shapes are painted over earlier ones. A quarter of the objects lose over a fifth of their
-  area that way; `Scene.visible` holds what is left to see.
-- Images are not square, so that code that swaps height and width fails here rather than on COCO.
+- Colours and textures do not depend on the class: it can only be recognised by the silhouette.
+- Later shapes are painted over earlier ones, which hides more than a fifth of the area of a quarter
+  of the objects; `Scene.visible` is the part that stays visible.
+- Images are not square, so that tests with these images detect code that swaps height and width.
 - An image depends on seed, size, split and index alone: with larger numbers of images, the first
   ones stay the same.
 """
@@ -66,7 +66,7 @@ class Scene:
     """One rendered image with its objects, in the order of painting.
 
     Attributes:
-        image: RGB.
+        image: RGB pixels.
         labels: Index into `CLASSES` of each object.
         full: Mask of each whole object, as if nothing were painted over it.
         visible: Mask of the part of each object that stays visible.
@@ -97,10 +97,10 @@ CLASSES = tuple(SILHOUETTES)
 
 
 def _draw_coverage(rng: np.random.Generator, label: int, size: tuple[int, int]) -> Map:
-    """Draw a random object and return its coverage of each pixel of its box, in [0, 1].
+    """Draws a random object and return its coverage of each pixel of its box, in [0, 1].
 
-    The logarithm of its size has a beta distribution that favours the middle of `SIDE_RANGE`: many
-    tiny objects would measure the image size rather than the detector.
+    The logarithm of its size has a beta distribution that favours the middle of `SIDE_RANGE`: with
+    many tiny objects, results would depend on the image size rather than on the detector.
     """
     low, high = SIDE_RANGE
     while True:
@@ -124,14 +124,14 @@ def _draw_coverage(rng: np.random.Generator, label: int, size: tuple[int, int]) 
 
 
 def _smooth_noise(rng: np.random.Generator, size: tuple[int, int], cell: float) -> Map:
-    """Draw noise in [0, 1] with features of about `cell` pixels."""
+    """Draws noise in [0, 1] with features of about `cell` pixels."""
     grid = rng.random([int(side / cell) + 3 for side in size], dtype=np.float32)
     noise = np.asarray(cv2.resize(grid, size[::-1], interpolation=cv2.INTER_CUBIC))
     return (noise - noise.min()) / np.ptp(noise)
 
 
 def _draw_texture(rng: np.random.Generator, size: tuple[int, int]) -> Map:
-    """Draw the ratio of the two colours of a surface at each pixel, in [0, 1]."""
+    """Draws the ratio of the two colours of a surface at each pixel, in [0, 1]."""
     angle, period = rng.uniform(0, np.pi), rng.uniform(5, max(9.0, min(24.0, 0.3 * min(size))))
     y, x = (np.arange(side, dtype=np.float32) * 2 * np.pi / period for side in size)
     u = np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y[:, None]
@@ -158,7 +158,7 @@ def _mix(first: Canvas | Colour, second: Canvas | Colour, ratio: Map) -> Canvas:
 
 
 def _draw_surface(rng: np.random.Generator, size: tuple[int, int], behind: Colour) -> Canvas:
-    """Draw a textured surface in contrast to the mean colour behind it."""
+    """Draws a textured surface in contrast to the mean colour behind it."""
     texture, tone = _draw_texture(rng, size), rng.choice([0.7, 0.8, 1.2, 1.35])
     while True:
         first = _draw_colour(rng, max_saturation=1.0)
@@ -169,7 +169,7 @@ def _draw_surface(rng: np.random.Generator, size: tuple[int, int], behind: Colou
 
 
 def _draw_background(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
-    """Draw a background in pale colours: noise at several scales, texture, patches, strokes."""
+    """Draws a background in pale colours: noise at several scales, texture, patches, strokes."""
     first, second, third = (_draw_colour(rng, max_saturation=0.5) for _ in range(3))
     canvas = _mix(first, second, 0.8 * _smooth_noise(rng, size, rng.uniform(60, 140)))
     patches = _smooth_noise(rng, size, rng.uniform(25, 60)) > 0.62
@@ -183,25 +183,25 @@ def _draw_background(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
     return canvas
 
 
-def _is_allowed(hidden: Counts, left: Counts, areas: Counts, overlap: bool) -> bool:
-    """Check whether a shape partly hides exactly one earlier object, or none, as wanted.
+def _is_allowed(hidden: Counts, remaining: Counts, areas: Counts, overlap: bool) -> bool:
+    """Checks whether a shape partly hides exactly one earlier object if `overlap`, else none.
 
     Args:
         hidden: Visible pixels of each earlier object that the shape would hide.
-        left: Pixels of each earlier object that are visible so far.
+        remaining: Pixels of each earlier object that are visible so far.
         areas: Pixels of each whole earlier object.
         overlap: Whether the shape is to hide part of one object.
     """
     share = hidden / areas
     overlapped = (share >= OVERLAP_HIDDEN[0]) & (share <= OVERLAP_HIDDEN[1])
     spared = (share <= STRAY_HIDDEN) | overlapped
-    kept = left - hidden >= MIN_VISIBLE * areas
+    kept = remaining - hidden >= MIN_VISIBLE * areas
     return bool(overlapped.sum() == overlap and spared.all() and kept.all())
 
 
 def _place(rng: np.random.Generator, label: int, full: Masks, visible: Masks) -> Map | None:
-    """Draw an object and its position in the image; None if no position was allowed."""
-    left, areas = (np.count_nonzero(masks, axis=(1, 2)) for masks in (visible, full))
+    """Draws an object at a random position; returns None if no position was allowed."""
+    remaining, areas = (np.count_nonzero(masks, axis=(1, 2)) for masks in (visible, full))
     overlap = len(full) > 0 and rng.random() < OVERLAP_PROBABILITY
     size = (full.shape[1], full.shape[2])
     for _ in range(20):
@@ -210,7 +210,7 @@ def _place(rng: np.random.Generator, label: int, full: Masks, visible: Masks) ->
             y, x = rng.integers(0, np.subtract(size, coverage.shape), endpoint=True)
             box = (slice(y, y + coverage.shape[0]), slice(x, x + coverage.shape[1]))
             hidden = np.count_nonzero(visible[:, *box] & (coverage >= 0.5), axis=(1, 2))
-            if _is_allowed(hidden, left, areas, overlap):
+            if _is_allowed(hidden, remaining, areas, overlap):
                 placed = np.zeros(size, np.float32)
                 placed[box] = coverage
                 return placed
@@ -218,7 +218,7 @@ def _place(rng: np.random.Generator, label: int, full: Masks, visible: Masks) ->
 
 
 def _paint(rng: np.random.Generator, canvas: Canvas, coverage: Map) -> None:
-    """Paint an object onto the canvas, with a soft shadow."""
+    """Paints an object onto the canvas, with a soft shadow."""
     shadow = np.asarray(cv2.GaussianBlur(coverage, (0, 0), 2.5))
     canvas *= 1 - 0.4 * np.roll(shadow, rng.integers(-2, 3, 2), axis=(0, 1))[..., None]
     left, top, width, height = mask_box(coverage > 0)
@@ -227,8 +227,8 @@ def _paint(rng: np.random.Generator, canvas: Canvas, coverage: Map) -> None:
     canvas[box] = _mix(canvas[box], surface, coverage[box])
 
 
-def _develop(rng: np.random.Generator, canvas: Canvas) -> UInt8[np.ndarray, "H W 3"]:
-    """Apply uneven light, blur and noise to the canvas as a camera would."""
+def _photograph(rng: np.random.Generator, canvas: Canvas) -> UInt8[np.ndarray, "H W 3"]:
+    """Adds uneven light, blur and noise to the canvas, as in a photograph."""
     light = 0.85 + 0.3 * _smooth_noise(rng, canvas.shape[:2], cell=float(max(canvas.shape)))
     image = cv2.GaussianBlur(canvas * light[..., None], (0, 0), rng.uniform(0.4, 0.8))
     grain = rng.uniform(2, 6) * rng.standard_normal(canvas.shape, dtype=np.float32)
@@ -236,7 +236,7 @@ def _develop(rng: np.random.Generator, canvas: Canvas) -> UInt8[np.ndarray, "H W
 
 
 def render_scene(spec: ShapesSpec, split: str, index: int) -> Scene:
-    """Render image `index` of a split, with one to `MAX_OBJECTS` objects."""
+    """Renders image `index` of a split, with one to `MAX_OBJECTS` objects."""
     rng = np.random.default_rng([spec.seed, SPLITS.index(split), index])
     height, width = (round(side * rng.uniform(0.9, 1.1)) for side in spec.size)
     canvas = _draw_background(rng, (height, width))
@@ -250,11 +250,11 @@ def render_scene(spec: ShapesSpec, split: str, index: int) -> Scene:
             labels.append(int(label))
             full = np.concatenate([full, mask[None]])
             visible = np.concatenate([visible & ~mask, mask[None]])
-    return Scene(_develop(rng, canvas), labels, full, visible)
+    return Scene(_photograph(rng, canvas), labels, full, visible)
 
 
 def mask_box(mask: Mask) -> tuple[int, int, int, int]:
-    """Return left, top, width and height of the box whose edges enclose the mask's pixels."""
+    """Returns left, top, width and height of the box whose edges enclose the mask's pixels."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     left, top = int(columns[0]), int(rows[0])
     return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top

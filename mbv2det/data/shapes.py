@@ -1,11 +1,10 @@
 """The embedded data set: a COCO folder of rendered scenes of textured shapes.
 
-Nothing is downloaded, the same specification gives the same files, and the reader of COCO reads
-them.
+Nothing is downloaded, the same specification gives the same files, and `read_coco` reads them.
 
-- Annotations hold, as COCO's do, the visible part of each object.
-- Category ids have gaps, so that code that takes ids for indices fails here rather than on COCO.
-- The folder is built beside its place and renamed at the end: it is complete or absent.
+- Annotations describe the visible part of each object, as in COCO.
+- Category ids have gaps, so that tests with these images detect code that uses ids as indices.
+- The folder is built under a temporary name and renamed at the end: it is complete or absent.
 """
 
 import json
@@ -29,7 +28,7 @@ DEFAULT_SPEC = ShapesSpec()
 
 
 def _mask_to_rle(mask: Mask) -> dict[str, list[int]]:
-    """Encode a mask as COCO's uncompressed run lengths: column by column, zeros first."""
+    """Encodes a mask as COCO's uncompressed run lengths: column by column, zeros first."""
     flat = mask.ravel(order="F")
     starts = np.flatnonzero(np.diff(flat, prepend=False))
     counts = np.diff(starts, prepend=0, append=flat.size)
@@ -64,7 +63,7 @@ def _write_jpeg(path: Path, scene: Scene) -> None:
 
 
 def _annotate(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
-    """Return COCO's annotations of a scene's objects, with consecutive ids."""
+    """Returns COCO's annotations of a scene's objects, with consecutive ids."""
     return [
         {
             "id": id_,
@@ -86,18 +85,18 @@ def _spec_text(spec: ShapesSpec) -> str:
 
 
 def make_shapes(root: Path, spec: ShapesSpec = DEFAULT_SPEC, show_progress: bool = True) -> None:
-    """Render the data set into the folder `root`, replacing an earlier one.
+    """Renders the data set into the folder `root`, replacing an earlier one.
 
-    Write `annotations/instances_{train,val}.json`, `{train,val}/000001.jpg` and so on, and
+    Writes `annotations/instances_{train,val}.json`, `{train,val}/000001.jpg` and so on, and
     `spec.json`. An interrupted call leaves `root` as it was.
 
     Raises:
-        ConfigError: If `root` holds anything but rendered shapes.
+        ConfigError: If `root` has files but is not a folder of rendered shapes.
     """
     if root.exists() and not (root / SPEC_FILE).is_file() and any(root.glob("*")):
         raise ConfigError(
-            f"expected {root} to be absent, empty or made by this package, but it holds other "
-            f"files and no {SPEC_FILE}; set data.root to another folder"
+            f"data.root: expected {root} to be absent, empty or made by this package, got a folder "
+            f"of other files without {SPEC_FILE}; set data.root to another folder"
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as staging:
@@ -112,7 +111,7 @@ def make_shapes(root: Path, spec: ShapesSpec = DEFAULT_SPEC, show_progress: bool
 
 
 def ensure_shapes(root: Path, spec: ShapesSpec = DEFAULT_SPEC, show_progress: bool = True) -> None:
-    """Make the data set unless `root` already holds the one of this spec; see `make_shapes`.
+    """Makes the data set unless `root` already holds the one of this spec; see `make_shapes`.
 
     In a distributed run, call it from one process only: each call renders its own copy.
     """

@@ -17,7 +17,7 @@ from mbv2det.structures import IGNORE_INDEX
 def read_split(
     data: DataConfig, split: SplitConfig, key: str, *, boxes: bool, masks: bool
 ) -> Annotations:
-    """Read the annotation of one split, in the configured classes.
+    """Reads the annotation of one split, in the configured classes.
 
     Args:
         data: Settings of the data set.
@@ -37,7 +37,7 @@ def read_split(
         raise ConfigError(f"data.root: expected a folder, found none at {root}")
     if boxes and data.format == "folder":
         raise ConfigError(
-            "data.format: expected coco or voc for boxes, got folder, which holds masks only"
+            "data.format: expected coco or voc for boxes, got folder, which has only masks"
         )
     readers = {"coco": _read_coco, "voc": _read_voc, "folder": _read_folder}
     annotations = readers[data.format](data, split, key, boxes, masks)
@@ -54,13 +54,13 @@ def _read_coco(
 ) -> Annotations:
     if split.annotations is None or split.images is None:
         raise ConfigError(
-            f"{key}: COCO needs {key}.annotations (a JSON file) and {key}.images (a folder), "
-            "relative to data.root"
+            f"{key}: expected {key}.annotations (a JSON file) and {key}.images (a folder), both "
+            "relative to data.root, for COCO; one of them is missing"
         )
     for setting, value in (("data.mask_values", data.mask_values), (f"{key}.masks", split.masks)):
         if masks and value is not None:
             raise ConfigError(
-                f"{setting}: expected none, for COCO's masks are drawn from outlines, got {value}"
+                f"{setting}: expected none, since COCO's masks are drawn from outlines, got {value}"
             )
     root = Path(data.root)
     annotations = read_coco(root / split.annotations, root / split.images, masks=masks)
@@ -79,7 +79,7 @@ def _read_coco(
 
 
 def _choose_classes(data: DataConfig, annotations: Annotations) -> Annotations:
-    """Return the split with the objects of the configured classes."""
+    """Returns the split with the objects of the configured classes."""
     if data.classes == "auto":
         return annotations
     assert annotations.objects is not None
@@ -124,18 +124,18 @@ def _read_voc_masks(data: DataConfig, split: SplitConfig, key: str, *, joint: bo
         )
         for image_list in image_lists
     ]
-    # A list of the user's own is also the list of boxes: some of its images may have no mask.
-    own_list = image_lists[0].split is None
+    # The user's list file is also the list of images with boxes: some of them may have no mask.
+    is_users_list = image_lists[0].split is None
     annotations = read_masks(
-        sources, _voc_label_map(data), data.ignore_index, every_image=not (joint and own_list)
+        sources, _voc_label_map(data), data.ignore_index, every_image=not (joint and is_users_list)
     )
     if data.mask_classes is not None or data.classes == "auto":
         return annotations
     unknown = [name for name in data.classes if name not in VOC_NAMES]
     if unknown:
         raise ConfigError(
-            f"data.classes: {unknown[0]!r} is none of VOC's classes, which the masks are expected "
-            "to have; for other masks, set data.mask_classes to the names of the values 0, 1, ..."
+            f"data.classes: expected classes of VOC, which VOC's masks have, got {unknown[0]!r}; "
+            "for other masks, set data.mask_classes to the names of the values 0, 1, ..."
         )
     assert annotations.masks is not None
     chosen = annotations.masks.label_map.choose(with_background(data.classes))
@@ -143,9 +143,9 @@ def _read_voc_masks(data: DataConfig, split: SplitConfig, key: str, *, joint: bo
 
 
 def _voc_label_map(data: DataConfig) -> LabelMap:
-    """Return the names of the values in the masks."""
-    own = data.mask_classes if isinstance(data.mask_classes, tuple) else None
-    return _mask_label_map(data, own or with_background(VOC_NAMES))
+    """Returns the names of the values in the masks."""
+    names = data.mask_classes if isinstance(data.mask_classes, tuple) else None
+    return _mask_label_map(data, names or with_background(VOC_NAMES))
 
 
 @dataclass(frozen=True)
@@ -153,20 +153,22 @@ class _VOCImageList:
     """A list of images in VOC's layout: a split of a year, a file of any name, or all images.
 
     Attributes:
-        folder: Folder of a year, which holds the folders of images and annotations.
-        split: Name of a split of VOC.
-        file: Path of a list file, relative to the folder.
+        folder: Folder of a year, which contains the folders of images and annotations.
+        split: Name of a split of VOC; None for a list file or all images.
+        file: Path of a list file, relative to the folder; None without one.
     """
 
     folder: Path
     split: str | None = None
     file: str | None = None
 
-    def path(self, kind: str) -> Path | None:
-        """Return the path of the list of a kind, Main or Segmentation; None for all images."""
+    def path(self, subfolder: str) -> Path | None:
+        """Returns the list file in the subfolder Main or Segmentation; None for all images."""
         if self.file is not None:
             return self.folder / self.file
-        return None if self.split is None else self.folder / f"ImageSets/{kind}/{self.split}.txt"
+        return (
+            None if self.split is None else self.folder / f"ImageSets/{subfolder}/{self.split}.txt"
+        )
 
 
 def _voc_image_lists(
@@ -176,7 +178,7 @@ def _voc_image_lists(
     names: str | tuple[str, ...] | None,
     years: int | tuple[int, ...],
 ) -> list[_VOCImageList]:
-    """Return a list for each (year, split), or one in a layout with names of its own."""
+    """Returns a list for each (year, split), or one list if a list file or no split is set."""
     if list_file is not None or names is None:
         return [_VOCImageList(root, file=list_file)]
     names = (names,) if isinstance(names, str) else names
@@ -206,14 +208,14 @@ def _read_folder(
     if names == "auto":
         raise ConfigError(
             "data.classes: expected the names of the masks' values 0, 1, ... in that order, "
-            "got auto; a folder of masks does not name them"
+            "got auto; a folder of masks has no names"
         )
     names = with_background(VOC_NAMES) if names == "voc" else names
     return read_masks([source], _mask_label_map(data, names), data.ignore_index)
 
 
 def _mask_label_map(data: DataConfig, names: tuple[str, ...]) -> LabelMap:
-    """Return the label map of names and their values in the masks."""
+    """Returns the label map of names and their values in the masks."""
     values = data.mask_values or tuple(range(len(names)))
     if len(values) != len(names):
         raise ConfigError(

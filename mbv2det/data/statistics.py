@@ -12,7 +12,7 @@ from mbv2det.structures import IGNORE_INDEX
 def network_boxes(
     split: Annotations, preprocessor: Preprocessor, most: int = 2000
 ) -> Float32[np.ndarray, "N 4"]:
-    """Return the boxes of evenly spaced images as the network sees them.
+    """Returns the boxes of evenly spaced images in the frame of the network input.
 
     Ignored objects and images whose annotation gives no size are left out.
 
@@ -36,15 +36,15 @@ def network_boxes(
 
 
 def describe_masks(split: Annotations, most: int = 100) -> str:
-    """Return a line with the share of pixels that each label has in evenly spaced masks.
+    """Returns a line with the share of pixels that each label has in evenly spaced masks.
 
     Args:
         split: Split with masks.
         most: Largest number of masks.
 
     Raises:
-        DataError: If the masks hold one label only, which means that the values in the files are
-            taken for the wrong labels.
+        DataError: If the masks have a single label, a sign that the values in the files are mapped
+            to the wrong labels.
     """
     assert split.masks is not None
     annotated = np.flatnonzero(split.masks.annotated)
@@ -69,7 +69,7 @@ def describe_masks(split: Annotations, most: int = 100) -> str:
 def _count_pixels(
     split: Annotations, indices: Int64[np.ndarray, " n"]
 ) -> Int64[np.ndarray, " 256"]:
-    """Count the pixels of each mask value 0..255."""
+    """Counts the pixels of each mask value 0..255."""
     assert split.masks is not None
     counts = np.zeros(256, np.int64)
     for index in indices:

@@ -27,12 +27,12 @@ _MANY_FILES = 2000  # from this number on, a progress bar is shown
 
 @dataclass(frozen=True)
 class VOCSource:
-    """The folders and the list file of a list of images with boxes.
+    """Folders and list file of some images with boxes.
 
     Attributes:
         images: Folder of the image files.
-        annotations: Folder of XML files of the same stems.
-        list_file: Text file with one stem a line; None for every XML file.
+        annotations: Folder of XML files with the same stems.
+        list_file: Text file with one stem per line; None for every XML file.
     """
 
     images: Path
@@ -40,7 +40,7 @@ class VOCSource:
     list_file: Path | None
 
     def stems(self) -> list[str]:
-        """Return the stems of the images, in order.
+        """Returns the stems of the images, in order.
 
         Raises:
             DataError: If the folder of XML files or the list is missing.
@@ -59,7 +59,7 @@ class _Object:
     Attributes:
         name: Name of its class.
         box: xyxy pixels, continuous coordinates.
-        difficult: VOC's flag.
+        difficult: VOC's flag of objects that detectors need not detect.
     """
 
     name: str
@@ -74,7 +74,7 @@ class _AnnotatedImage:
     Attributes:
         stem: Name without suffix.
         path: Path of the image file.
-        size: (height, width); zeros where the XML gives none.
+        size: (height, width); zeros if the XML file has no size.
         objects: Objects whose boxes are not degenerate.
     """
 
@@ -85,15 +85,15 @@ class _AnnotatedImage:
 
 
 def read_voc(sources: Sequence[VOCSource]) -> Annotations:
-    """Read one or several lists of images (such as 07+12) as one split.
+    """Reads one or several lists of images (such as 07+12) as one split.
 
     The classes are the names that occur, sorted. VOC counts pixels from 1 and includes the last
     one: its box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Objects with
     xmin == xmax or ymin == ymax are degenerate: they are dropped and counted.
 
     Raises:
-        DataError: If a file is missing, if an XML file lacks what a box needs, or if there is no
-            object at all.
+        DataError: If a file is missing, if an object lacks its name or box, or if there are no
+            objects at all.
     """
     faults = FaultCounts()
     images = [image for source in sources for image in _read_images(source, faults)]
@@ -140,7 +140,7 @@ def _read_images(source: VOCSource, faults: FaultCounts) -> Iterator[_AnnotatedI
 
 
 def _read_xml(path: Path) -> tuple[tuple[int, int], list[_Object]]:
-    """Read (height, width), zeros where not given, and all objects of one annotation file."""
+    """Reads (height, width), zeros if missing, and all objects of one annotation file."""
     try:
         root = ET.parse(path).getroot()
     except FileNotFoundError:

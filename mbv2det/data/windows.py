@@ -1,6 +1,7 @@
-"""Windows onto an image, which crops and expansions show in its place.
+"""Windows onto an image, for crops and expansions.
 
-A window may reach beyond the image. Pure geometry on numpy arrays, without any random draw.
+A window may reach beyond the image. The functions are pure geometry on numpy arrays, without random
+numbers.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ Window = tuple[int, int, int, int]
 def cut_out(
     window: Window, pixels: UInt8[np.ndarray, "H W ..."], fill: int | tuple[int, int, int]
 ) -> UInt8[np.ndarray, "h w ..."]:
-    """Return the pixels inside a window.
+    """Returns the pixels inside a window.
 
     Args:
         window: Window, which may reach beyond the image.
@@ -43,10 +44,10 @@ def move_boxes(
     new_size: Sequence[int],
     corner: tuple[int, int],
 ) -> Float[np.ndarray, "N M"]:
-    """Convert boxes relative to an image into boxes relative to a canvas that contains the image.
+    """Converts boxes relative to an image into boxes relative to a canvas that contains the image.
 
     Args:
-        boxes: xyxy as fractions of the image, and any further columns, which stay as they are.
+        boxes: xyxy boxes as fractions of the image; further columns are not changed.
         size: (height, width) of the image.
         new_size: (height, width) of the canvas.
         corner: (y, x) of the image's top left corner in pixels of the canvas; may be negative.
@@ -60,12 +61,12 @@ def move_boxes(
 def are_admissible(
     crops: Shaped[np.ndarray, "T 4"], boxes: Float[np.ndarray, "N 4"], min_iou: float
 ) -> Bool[np.ndarray, " T"]:
-    """Return True for crops that contain the centre of an object with an IoU of at least `min_iou`.
+    """Returns True for crops that contain the centre of an object and overlap it by `min_iou`.
 
     Args:
         crops: Crops as xyxy boxes in pixels.
         boxes: Objects in the same pixels.
-        min_iou: Least intersection over union of the crop and the object.
+        min_iou: Smallest intersection over union of the crop and the object.
     """
     crops = crops[:, None].astype(np.float64)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -1,10 +1,9 @@
 """Anchors, which the SSD paper calls default boxes (Liu et al. 2016, arXiv:1512.02325, sec. 2.2).
 
-- Anchors are derived from the sizes of the feature maps that the network really produced: an h x w
-  feature map divides an H x W input into cells of H/h by W/w pixels, and anchors are centred in
-  them.
-- Scales are fractions of the input's shorter side, so aspect ratios are exact on non-square inputs
-  too (torchvision stretches the anchors along with the image).
+- Anchors are derived from the actual sizes of the feature maps: an h x w feature map divides an H x
+  W input into cells of H/h by W/w pixels, and anchors are centred in them.
+- Scales are fractions of the input's shorter side, so that aspect ratios are also exact on
+  non-square inputs (torchvision stretches the anchors along with the image).
 - The lowest level has three anchors per cell, the others six, as in TensorFlow's
   `multiple_grid_anchor_generator.py` with `reduce_boxes_in_lowest_layer`.
 - Anchors are not clipped to the image.
@@ -30,7 +29,8 @@ class AnchorSpec:
     Attributes:
         min_scale: Scale of the lowest level, as a fraction of the input's shorter side.
         max_scale: Scale of the highest level; the levels between are evenly spaced.
-        aspect_ratios: Width over height of the anchors, for every level but the lowest.
+        aspect_ratios: Width over height of the anchors, for every level except a reduced lowest
+            one.
         reduce_lowest: Whether the lowest level, which has the most cells, has only three anchors
             per cell: half its scale at ratio 1, and its scale at ratios 2 and 1/2.
     """
@@ -43,8 +43,8 @@ class AnchorSpec:
     def shapes(self, num_levels: int) -> list[list[tuple[float, float]]]:
         """Returns the (scale, aspect ratio) pairs of one cell's anchors, for each level.
 
-        Every level but a reduced lowest one ends with a square anchor between its own scale and the
-        next level's (their geometric mean; 1 follows the highest level).
+        Every level except a reduced lowest one ends with a square anchor between its own scale and
+        the next level's (their geometric mean; 1 follows the highest level).
         """
         scales = [float(s) for s in np.linspace(self.min_scale, self.max_scale, num_levels)]
         levels = []
@@ -66,8 +66,7 @@ def make_anchors(
 ) -> Float[Tensor, "A 4"]:
     """Returns the anchors of all levels.
 
-    Levels follow one another; within a level the order is by row, then column, then the pair of
-    `AnchorSpec.shapes`.
+    The order is by level, then row, then column, then the pairs of `AnchorSpec.shapes`.
 
     Args:
         spec: Scales and aspect ratios.
@@ -84,14 +83,14 @@ def make_anchors(
 def describe_coverage(
     boxes: Float[np.ndarray, "N 4"], anchors: Float[Tensor, "A 4"], threshold: float
 ) -> str:
-    """Returns a line that says how many objects have an anchor of about their size and place.
+    """Returns a line with the share of objects that overlap an anchor enough.
 
     A low share means that the anchors need other scales.
 
     Args:
         boxes: xyxy boxes of the objects, in pixels of the network input.
         anchors: xyxy anchors, in pixels of the network input.
-        threshold: Intersection over union from which an anchor counts, as the matcher's.
+        threshold: Smallest intersection over union that counts, as in the matcher.
     """
     if not len(boxes):
         return "anchors: no objects to compare them with"
@@ -99,8 +98,8 @@ def describe_coverage(
     best_iou = torch.cat([pairwise_iou(part, anchors).amax(dim=1) for part in parts])
     covered = (best_iou >= threshold).float().mean()
     return (
-        f"anchors: {len(anchors)}; {covered:.1%} of {len(boxes)} objects overlap one by "
-        f"{threshold} or more, the others train their best one only"
+        f"anchors: {len(anchors)}; {covered:.1%} of {len(boxes)} objects overlap an anchor "
+        f"by {threshold} or more, the others train only their best anchor"
     )
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.ops import box_convert
 
-# Keeps exp() finite for any prediction; a side of 62.5 anchors is larger than any image.
+# Keeps exp() finite for any prediction; 62.5 times the side of an anchor exceeds any image.
 _MAX_LOG_RATIO = math.log(1000 / 16)
 
 
@@ -47,7 +47,7 @@ class BoxCoder:
         """Returns the xyxy boxes of deltas, in the frame of the anchors and not clipped.
 
         Args:
-            deltas: Any values; the sides of a box stop at 62.5 times those of its anchor.
+            deltas: Any values; the sides of a box are limited to 62.5 times those of its anchor.
             anchors: xyxy anchors.
         """
         anchor = box_convert(anchors, "xyxy", "cxcywh")

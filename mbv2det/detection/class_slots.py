@@ -13,9 +13,9 @@ class ClassSlots:
 
     Attributes:
         num_classes: Number of classes K, without background.
-        activation: How logits become scores: `softmax` over all slots of an anchor, or `sigmoid` of
-            each slot alone.
-        background: Whether slot 0 is the background and the classes follow; otherwise slot 0 is
+        activation: Function from logits to scores: `softmax` over all slots of an anchor, or
+            `sigmoid` of each slot.
+        background: Whether slot 0 is the background, followed by the classes; otherwise slot 0 is
             class 0.
     """
 

@@ -88,8 +88,8 @@ def sigmoid_loss(
 ) -> Float[Tensor, ""]:
     """Sums the binary cross entropy of the positive anchors and each image's hardest negatives.
 
-    Every slot, background included, is a binary classification of its own. The arguments are those
-    of `softmax_loss`.
+    Every slot, background included, is an independent binary classification. The arguments are
+    those of `softmax_loss`.
 
     Source: TensorFlow object_detection `ssdlite_mobilenet_v2_coco.config`, `core/losses.py`.
     Differs: near duplicates among the negatives are not suppressed before mining.
@@ -114,7 +114,7 @@ def focal_loss(
         labels: Label of the object matched to each anchor, 0..K-1; read only where positive.
         matches: Training targets of the anchors.
         alpha: Weight of a positive target, 0..1; a negative target has the weight 1 - alpha.
-        gamma: Focusing exponent, which down-weights easy examples; 0 turns that off.
+        gamma: Focusing exponent, which down-weights easy examples; 0 for no down-weighting.
     """
     target = F.one_hot(labels.clamp(min=0), logits.shape[-1]).to(logits)
     target = target * matches.positive[..., None]

@@ -1,4 +1,4 @@
-"""Matcher: which anchor is trained on which object (SSD paper section 2.2, "Matching strategy")."""
+"""Matching of anchors and objects for training (SSD paper section 2.2, "Matching strategy")."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Matches:
         object_index: Index of the matched object within its image; meaningless where not positive.
         positive: True where the anchor is matched to an object.
         negative: True where the anchor's target is background. An anchor is neither positive nor
-            negative where it lies on an ignored object, or in an image whose objects were not
+            negative if it lies on an ignored object, or in an image whose objects are not
             annotated.
     """
 
@@ -32,15 +32,15 @@ class Matcher:
     """Matches anchors that overlap an object by `threshold`, and the best anchor of each object.
 
     Where two objects have the same best anchor, the one with the larger overlap gets it and the
-    other gets its best remaining anchor: a greedy one-to-one assignment by descending IoU. So every
-    object that overlaps a free anchor is trained, and the order of the objects does not matter
-    (torchvision gives the anchor to the last object and drops the others). Anchors that lie mostly
-    inside an ignored object (crowd, difficult) have no target.
+    other gets its best remaining anchor: a greedy one-to-one assignment by descending IoU. Every
+    object that overlaps a free anchor is therefore trained, and the order of the objects does not
+    matter (torchvision gives the anchor to the last object and drops the others). Anchors that lie
+    mostly inside an ignored object (crowd, difficult) have no target.
 
     Attributes:
-        threshold: Intersection over union from which an anchor is positive.
-        ignore_threshold: Share of an anchor's area inside an ignored object from which the anchor
-            has no target.
+        threshold: Smallest intersection over union of a positive anchor and its object.
+        ignore_threshold: Smallest share of an anchor's area inside an ignored object for which the
+            anchor has no target.
     """
 
     threshold: float = 0.5
@@ -69,10 +69,10 @@ class Matcher:
 def assign_best_anchors(iou: Float[Tensor, "B N A"]) -> Int64[Tensor, "B A"]:
     """Gives each object one anchor: the greedy one-to-one assignment by descending IoU.
 
-    It needs a few rounds for the whole batch. In each round every unassigned object proposes to its
-    best free anchor. A free anchor accepts the largest overlap that it is proposed, unless another
-    unassigned object overlaps it still more; objects that are refused propose again in the next
-    round.
+    The algorithm runs in rounds over the whole batch. In each round every unassigned object
+    proposes to its best free anchor. A free anchor accepts the proposal with the largest overlap,
+    unless another unassigned object overlaps it even more; rejected objects propose again in the
+    next round.
 
     Args:
         iou: Intersection over union of objects and anchors; 0 for pairs that must not match.

@@ -1,7 +1,7 @@
-"""What makes a detection method: a head, its loss and its postprocessing, chosen together.
+"""Detection methods: a head with its loss and its postprocessing.
 
-SSDLite is one method (`mbv2det/heads/ssdlite.py`). Another one adds the file of its head with a
-subclass of `DetectionMethod`, whatever parts it needs in this folder, and one entry in
+SSDLite is one method (`mbv2det/heads/ssdlite.py`). A new method needs a file for its head with a
+subclass of `DetectionMethod`, its parts in this folder, and one entry in
 `mbv2det.tasks.detection.METHODS`.
 """
 
@@ -22,7 +22,7 @@ from mbv2det.structures import BoxTargets, Detections, LossTerms
 
 @runtime_checkable
 class DetectionLoss(Protocol):
-    """Compares the raw outputs of a head with the objects of a batch."""
+    """Function from the raw outputs of a head and the objects of a batch to loss terms."""
 
     @property
     def terms(self) -> Sequence[str]:
@@ -30,16 +30,16 @@ class DetectionLoss(Protocol):
         ...
 
     def __call__(self, outputs: Any, targets: BoxTargets) -> LossTerms:
-        """Loss terms, and the number of anchors or points that they are divided by."""
+        """Returns the loss terms; their count is the number of matched anchors or points."""
         ...
 
 
 @runtime_checkable
 class DetectionPostprocess(Protocol):
-    """Turns the raw outputs of a head into the objects of each image."""
+    """Function from the raw outputs of a head to the detections of each image."""
 
     def __call__(self, outputs: Any, frames: Sequence[Frame]) -> list[Detections]:
-        """Detections of each image, in pixels of its original file."""
+        """Returns the detections of each image, in pixels of its original file."""
         ...
 
 
@@ -47,29 +47,29 @@ class DetectionPostprocess(Protocol):
 class DetectionMethod(HeadConfig):
     """Settings of a detection head, with the loss and the postprocessing that belong to it.
 
-    The raw outputs of the head are private to the method: only its own loss and postprocessing,
-    and the methods below, read them.
+    Only the method's own loss and postprocessing, and the functions below, read the raw outputs of
+    the head.
     """
 
     @abstractmethod
     def build_loss(self) -> DetectionLoss:
-        """The loss that trains the head."""
+        """Builds the loss that trains the head."""
 
     @abstractmethod
     def build_postprocess(
         self, label_map: LabelMap, thresholds: EvalConfig
     ) -> DetectionPostprocess:
-        """The postprocessing of the head's raw outputs."""
+        """Builds the postprocessing of the head's raw outputs."""
 
     @abstractmethod
     def raw_tensor(self, outputs: Any) -> Float[Tensor, "B A values"]:
-        """Raw outputs as one tensor, to compare two implementations."""
+        """Returns the raw outputs as one tensor, to compare two implementations."""
 
     @abstractmethod
     def describe_coverage(self, outputs: Any, boxes: Float[np.ndarray, "N 4"]) -> str:
-        """A line about how well the method's anchors or points suit the objects of a data set.
+        """Returns a line on how well the method's anchors or points suit the objects of a data set.
 
         Args:
             outputs: Raw outputs for any image.
-            boxes: Objects, xyxy in pixels of the network input.
+            boxes: xyxy boxes of the objects, in pixels of the network input.
         """

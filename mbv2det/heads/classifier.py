@@ -12,11 +12,13 @@ from mbv2det.model_config import HeadConfig, carried
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(HeadConfig):
-    """A class for the whole image; it comes with imported weights and only predicts.
+    """Settings of the classifier of whole images, which comes with imported weights.
+
+    It predicts but is not trained.
 
     Attributes:
         name: classifier.
-        dropout: Dropout before the logits.
+        dropout: Dropout probability before the logits.
     """
 
     name: Literal["classifier"] = carried("classifier")
@@ -27,7 +29,7 @@ class ClassifierConfig(HeadConfig):
         return (available.classification,)
 
     def build(self, backbone: Backbone, width_mult: float, label_map: LabelMap) -> Classifier:
-        """Builds the network of the head with initial weights."""
+        """Builds the network of the head, with initial weights."""
         return Classifier(
             backbone.feature_specs,
             len(label_map),

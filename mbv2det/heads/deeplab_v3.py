@@ -47,8 +47,8 @@ def input_features(
 
     Args:
         head_features: The backbone's features for each kind of head.
-        decoder: The head has a decoder.
-        auxiliary: The head has an auxiliary classifier.
+        decoder: Whether the head has a decoder.
+        auxiliary: Whether the head has an auxiliary classifier.
     """
     features = [head_features.segmentation]
     if decoder:
@@ -75,10 +75,10 @@ def atrous_rates(stride: int) -> tuple[int, ...]:
 class PooledBatchNorm2d(nn.BatchNorm2d):
     """Batch norm of image-wide averages: one value per image and channel.
 
-    A batch of one image has no usable statistics: its mean is the value itself and its variance
-    zero, so that normalising by them would replace every image by the same bias (PyTorch raises an
-    error). Such a batch is normalised by the running statistics, as in evaluation, and does not
-    update them.
+    A batch of one image has no usable statistics: the mean equals the only value and the variance
+    is zero, so that every image would be normalised to the same bias (PyTorch raises an error).
+    Such a batch is normalised by the running statistics, as in evaluation, and does not update
+    them.
     """
 
     def forward(self, input: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
@@ -97,8 +97,8 @@ class ASPP(nn.Module):
         in_channels: Channels of the feature.
         channels: Channels of every branch and of the output.
         rates: Dilations of the atrous branches; none for the mobile head.
-        separable: Makes the atrous branches depthwise separable.
-        conv: Builds the convolutions: `ConvBNAct` with the head's padding, norm and activation.
+        separable: Whether the atrous branches are depthwise separable.
+        conv: Builder of the convolutions: `ConvBNAct` with the head's padding, norm and activation.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class ASPP(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
         """Returns the projected branches, joined in TensorFlow's order: pool, 1x1, atrous."""
-        # The mean over the whole grid. TensorFlow pools a window of the size of the training crop.
+        # Mean over the whole grid; TensorFlow pools over windows of the size of the training crop.
         pooled = self.pool(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         branches = [pooled, self.pointwise(x), *(branch(x) for branch in self.atrous)]
         return self.project(torch.cat(branches, dim=1))
@@ -136,7 +136,7 @@ class Decoder(nn.Module):
     Args:
         low_level_channels: Channels of the finer feature.
         channels: Channels of the ASPP output and of the decoder output.
-        conv: Builds the convolutions: `ConvBNAct` with the head's padding, norm and activation.
+        conv: Builder of the convolutions: `ConvBNAct` with the head's padding, norm and activation.
 
     Source: DeepLabv3+ section 3.1; differs: the low-level feature is the output of the backbone's
         last block of stride 4, where TensorFlow reads the depthwise convolution inside that block
@@ -163,7 +163,7 @@ class Decoder(nn.Module):
             low_level: The finer feature.
         """
         reduced = self.reduce(low_level)
-        # Resampling returns float32, whatever the type of the convolutions.
+        # Resampling always returns float32.
         return self.refine(torch.cat([resampled.to(reduced.dtype), reduced], dim=1))
 
 
@@ -179,9 +179,9 @@ class DeepLabV3(nn.Module):
         head_features: The backbone's features for each kind of head.
         aspp: Branches beside the 1x1 convolution: image pooling alone ("pool", the paper's mobile
             head), or image pooling and atrous convolutions, "full" or "separable".
-        decoder: Refines the output at stride 4 (DeepLabv3+).
-        auxiliary: Adds a second classifier on `head_features.auxiliary`, whose logits help
-            training: a 3x3 convolution to a quarter of the channels, then 1x1, as torchvision's
+        decoder: Whether to refine the output at stride 4 (DeepLabv3+).
+        auxiliary: Whether to add a second classifier on `head_features.auxiliary` for an additional
+            loss: a 3x3 convolution to a quarter of the channels, then 1x1, as torchvision's
             `FCNHead`.
         channels: Channels of the ASPP branches and of all later layers.
         dropout: Dropout probability after ASPP and before the auxiliary classifier.
@@ -251,7 +251,7 @@ class DeepLabV3(nn.Module):
             feature: grid_centres(image_size, stride, self.padding, x.device)
             for feature, stride in self.strides.items()
         }
-        output = high  # the feature on whose grid the logits are
+        output = high  # feature on the grid of the logits
         if self.decoder is not None:
             output = low
             x = self.decoder(resample(x, grids[high], grids[low]), features[low])
@@ -309,7 +309,7 @@ def initialise(head: nn.Module) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DeepLabV3Config(SegmentationHeadConfig):
-    """DeepLabv3 with its loss.
+    """Settings of DeepLabv3 and its loss.
 
     Attributes:
         name: deeplabv3.
@@ -318,8 +318,8 @@ class DeepLabV3Config(SegmentationHeadConfig):
             depthwise separable. Atrous rates follow from backbone.output_stride.
         decoder: Whether to refine the output at stride 4, as in DeepLabv3+.
         channels: Channels of the head's convolutions; 256 by default.
-        dropout: Dropout before the logits.
-        auxiliary_weight: Weight of the loss of an auxiliary head on an earlier feature; 0 builds no
+        dropout: Dropout probability before the logits.
+        auxiliary_weight: Weight of the loss of an auxiliary head on an earlier feature; 0 for no
             such head.
     """
 
@@ -337,11 +337,11 @@ class DeepLabV3Config(SegmentationHeadConfig):
         expect("heads.segmentation.auxiliary_weight", weight, weight >= 0, "at least 0")
 
     def features(self, available: HeadFeatures) -> tuple[Feature, ...]:
-        """The last feature, and those of the decoder and the auxiliary head."""
+        """Returns the last feature, and those of the decoder and the auxiliary head."""
         return input_features(available, self.decoder, self.auxiliary_weight > 0)
 
     def build(self, backbone: Backbone, width_mult: float, label_map: LabelMap) -> DeepLabV3:
-        """The network of the head, with fresh weights."""
+        """Builds the network of the head, with initial weights."""
         return DeepLabV3(
             backbone.feature_specs,
             len(label_map),
@@ -357,5 +357,5 @@ class DeepLabV3Config(SegmentationHeadConfig):
         )
 
     def build_loss(self) -> SegmentationLoss:
-        """The loss that trains the head."""
+        """Builds the loss that trains the head."""
         return SegmentationLoss(self.auxiliary_weight)

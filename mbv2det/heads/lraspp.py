@@ -1,9 +1,9 @@
 """LR-ASPP (Howard et al. 2019, arXiv:1905.02244, section 6.4): MobileNetV3's segmentation head.
 
 The channels of the last feature are weighted by a gate computed from the whole image, then
-classified. The last feature of stride 8 is classified too, and the two are added on its grid (for
-MobileNetV2 these features are `layer_18` and `layer_7`). It costs a fifth of DeepLabv3's mobile
-head: 0.05 against 0.24 billion multiply-adds at 513 pixels and output stride 16.
+classified. The last feature of stride 8 is also classified, and the two results are added on its
+grid (for MobileNetV2 these features are `layer_18` and `layer_7`). The head costs a fifth of
+DeepLabv3's mobile head: 0.05 against 0.24 billion multiply-adds at 513 pixels and output stride 16.
 """
 
 from collections.abc import Mapping
@@ -107,7 +107,7 @@ class LRASPP(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class LRASPPConfig(SegmentationHeadConfig):
-    """LR-ASPP with its loss.
+    """Settings of LR-ASPP and its loss.
 
     Attributes:
         name: lraspp.
@@ -118,11 +118,11 @@ class LRASPPConfig(SegmentationHeadConfig):
     channels: int | None = carried(None)
 
     def features(self, available: HeadFeatures) -> tuple[Feature, ...]:
-        """The last feature, and the last of stride 8."""
+        """Returns the last feature and the last feature of stride 8."""
         return input_features(available)
 
     def build(self, backbone: Backbone, width_mult: float, label_map: LabelMap) -> LRASPP:
-        """The network of the head, with fresh weights."""
+        """Builds the network of the head, with initial weights."""
         return LRASPP(
             backbone.feature_specs,
             len(label_map),
@@ -134,5 +134,5 @@ class LRASPPConfig(SegmentationHeadConfig):
         )
 
     def build_loss(self) -> SegmentationLoss:
-        """The loss that trains the head."""
+        """Builds the loss that trains the head."""
         return SegmentationLoss()

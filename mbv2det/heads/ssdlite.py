@@ -2,8 +2,8 @@
 
 - Level 0 reads the backbone at stride 16 and level 1 at stride 32 (for MobileNetV2 the expansion
   inside `layer_15`, and `layer_19`). Four extra blocks halve the grid one after the other.
-- A backbone with a smaller output stride is read on the grids of those strides as well, so that
-  grids, anchors and the meaning of the weights stay the same.
+- A backbone with a smaller output stride is also read on the grids of these strides, so that grids,
+  anchors and the function of the weights stay the same.
 - Every level has its own predictors: depthwise 3x3, batch norm, ReLU6, then 1x1 with bias.
 - `lite=False` gives full SSD: a plain 3x3 convolution in place of each depthwise separable one.
 
@@ -47,14 +47,14 @@ class SSDLite(nn.Module):
         slots: Layout of the class logits.
         head_features: The backbone's features for each kind of head.
         anchors: Scales and aspect ratios of the anchors.
-        lite: Depthwise separable convolutions; False for full SSD.
-        width_mult: Multiplies the channels of the extra levels.
+        lite: Whether convolutions are depthwise separable; False for full SSD.
+        width_mult: Multiplier of the channels of the extra levels.
         padding: Padding rule of the convolutions.
         norm_eps: Epsilon of the batch norms.
         norm_momentum: Momentum of the batch norms, in PyTorch's sense.
-        prior: Score at which the sigmoid class logits start, in 0..1. A low one keeps the many
+        prior: Initial score of the sigmoid class logits, in 0..1. A low score prevents the many
             background anchors from dominating the loss of the first steps (focal loss paper,
-            section 3.3). None starts the logits at about zero.
+            section 3.3). None for initial logits of about zero.
 
     Attributes:
         slots: Layout of the class logits.
@@ -179,7 +179,7 @@ def _predictor(
 def _by_anchor(
     predictors: nn.ModuleList, levels: list[Tensor], width: int
 ) -> Float[Tensor, "B A {width}"]:
-    """Runs the predictor of every level and lays the results out in the order of the anchors."""
+    """Runs the predictor of every level and returns the results in the order of the anchors."""
     by_level = []
     for predictor, level in zip(predictors, levels, strict=True):
         cells = predictor(level).permute(0, 2, 3, 1)  # (B, h, w, anchors of a cell * width)
@@ -187,19 +187,19 @@ def _by_anchor(
     return torch.cat(by_level, dim=1)
 
 
-# Score that the class logits of a sigmoid start at (focal loss paper, section 5.1).
+# Initial score of sigmoid class logits (focal loss paper, section 5.1).
 _INITIAL_SCORE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class SSDLiteConfig(DetectionMethod):
-    """SSDLite with its loss and postprocessing.
+    """Settings of SSDLite, its loss and its postprocessing.
 
     Attributes:
         name: ssdlite, or ssd with plain 3x3 convolutions.
-        class_loss: softmax with hard negative mining at 3:1; sigmoid with the same mining, each
-            class and the background on its own, as TensorFlow's weights were trained; or focal
-            (sigmoid focal loss over all anchors).
+        class_loss: softmax with hard negative mining at 3:1; sigmoid with the same mining and an
+            independent score for each class and the background, as TensorFlow's weights were
+            trained; or focal (sigmoid focal loss over all anchors).
         box_weight: Weight of the box loss.
         min_scale: Scale of the anchors of the lowest level, as a fraction of the shorter side.
         max_scale: Scale of the anchors of the highest level.
@@ -213,11 +213,11 @@ class SSDLiteConfig(DetectionMethod):
     norm_eps: float = carried(1e-3)
 
     def features(self, available: HeadFeatures) -> tuple[Feature, ...]:
-        """The first two levels."""
+        """Returns the features of the first two levels."""
         return available.detection
 
     def build(self, backbone: Backbone, width_mult: float, label_map: LabelMap) -> SSDLite:
-        """The network of the head, with fresh weights."""
+        """Builds the network of the head, with initial weights."""
         return SSDLite(
             backbone.feature_specs,
             self._class_slots(label_map),
@@ -232,11 +232,11 @@ class SSDLiteConfig(DetectionMethod):
         )
 
     def build_loss(self) -> SSDLoss:
-        """The loss that trains the head."""
+        """Builds the loss that trains the head."""
         return SSDLoss(_CLASS_LOSSES[self.class_loss], box_weight=self.box_weight)
 
     def build_postprocess(self, label_map: LabelMap, thresholds: EvalConfig) -> SSDPostprocess:
-        """The postprocessing of the head's raw outputs."""
+        """Builds the postprocessing of the head's raw outputs."""
         return SSDPostprocess(
             self._class_slots(label_map),
             score_threshold=thresholds.score_threshold,
@@ -245,15 +245,15 @@ class SSDLiteConfig(DetectionMethod):
         )
 
     def logit_names(self, label_map: LabelMap) -> tuple[str, ...]:
-        """Name of the class that each class logit stands for; background comes first."""
+        """Returns the name of the class of each class logit; background comes first."""
         return (BACKGROUND, *label_map.names) if self._has_background else label_map.names
 
     def raw_tensor(self, outputs: SSDOutputs) -> Float[Tensor, "B A values"]:
-        """Class logits, followed by the deltas."""
+        """Returns the class logits followed by the deltas."""
         return torch.cat([outputs.logits, outputs.deltas], dim=-1)
 
     def describe_coverage(self, outputs: SSDOutputs, boxes: Float[np.ndarray, "N 4"]) -> str:
-        """The share of objects that overlap an anchor enough: few means other scales are needed."""
+        """Returns a line with the share of objects that overlap an anchor enough."""
         return describe_coverage(boxes, outputs.anchors, Matcher().threshold)
 
     @property

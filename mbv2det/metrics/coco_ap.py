@@ -8,8 +8,8 @@ images, and COCO's own pycocotools. Notable choices:
 - Equal scores are ordered by the index of the image; the libraries order them by its id. Images
   indexed in the order of their ids give the published numbers; any other order may change the
   fourth digit.
-- VOC's difficult objects count as crowds, the only objects in COCO that need not be found: a
-  detection inside one is neither right nor wrong.
+- VOC's difficult objects count as crowds, the only objects in COCO that detectors need not detect:
+  a detection inside one is neither right nor wrong.
 """
 
 import contextlib
@@ -52,12 +52,12 @@ class CocoAP(TypedDict):
 def coco_ap(
     truth: Objects, detections: ScoredBoxes, backend: Backend = "faster_coco_eval"
 ) -> CocoAP:
-    """Compute COCO's average precision and recall of detections.
+    """Computes COCO's average precision and recall of detections.
 
     AP is the mean of the precision over the IoU thresholds 0.50, 0.55, ... 0.95, the recalls 0.00,
     0.01, ... 1.00 and the classes that have ground truth; AR is the mean of the highest recalls.
     Both take the 100 best detections of each class in each image, or as many as their name says.
-    Small objects have areas up to 32 squared pixels, large ones from 96 squared.
+    Small objects have areas up to 32^2 square pixels, large ones from 96^2.
 
     Args:
         truth: Ground truth of all images that are evaluated.
@@ -68,8 +68,8 @@ def coco_ap(
         size ranges, the area of a detection is that of its box, the area of an object its `areas`
         entry.
     """
-    measured = _evaluate(_list_objects(truth), _list_detections(detections), truth, backend)
-    precision, recall = measured["precision"][..., _BEST_100], measured["recall"]
+    curves = _evaluate(_list_objects(truth), _list_detections(detections), truth, backend)
+    precision, recall = curves["precision"][..., _BEST_100], curves["recall"]
     return CocoAP(
         AP=_mean(precision[..., _ANY_SIZE]),
         AP50=_mean(precision[_IOU_50, ..., _ANY_SIZE]),
@@ -91,7 +91,7 @@ def coco_ap(
 
 
 def _mean(values: Float64[np.ndarray, "*shape"]) -> float | None:
-    """Return the mean of the values that were measured; the libraries mark others by -1."""
+    """Returns the mean of the values that were measured; the libraries mark others by -1."""
     measured = values[values > -1]
     return float(measured.mean()) if measured.size else None
 
@@ -102,7 +102,7 @@ def _evaluate(
     truth: Objects,
     backend: Backend,
 ) -> dict[str, Any]:
-    """Return the library's precision and recall, -1 where there is no ground truth."""
+    """Returns the library's precision and recall, -1 where there is no ground truth."""
     # Imported here: prediction imports this module and needs neither library.
     if backend == "pycocotools":
         from pycocotools.coco import COCO
@@ -129,7 +129,7 @@ def _evaluate(
 
 
 def _list_objects(truth: Objects) -> list[dict[str, Any]]:
-    """Return the ground truth as COCO's annotations.
+    """Returns the ground truth as COCO's annotations.
 
     Ids start at 1: the libraries mark a match by the id of its partner, and 0 means unmatched.
     """
@@ -148,7 +148,7 @@ def _list_objects(truth: Objects) -> list[dict[str, Any]]:
 
 
 def _list_detections(detections: ScoredBoxes) -> list[dict[str, Any]]:
-    """Return the detections as COCO's annotations with scores; ids start at 1."""
+    """Returns the detections as COCO's annotations with scores; ids start at 1."""
     xywh = _xywh(detections.boxes)
     columns = zip(
         detections.image.tolist(),

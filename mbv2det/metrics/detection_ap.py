@@ -1,8 +1,8 @@
 """The detection metric of a whole split, collected batch by batch and over all processes.
 
 The states are lists of tensors of fixed width and type, which are concatenated over the processes:
-the detections in the order of the images, and for every image the number of its detections. Images
-without detections are therefore known, and an image that came twice can be counted once.
+the detections in the order of the images, and for every image the number of its detections. This
+keeps images without detections, and an image that was added twice can be counted once.
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,11 @@ class DetectionScores(CocoAP):
 
 
 class DetectionAP(Metric):
-    """COCO's and VOC's average precision against the untouched annotation of a split.
+    """COCO's and VOC's average precision against the original annotation of a split.
 
-    Every image counts once, however often it came and in whichever process. Neither the order of
-    the images nor the number of processes changes the result. Only images that came are evaluated.
+    Every image counts once, even if it was added several times or by several processes. The order
+    of the images and the number of processes do not change the result. Only images that were added
+    are evaluated.
 
     Args:
         truth: Objects of the whole split.
@@ -59,11 +60,11 @@ class DetectionAP(Metric):
         self.add_state("rows", [], dist_reduce_fx="cat")
 
     def update(self, detections: Sequence[Detections], indices: Sequence[int]) -> None:
-        """Add the detections of some images.
+        """Adds the detections of some images.
 
         Args:
             detections: Detections of each image, on any device.
-            indices: Index of each image in the split.
+            indices: Index in the split of each image.
 
         Raises:
             ValueError: If an index is outside the split, or if the lengths differ.
@@ -81,7 +82,7 @@ class DetectionAP(Metric):
         self.rows.append(torch.cat([_rows(of_image) for of_image in detections]).to(self.device))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather the states of all processes, even of a process without images.
+        """Gathers the states of all processes, even of a process without images.
 
         torchmetrics replaces an empty list by a one-dimensional float32 tensor, which cannot be
         gathered with the others.
@@ -92,19 +93,19 @@ class DetectionAP(Metric):
         super().sync(*args, **kwargs)
 
     def compute(self) -> DetectionScores:
-        """Return COCO's and VOC's numbers over the images that came."""
+        """Returns COCO's and VOC's numbers over the images that were added."""
         images, detections = self._each_image_once()
         truth = self.truth.of_images(images)
         coco, voc = coco_ap(truth, detections, self.backend), voc_ap(truth, detections)
         return DetectionScores(**coco, VOC07=voc["VOC07"], VOC10=voc["VOC10"], images=len(images))
 
     def _each_image_once(self) -> tuple[Int64[np.ndarray, " M"], ScoredBoxes]:
-        """Return the indices of the images that came, and the detections of their first time."""
+        """Returns the indices of the added images, and the detections first added for each."""
         index, count = dim_zero_cat(self.images).cpu().numpy().T
         rows = dim_zero_cat(self.rows).cpu().numpy()
-        images, first_time = np.unique(index, return_index=True)
+        images, first_row = np.unique(index, return_index=True)
         once = np.zeros(len(index), dtype=np.bool_)
-        once[first_time] = True
+        once[first_row] = True
         rows = rows[np.repeat(once, count)]
         return images, ScoredBoxes(
             image=np.repeat(index[once], count[once]),

@@ -3,7 +3,7 @@
 Notable choices:
 
 - Every number comes from pixel counts of the whole split, as in VOC's development kit. The mean of
-  the images' own IoUs, which some libraries call mean IoU, is another number.
+  the IoUs of single images, which some libraries call mean IoU, is another number.
 - The states are counts of fixed shape, which are summed over the processes.
 - The boundaries of all classes are computed at once: a pixel is near the contour of its region
   where the labels around it are not all the same.
@@ -43,12 +43,12 @@ class MeanIoU(Metric):
     in the mean, as in VOC's kit. A class that is neither predicted nor annotated has None and is
     left out of the mean; VOC's kit would give NaN.
 
-    The boundary IoU of a class counts only pixels near the contour of their region, in the
-    annotation and in the prediction each: within 2% of the image diagonal, at least one pixel. The
+    The boundary IoU of a class counts only pixels near the contour of their region, separately in
+    the annotation and in the prediction: within 2% of the image diagonal, at least one pixel. The
     image border and ignored pixels belong to the contour, in both maps.
 
-    The order of the images and the number of processes do not change the result. An image that
-    comes twice counts twice.
+    The order of the images and the number of processes do not change the result. An image that is
+    added twice counts twice.
 
     Args:
         names: Names of the labels, background included.
@@ -86,7 +86,7 @@ class MeanIoU(Metric):
         maps: Sequence[SegmentationMap],
         masks: Sequence[UInt8[np.ndarray, "_ _"] | None],
     ) -> None:
-        """Count the pixels of some images.
+        """Counts the pixels of some images.
 
         Args:
             maps: Predicted map of each image, on any device.
@@ -110,11 +110,11 @@ class MeanIoU(Metric):
             self._check_labels("prediction", position, prediction)
             self._count(mask, prediction)
 
-    def _check_labels(self, what: str, position: int, labels: UInt8[np.ndarray, "..."]) -> None:
+    def _check_labels(self, source: str, position: int, labels: UInt8[np.ndarray, "..."]) -> None:
         highest = int(labels.max(initial=0))
         if highest >= len(self.names):
             raise ValueError(
-                f"expected labels in 0..{len(self.names) - 1} in the {what} of image {position} "
+                f"expected labels in 0..{len(self.names) - 1} in the {source} of image {position} "
                 f"in the batch, but got {highest}"
             )
 
@@ -137,7 +137,7 @@ class MeanIoU(Metric):
         self.images += 1
 
     def compute(self) -> SegmentationScores:
-        """Return the numbers over the images that came."""
+        """Returns the numbers over the images that were added."""
         right = self.confusion.diagonal()
         union = self.confusion.sum(dim=0) + self.confusion.sum(dim=1) - right
         per_class = _fractions(right, union)
@@ -153,7 +153,7 @@ class MeanIoU(Metric):
 
 
 def near_contour(labels: UInt8[np.ndarray, "H W"], width: int) -> Bool[np.ndarray, "H W"]:
-    """Mark the pixels whose region ends within `width` pixels, horizontally, vertically or both.
+    """Marks the pixels whose region ends within `width` pixels, horizontally, vertically or both.
 
     For each class this equals its mask, padded with zeros, minus the mask after `width` erosions by
     3x3. A pixel survives the erosions if the square of 2 width + 1 pixels around it holds its class
@@ -165,9 +165,8 @@ def near_contour(labels: UInt8[np.ndarray, "H W"], width: int) -> Bool[np.ndarra
         width: Width of the boundary in pixels.
     """
     square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-    least = cv2.erode(
-        labels, square
-    )  # pixels outside need no value: IGNORE_INDEX is the largest label
+    # Erosion needs no border value: IGNORE_INDEX is the largest label, never the smallest.
+    least = cv2.erode(labels, square)
     greatest = cv2.dilate(labels, square, borderType=cv2.BORDER_CONSTANT, borderValue=IGNORE_INDEX)
     return np.not_equal(least, greatest)
 
@@ -177,10 +176,15 @@ def _joint_counts(
     labels: Sequence[UInt8[np.ndarray, " N"]],
     num_labels: int,
 ) -> Int64[np.ndarray, "2 2 L L"]:
-    """Count pixels by four properties.
+    """Counts pixels by four properties.
 
-    They are: near the contour in the annotation and in the prediction, label in the annotation and
-    in the prediction.
+    Args:
+        near: Whether each pixel is near a contour, in the annotation and in the prediction.
+        labels: Label of each pixel, in the annotation and in the prediction.
+        num_labels: Number of labels.
+
+    Returns:
+        Numbers of pixels, by the two values of `near` and the two labels.
     """
     shape = (2, 2, num_labels, num_labels)
     code = np.zeros(len(labels[0]), np.int64)
@@ -191,7 +195,7 @@ def _joint_counts(
 
 
 def _fractions(part: Int64[Tensor, " n"], whole: Int64[Tensor, " n"]) -> list[float | None]:
-    """Divide integers, so that equal counts give equal numbers; None where the divisor is 0."""
+    """Returns the quotients of integer counts; None where the divisor is 0."""
     return [p / w if w else None for p, w in zip(part.tolist(), whole.tolist(), strict=True)]
 
 

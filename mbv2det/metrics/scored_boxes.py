@@ -1,4 +1,4 @@
-"""Detections of a whole split, the other side of every detection metric beside `Objects`."""
+"""Detections of a whole split, which detection metrics compare with its `Objects`."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from jaxtyping import Float64, Int64
 class ScoredBoxes:
     """The detections in the images of a split; rows in any order.
 
-    Only the order of equally scored boxes of one image can matter: the first ranks higher.
+    The order matters only for boxes of one image with equal scores: the first ranks higher.
 
     Attributes:
         image: Index of the image of each detection.
-        boxes: xyxy pixels of the original image.
+        boxes: xyxy boxes in pixels of the original image.
         scores: Scores, comparable across images and classes.
         labels: Class of each detection, 0..K-1.
     """

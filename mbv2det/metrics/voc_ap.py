@@ -21,11 +21,11 @@ from mbv2det.data.objects import Objects
 from mbv2det.metrics.scored_boxes import ScoredBoxes
 
 NO_OBJECT = -1
-"""Index in place of the object that a detection overlaps, where it overlaps none."""
+"""Index that stands for no object, for a detection that overlaps none."""
 
 
 class VocAP(TypedDict):
-    """VOC's two averages of all classes and of each, in 0..1; None without ground truth."""
+    """VOC's two averages over all classes and of each class, in 0..1; None without ground truth."""
 
     VOC07: float | None
     VOC10: float | None
@@ -42,7 +42,7 @@ class _Curve:
 
 
 def voc_ap(truth: Objects, detections: ScoredBoxes, iou_threshold: float = 0.5) -> VocAP:
-    """Compute VOC's average precision of detections.
+    """Computes VOC's average precision of detections.
 
     Best score first, a detection is matched with the object of its class and image that it overlaps
     most, even if that object is difficult or already matched. If the overlap reaches the threshold,
@@ -52,7 +52,7 @@ def voc_ap(truth: Objects, detections: ScoredBoxes, iou_threshold: float = 0.5) 
     Args:
         truth: Ground truth of all images that are evaluated.
         detections: Detections; those outside the images 0..num_images-1 are left out.
-        iou_threshold: Least intersection over union of a right detection.
+        iou_threshold: Smallest intersection over union of a right detection.
 
     Source: VOCevaldet.m and VOCap.m of the VOC2007 and VOC2010 to VOC2012 development kits;
         Everingham et al. 2010, sec. 4.2 (doi:10.1007/s11263-009-0275-4).
@@ -97,22 +97,22 @@ def _best_first(detections: ScoredBoxes, num_images: int) -> ScoredBoxes:
 def _most_overlapped(
     truth: Objects, detections: ScoredBoxes
 ) -> tuple[Int64[np.ndarray, " D"], Float64[np.ndarray, " D"]]:
-    """Return for every detection the object that it overlaps most, and their IoU.
+    """Returns the object that each detection overlaps most, and their IoU.
 
-    Of equally overlapped objects the first is taken. Where the image has no object of the class,
-    the result is `NO_OBJECT` and zero.
+    Of equally overlapped objects the first is returned. For a detection whose image has no object
+    of its class, the result is `NO_OBJECT` and zero.
     """
     num_classes = len(truth.label_map)
     groups = truth.image * num_classes + truth.labels
-    wanted = detections.image * num_classes + detections.labels
+    detection_groups = detections.image * num_classes + detections.labels
     by_group = np.argsort(groups, kind="stable")
-    first = np.searchsorted(groups[by_group], wanted, side="left")
-    count = np.searchsorted(groups[by_group], wanted, side="right") - first
+    first = np.searchsorted(groups[by_group], detection_groups, side="left")
+    count = np.searchsorted(groups[by_group], detection_groups, side="right") - first
 
     # Every detection paired with every object of its class and image, as two flat columns.
     detection = np.repeat(np.arange(len(detections)), count)
-    within = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
-    candidate = by_group[np.repeat(first, count) + within]
+    offset = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
+    candidate = by_group[np.repeat(first, count) + offset]
     overlaps = _iou(detections.boxes[detection], truth.boxes[candidate])
 
     most_first = np.lexsort((-overlaps, detection))
@@ -127,20 +127,19 @@ def _most_overlapped(
 def _iou(
     first: Float64[np.ndarray, "P 4"], second: Float64[np.ndarray, "P 4"]
 ) -> Float64[np.ndarray, " P"]:
-    """Return the intersection over union row by row; zero where the boxes do not overlap."""
+    """Returns the intersection over union row by row; zero where the boxes do not overlap."""
     low = np.maximum(first[:, :2], second[:, :2])
     high = np.minimum(first[:, 2:], second[:, 2:])
     shared = (high - low).clip(min=0).prod(axis=1)
-    areas = (first[:, 2:] - first[:, :2]).prod(axis=1) + (second[:, 2:] - second[:, :2]).prod(
-        axis=1
-    )
-    return np.divide(shared, areas - shared, out=np.zeros_like(shared), where=shared > 0)
+    first_area = (first[:, 2:] - first[:, :2]).prod(axis=1)
+    union = first_area + (second[:, 2:] - second[:, :2]).prod(axis=1) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
 
 def _first_of_each(
     matched: Int64[np.ndarray, " D"], eligible: Bool[np.ndarray, " D"]
 ) -> Bool[np.ndarray, " D"]:
-    """Mark the first eligible detection of every object."""
+    """Marks the first eligible detection of every object."""
     rows = np.flatnonzero(eligible)
     _, first = np.unique(matched[rows], return_index=True)
     chosen = np.zeros_like(eligible)
@@ -154,14 +153,14 @@ def _curve(right: Bool[np.ndarray, " D"], num_objects: int) -> _Curve:
 
 
 def _eleven_point_mean(curve: _Curve) -> float:
-    """Return VOC2007's mean over recalls 0, 0.1, ... 1 of the best precision from there on."""
+    """Returns VOC2007's mean of the best precisions at recalls of at least 0, 0.1, ... 1."""
     recalls = np.arange(11) / 10
     best = [curve.precision[curve.recall >= recall].max(initial=0) for recall in recalls]
     return float(np.mean(best))
 
 
 def _area_under(curve: _Curve) -> float:
-    """Return VOC2010's area under the curve, with the precision made monotonically decreasing."""
+    """Returns VOC2010's area under the curve, with the precision made monotonically decreasing."""
     steps = np.diff(curve.recall, prepend=0)
     envelope = np.maximum.accumulate(curve.precision[::-1])[::-1]
     return float(steps @ envelope)

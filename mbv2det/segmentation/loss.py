@@ -17,11 +17,11 @@ class SegmentationLoss:
     """Pixel loss of a batch in float32, from the raw outputs of the segmentation head.
 
     The logits are interpolated to the pixels of the mask, rather than the mask reduced to the cells
-    of the logits, so that thin objects are trained too.
+    of the logits, so that thin objects are also trained.
 
     Attributes:
-        auxiliary_weight: Weight of the auxiliary head's loss. There is no such term if it is 0, or
-            if the outputs have no auxiliary logits.
+        auxiliary_weight: Weight of the auxiliary head's loss; there is no such term if the weight
+            is 0 or the outputs have no auxiliary logits.
 
     Source: Chen et al. 2017 (arXiv:1706.05587), section 4.1, "Upsampling logits"; the auxiliary
         loss is that of Zhao et al. 2017 (arXiv:1612.01105), section 4.

@@ -1,4 +1,4 @@
-"""What a segmentation head adds to any head: the loss that trains it."""
+"""Settings that all segmentation heads share: each builds its loss."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from mbv2det.segmentation.loss import SegmentationLoss
 class SegmentationHeadConfig(HeadConfig):
     """Settings of a segmentation head.
 
-    Every segmentation head gives `SegmentationOutputs`, so one postprocessing serves them all.
+    Every segmentation head returns `SegmentationOutputs`, so all share one postprocessing.
     """
 
     @abstractmethod
     def build_loss(self) -> SegmentationLoss:
-        """The loss that trains the head."""
+        """Builds the loss that trains the head."""

@@ -15,7 +15,7 @@ from mbv2det.segmentation.resample import resample
 class MultiScaleFlip(nn.Module):
     """A model that averages the segmentation over several scales of each image and their mirrors.
 
-    It takes the place of the model it wraps: `forward` has the same inputs and outputs. The
+    It replaces the model that it wraps: `forward` has the same inputs and outputs. The
     segmentation's logits are the logarithms of the mean probabilities over all views, on the pixels
     of the input, and have no auxiliary logits. The other tasks' outputs are those of the input at
     its own size.
@@ -31,7 +31,7 @@ class MultiScaleFlip(nn.Module):
 
     Source: Sandler et al. 2018 (arXiv:1801.04381), section 6.3, table 7; predict_labels_multi_scale
         of TensorFlow's DeepLab. Differs: logits are interpolated directly to the pixels of the
-        input; there, at scales below 1, by way of the cells of the unscaled view.
+        input; TensorFlow, at scales below 1, first interpolates to the cells of the unscaled view.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class MultiScaleFlip(nn.Module):
     ) -> None:
         super().__init__()
         if not scales or min(scales) <= 0:
-            raise ValueError(f"expected one or more positive scales, but got {list(scales)}")
+            raise ValueError(f"scales: expected one or more positive numbers, got {list(scales)}")
         self.model = model
         self.scales = tuple(scales)
         self.flip = flip
@@ -56,7 +56,7 @@ class MultiScaleFlip(nn.Module):
             torch.arange(size, device=images.device, dtype=torch.float32)
             for size in images.shape[-2:]
         )
-        # A generator, so that the probabilities of one view are in memory at a time.
+        # A generator, so that the probabilities of only one view are in memory at a time.
         views = self._view_probabilities(images, unscaled, (rows, columns))
         total = sum(views, start=torch.zeros((), device=images.device))
         mean = total / (len(self.scales) * (1 + self.flip))
@@ -89,8 +89,9 @@ class MultiScaleFlip(nn.Module):
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """Returns the size of a view of an image at a scale.
 
-    The centres of the corner pixels keep their places, so distances of n pixels between them become
-    n * scale. For the paper's scales 0.5, 0.75, ... 1.75 and 513 pixels that gives 257 to 897.
+    The centres of the corner pixels stay in the corners, so a distance of n pixels between them
+    becomes n * scale. For the paper's scales 0.5, 0.75, ... 1.75 and 513 pixels that gives 257 to
+    897.
 
     Args:
         size: Size of the image, (height, width) in pixels.
@@ -101,7 +102,7 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def _rescaled(images: Shaped[Tensor, "B 3 H W"], scale: float) -> Shaped[Tensor, "B 3 h w"]:
-    """Resizes images bilinearly with aligned corners; returns them as they are at equal size."""
+    """Resizes images bilinearly with aligned corners; images of the new size are not changed."""
     size = (images.shape[-2], images.shape[-1])
     new_size = scaled_size(size, scale)
     if new_size == size:
