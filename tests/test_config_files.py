@@ -88,5 +88,5 @@ def test_studies_are_listed():
 def test_an_unknown_study_is_refused():
     done = run_command("study", "block_costs", check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: study block_costs: expected one of block_cost, ")
+    assert done.stderr.startswith("error: study: expected one of block_cost, ")
     assert done.stderr.endswith("; did you mean block_cost?\n")

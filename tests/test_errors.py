@@ -32,7 +32,7 @@ def config(tmp_path_factory):
             "heads: expected detection or segmentation, or both, got none",
         ),
         (["--data.batch_size=64"], "data.batch_size: expected at most the 8 training images"),
-        (["--resume=last"], "--resume last: no run"),
+        (["--resume=last"], "--resume last: expected a run with a checkpoint"),
         (["--trainer.accelerator=quantum"], "quantum"),
     ],
 )

@@ -141,7 +141,10 @@ def test_predict_of_a_segmenter_writes_no_boxes(tmp_path):
         "--heads.segmentation=null", check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "has a head for segmentation, but tiny asks for detection" in done.stderr
+    assert (
+        "expected a head for detection, as tiny configures, got a head for segmentation"
+        in done.stderr
+    )
 
 
 def test_predictor_of_a_batch_equals_one_by_one(joint, undecided):

@@ -64,7 +64,7 @@ def test_a_run_shorter_than_its_validation_period_is_validated_at_its_end(tmp_pa
 def test_a_run_without_validation_leaves_its_last_weights(tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2)
     done = run_command("train", config, "--trainer.limit_val_batches=0", "--trainer.max_epochs=1")
-    assert "(the last ones: no validation took place)" in done.stderr
+    assert "(of the last step: there was no validation)" in done.stderr
     run = tmp_path / "runs/tiny/1"
     assert mbv2det.load(run / "best.safetensors").info.metrics == {}
     assert not (run / "metrics.json").exists()

@@ -1,4 +1,4 @@
-"""Finds configuration files: the user's by path, the shipped ones by name."""
+"""Configuration files: the user's by path, the shipped ones by name."""
 
 import difflib
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ _SUFFIXES = (".yaml", ".yml")
 def config_path(argument: str) -> Path:
     """Returns the configuration file that a command line names.
 
-    An existing file wins. Otherwise a bare name, with or without `.yaml`, is looked up among the
-    configurations that come with mbv2det: `ssdlite_voc` works in any folder.
+    If there is such a file, it is used. Otherwise a bare name, with or without `.yaml`, is looked
+    up among the configurations that come with mbv2det: `ssdlite_voc` works in any folder.
 
     Args:
         argument: Path of a file, or name of a shipped configuration.
 
     Raises:
-        ConfigError: If there is neither.
+        ConfigError: If there is neither a file nor a configuration of this name.
     """
     path = Path(argument)
     if path.is_file():

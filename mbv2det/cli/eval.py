@@ -1,4 +1,4 @@
-"""`eval CONFIG --weights FILE`: the metrics of weights on a data set."""
+"""`eval CONFIG --weights FILE`: measures weights on a data set."""
 
 import sys
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from mbv2det.errors import ConfigError
 _DESCRIPTION = """
 Measures weights on the validation split of a configuration.
 
---weights FILE names the .safetensors or .ckpt file. It brings its own architecture, preprocessing,
-classes and thresholds; CONFIG names the data and the tasks. eval.*, data.image_size, data.resize
-and backbone.output_stride on the command line override what the weights say.
+--weights FILE is a .safetensors or .ckpt file. Architecture, preprocessing, classes and thresholds
+are those stored in it; CONFIG gives the data and the tasks. eval.*, data.image_size, data.resize
+and backbone.output_stride on the command line override the stored settings.
 """
 
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """Runs the command.
 
     Args:
-        arguments: The command line, by default that of the process.
+        arguments: Arguments of the command; by default those of the process.
         prog: Name of the command in its messages; by default that of the running script.
     """
     parser = SettingsParser(_DESCRIPTION, prog=prog)

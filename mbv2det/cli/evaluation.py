@@ -1,4 +1,4 @@
-"""The evaluation of weights on a data set."""
+"""Evaluation of weights on a data set."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -83,13 +83,13 @@ def evaluate(settings: Settings) -> dict[str, Any]:
 
 
 def with_speed(document: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """The metrics with the time that the evaluation took."""
+    """Returns the metrics with the duration and the speed of the evaluation."""
     speed = document["images"] / seconds
     return {**document, "seconds": round(seconds, 2), "images_per_second": round(speed, 2)}
 
 
 def measured_tasks(info: WeightsInfo, settings: Settings) -> tuple[str, ...]:
-    """The tasks of the configuration that the weights have a head for.
+    """Returns the tasks of the configuration for which the weights have a head.
 
     Raises:
         ConfigError: If there is none.
@@ -97,10 +97,10 @@ def measured_tasks(info: WeightsInfo, settings: Settings) -> tuple[str, ...]:
     configured, available = settings.config.tasks, info.model.tasks
     measured = tuple(name for name in configured if name in available)
     if not measured:
-        heads = f"has a head for {' and '.join(available)}" if available else "has no head"
+        heads = f"a head for {' and '.join(available)}" if available else "none"
         raise ConfigError(
-            f"heads: {settings.config.weights} {heads}, but {settings.name} asks for "
-            f"{' and '.join(configured)}"
+            f"heads: {settings.config.weights}: expected a head for {' or '.join(configured)}, "
+            f"as {settings.name} configures, got {heads}"
         )
     for name in configured:
         if name not in available:
@@ -111,7 +111,7 @@ def measured_tasks(info: WeightsInfo, settings: Settings) -> tuple[str, ...]:
 def read_measured_split(
     data: DataConfig, info: WeightsInfo, measured: Sequence[str]
 ) -> Annotations:
-    """The validation split in the labels of the weights; logs its counts and faults."""
+    """Reads the validation split in the labels of the weights; logs its counts and faults."""
     data = with_own_classes(data, info.label_maps)
     split = read_split(data, data.val, "data.val", measured)
     split = relabel(split, {name: info.label_maps[name] for name in measured})
@@ -120,7 +120,7 @@ def read_measured_split(
 
 
 def with_own_classes(data: DataConfig, label_maps: Mapping[str, LabelMap]) -> DataConfig:
-    """The data settings with all classes that the data has; they are matched by name later."""
+    """Returns the data settings with all classes of the data, to be matched by name later."""
     if data.format == "coco":
         return replace(data, classes="auto", mask_classes=None)
     if data.format == "voc":
@@ -131,9 +131,10 @@ def with_own_classes(data: DataConfig, label_maps: Mapping[str, LabelMap]) -> Da
 
 
 def resolved(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
-    """The header of the weights with what the command line may change: no shape of a tensor.
+    """Returns the header of the weights with the settings that the command line overrides.
 
-    Logs every setting of the configuration that is set aside.
+    Settings that change the shape of a tensor cannot be overridden. Logs every setting of the
+    configuration that is not used.
     """
     config = settings.config
     log_architecture(stored, settings)
@@ -165,12 +166,12 @@ def resolved(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
 
 
 def log_architecture(stored: WeightsInfo, settings: Settings) -> None:
-    """Logs where the network or the classes of the configuration differ from the weights' own."""
+    """Logs differences of network and classes between the configuration and the weights."""
     config = settings.config
-    own, configured = (
+    stored_settings, configured = (
         _architecture(model, config.tasks) for model in (stored.model, config.model())
     )
-    for key, value in own.items():
+    for key, value in stored_settings.items():
         if configured.get(key) != value:
             log(f"{key}: {value} in the weights, which keep it; {configured.get(key)} configured")
     names = config.data.classes
@@ -178,11 +179,13 @@ def log_architecture(stored: WeightsInfo, settings: Settings) -> None:
         if names == "auto" or task not in config.tasks:
             continue
         if label_map.names not in (names, with_background(names)):
-            log(f"data.classes: the weights keep theirs for {task}: {', '.join(label_map.names)}")
+            log(
+                f"data.classes: not used; the weights' {task} classes: {', '.join(label_map.names)}"
+            )
 
 
 def _architecture(model: ModelConfig, tasks: Sequence[str]) -> dict[str, Any]:
-    """Settings of a network by dotted name, without other tasks and without the output stride."""
+    """Returns the settings of a network by dotted name, without other tasks and output stride."""
     settings = in_section("backbone", asdict(model.backbone))
     for task in tasks:
         if task in model.heads:

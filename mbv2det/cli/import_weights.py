@@ -1,4 +1,4 @@
-"""`import_weights FORMAT SOURCE --out FILE`: weights of other libraries as a file of ours."""
+"""`import_weights FORMAT SOURCE --out FILE`: converts weights of other libraries."""
 
 import argparse
 import sys
@@ -10,8 +10,8 @@ from mbv2det.console import one_line_errors
 _FORMATS = ("torchvision", "timm", "hf", "tf", "ckpt")
 
 _DESCRIPTION = """
-Turns weights of other libraries into one file of ours, which carries architecture, preprocessing
-and labels: evaluate, predict or fine-tune with it and set nothing by hand.
+Converts weights of other libraries into one file of this toolkit with architecture, preprocessing
+and labels, for evaluation, prediction and fine-tuning.
 
 FORMAT       SOURCE
 torchvision  a state dict of mobilenet_v2, resnet50 or resnet101, or the name of its weights:
@@ -24,7 +24,8 @@ tf           a TensorFlow checkpoint, a frozen graph (.pb), the archive (.tar.gz
              the Object Detection API's SSDLite on MobileNetV2, DeepLab with any ASPP
 ckpt         a checkpoint of a training run of this toolkit: its averaged weights
 
-Every tensor must match one of the network; those that do not are listed, and nothing is written.
+Every tensor must match one of the network; otherwise the mismatches are listed, and nothing is
+written.
 Nothing in SOURCE is executed. Then:
 
   python tools/predict.py --weights FILE photo.jpg --out predictions
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """Runs the command.
 
     Args:
-        arguments: The command line, by default that of the process.
+        arguments: Arguments of the command; by default those of the process.
         prog: Name of the command in its messages; by default that of the running script.
     """
     parser = argparse.ArgumentParser(
@@ -50,8 +51,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="names of the classes, one a line, where the source has none: boxes' without "
-        "background, masks' from value 0 on",
+        help="names of the classes, one per line, if the source has none: for boxes without "
+        "background, for masks from value 0 on",
     )
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     names = Path(options.labels) if options.labels else None

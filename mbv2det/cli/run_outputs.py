@@ -37,7 +37,7 @@ def training_callbacks(
     validation: Annotations,
     tasks: Sequence[TrainableTask],
 ) -> list[Callback]:
-    """Weight averaging, saving, pictures and messages."""
+    """Returns the callbacks for weight averaging, saving, pictures and messages."""
     decay = settings.config.optim.ema_decay
     ema = Ema(decay) if decay else None
     callbacks: list[Callback] = [
@@ -63,8 +63,8 @@ def training_callbacks(
 
 
 def run_loggers(folder: Path) -> list[Logger]:
-    """TensorBoard's events and metrics.csv."""
-    _keep_rows(folder / "metrics.csv")
+    """Returns the loggers of TensorBoard's events and metrics.csv."""
+    _keep_metrics(folder / "metrics.csv")
     return [
         TensorBoardLogger(folder, name="", version=""),
         CSVLogger(folder, name="", version=""),
@@ -72,11 +72,11 @@ def run_loggers(folder: Path) -> list[Logger]:
 
 
 @rank_zero_only
-def _keep_rows(rows: Path) -> None:
-    """Renames the metrics.csv of a run that is resumed: the logger would overwrite it."""
-    if rows.is_file():
-        number = len(list(rows.parent.glob("metrics.before_resume_*.csv"))) + 1
-        rows.replace(rows.with_name(f"metrics.before_resume_{number}.csv"))
+def _keep_metrics(file: Path) -> None:
+    """Renames the metrics.csv of a resumed run, which the logger would overwrite."""
+    if file.is_file():
+        number = len(list(file.parent.glob("metrics.before_resume_*.csv"))) + 1
+        file.replace(file.with_name(f"metrics.before_resume_{number}.csv"))
 
 
 def _save(info: WeightsInfo, path: Path, model: nn.Module, metrics: dict[str, Any]) -> None:

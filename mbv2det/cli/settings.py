@@ -32,7 +32,7 @@ class Settings:
         name: Name of the configuration: the stem of its file.
         given: Names of the settings given on the command line.
         arguments: The command line, without the name of the command.
-        options: Options of the command itself.
+        options: Options of the command that are not settings.
         parser: Parser that read the command line.
         namespace: Result of the parser.
     """
@@ -57,12 +57,12 @@ class Settings:
         heads: Mapping[str, HeadConfig] | None = None,
         **trainer: Any,
     ) -> str:
-        """All settings as a configuration file, which gives the same run again.
+        """Returns all settings as the text of a configuration file that reproduces the run.
 
         Args:
             initial: Settings that were resolved between initial weights and configuration.
             heads: Settings of the heads after that resolution.
-            trainer: Trainer arguments that were chosen where the user sets none.
+            trainer: Values of the trainer arguments that the user does not set.
         """
         resolved = self.namespace.clone()
         if initial is not None and initial.values:
@@ -81,11 +81,11 @@ class Settings:
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Help that keeps the line breaks of the description and shows defaults."""
+    """Help formatter that keeps the line breaks of the description and shows defaults."""
 
 
 class SettingsParser:
-    """Parses `CONFIG [--key.sub=value ...]` and options of a command.
+    """Parser of `CONFIG [--key.sub=value ...]` and options of a command.
 
     Args:
         description: Description for --help.
@@ -101,16 +101,16 @@ class SettingsParser:
         self.options: dict[str, dict[str, Any]] = {}
 
     def add_option(self, name: str, **kwargs: Any) -> None:
-        """Adds an option of the command itself, which no configuration file holds."""
+        """Adds an option of the command that is not a setting in configuration files."""
         self.options[name.removeprefix("--")] = kwargs
 
     def parse(self, command_line: Sequence[str]) -> Settings:
-        """Reads the configuration file and the command line, which wins."""
+        """Reads the configuration file and the command line, which takes precedence."""
         given = {a.removeprefix("--").split("=")[0] for a in command_line if a.startswith("--")}
         arguments = with_config_path(first_argument_as_config(command_line))
         file = arguments[1] if arguments[:1] == ["--config"] else ""
         parser = self._parser(
-            _head_kinds(file, arguments), with_trainer=self._needs_trainer(arguments)
+            _head_classes(file, arguments), with_trainer=self._needs_trainer(arguments)
         )
         parser.given = frozenset(given)
         parser.file = file
@@ -136,7 +136,7 @@ class SettingsParser:
         return self.full_help or not any(argument in _HELP for argument in arguments)
 
     def _parser(
-        self, head_kinds: Mapping[str, type[HeadConfig]], *, with_trainer: bool
+        self, head_classes: Mapping[str, type[HeadConfig]], *, with_trainer: bool
     ) -> OneLineParser:
         parser = OneLineParser(
             prog=self.prog,
@@ -147,7 +147,7 @@ class SettingsParser:
         parser.add_argument(
             "--config", action="config", help="YAML file of settings; also the first argument"
         )
-        parser.add_class_arguments(_config_type(head_kinds))
+        parser.add_class_arguments(_config_type(head_classes))
         if with_trainer:
             from lightning.pytorch import Trainer  # costs seconds, so not for --help
 
@@ -166,8 +166,8 @@ def _trained_tasks() -> list[type[TrainableTask]]:
     return [task for task in TASKS.values() if issubclass(task, TrainableTask)]
 
 
-def _head_kinds(file: str, arguments: Sequence[str]) -> dict[str, type[HeadConfig]]:
-    """The configuration class of each task's head, selected by `heads.<task>.name`.
+def _head_classes(file: str, arguments: Sequence[str]) -> dict[str, type[HeadConfig]]:
+    """Returns the settings class of each task's head, selected by `heads.<task>.name`.
 
     Raises:
         ConfigError: For a name that selects no head.
@@ -177,24 +177,24 @@ def _head_kinds(file: str, arguments: Sequence[str]) -> dict[str, type[HeadConfi
         match = re.fullmatch(r"--heads\.(\w+)\.name=(.*)", argument)
         if match:
             chosen[match[1]] = match[2]
-    kinds = {}
+    head_classes = {}
     for task in _trained_tasks():
-        kind_of = {name: kind for kind in task.head_kinds for name in head_names(kind)}
-        name = chosen.get(task.name, next(iter(kind_of)))
-        if name not in kind_of:
-            near = difflib.get_close_matches(str(name), kind_of, n=1)
+        class_of = {name: cls for cls in task.head_kinds for name in head_names(cls)}
+        name = chosen.get(task.name, next(iter(class_of)))
+        if name not in class_of:
+            near = difflib.get_close_matches(str(name), class_of, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
-                f"heads.{task.name}.name: expected one of {', '.join(kind_of)}, got {name}{hint}"
+                f"heads.{task.name}.name: expected one of {', '.join(class_of)}, got {name}{hint}"
             )
-        kinds[task.name] = kind_of[name]
-    return kinds
+        head_classes[task.name] = class_of[name]
+    return head_classes
 
 
 def _names_in_file(file: str) -> dict[str, Any]:
-    """`heads.<task>.name` of a configuration file, by task.
+    """Returns `heads.<task>.name` of a configuration file, by task.
 
-    Empty if the file cannot be read, which the parser will report.
+    Returns nothing if the file cannot be read, which the parser reports later.
     """
     try:
         heads = yaml.safe_load(Path(file).read_text())["heads"]
@@ -203,11 +203,11 @@ def _names_in_file(file: str) -> dict[str, Any]:
         return {}
 
 
-def _config_type(head_kinds: Mapping[str, type[HeadConfig]]) -> type[Config]:
-    """`Config` with a typed field for the head of each task."""
-    typed = [(task, kind | None, None) for task, kind in head_kinds.items()]
+def _config_type(head_classes: Mapping[str, type[HeadConfig]]) -> type[Config]:
+    """Returns `Config` with a typed field for the head of each task."""
+    typed = [(task, head_class | None, None) for task, head_class in head_classes.items()]
     heads = make_dataclass("HeadsConfig", typed, frozen=True)
-    lines = [f"    {task}: {_head_help(task)}" for task in head_kinds]
+    lines = [f"    {task}: {_head_help(task)}" for task in head_classes]
     heads.__doc__ = "\n".join(["The head of each task.", "", "Attributes:", *lines])
     config = make_dataclass(
         "Config", [("heads", heads, field(default_factory=heads))], bases=(Config,), frozen=True
@@ -217,12 +217,12 @@ def _config_type(head_kinds: Mapping[str, type[HeadConfig]]) -> type[Config]:
 
 
 def _head_help(task: str) -> str:
-    names = [name for kind in TASKS[task].head_kinds for name in head_names(kind)]
+    names = [name for cls in TASKS[task].head_kinds for name in head_names(cls)]
     return f"Head for {task}, by name: {', '.join(names)}; null for none."
 
 
 def _configured_heads(heads: Any) -> dict[str, HeadConfig]:
-    """The heads that are not null, by task.
+    """Returns the heads that are not null, by task.
 
     Raises:
         ConfigError: If there is none.

@@ -19,8 +19,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """Runs the command.
 
     Args:
-        arguments: The command line, by default that of the process.
-        prog: Not used: studies name themselves in their messages.
+        arguments: Arguments of the command; by default those of the process.
+        prog: Not used, since studies have their own names in messages.
     """
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
@@ -43,8 +43,8 @@ def run_study(name: str, arguments: Sequence[str]) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"study {name}: expected one of {', '.join(known)}{hint}")
-    # The files of the folder import one another by bare names, as the scripts that they are.
+        raise ConfigError(f"study: expected one of {', '.join(known)}, got {name!r}{hint}")
+    # The files are scripts, which import each other by bare names.
     sys.path.insert(0, str(_folder()))
     try:
         module = import_module(name)
@@ -52,10 +52,10 @@ def run_study(name: str, arguments: Sequence[str]) -> None:
         if error.name != "matplotlib":
             raise
         raise ConfigError(
-            f"study {name}: expected matplotlib, which draws its figures, found none; "
+            f"study {name}: expected matplotlib for the figures, found none; "
             "pip install 'mbv2det[studies]'"
         ) from None
-    # A study reads the command line of the process, as the script that it is.
+    # A study is a script, which reads the command line of the process.
     sys.argv = [str(_folder() / f"{name}.py"), *arguments]
     module.main()
 

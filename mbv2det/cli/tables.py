@@ -1,4 +1,4 @@
-"""Metrics as tables on standard output."""
+"""Tables of metrics on standard output."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
 
 
 def _averages(title: str, averages: Mapping[str, float | None]) -> Table:
-    """A table of names above values."""
+    """Returns a table of names above values."""
     table = Table(title=title, show_header=False)
     names = list(averages)
     for start in range(0, len(names), _COLUMNS):

@@ -1,4 +1,4 @@
-"""`train CONFIG`: trains, keeps the best weights, and shows what they predict."""
+"""`train CONFIG`: trains a model, saves the best weights and draws their predictions."""
 
 import re
 import shlex
@@ -45,7 +45,7 @@ from mbv2det.weights.transfer import Transfer
 _LOG_STEPS = 10
 # An absolute path: alone, as a value, or within a list or a mapping.
 _ABSOLUTE = re.compile(r"""(?<![^\s=\[{(,'"])/[^,\]})'"]*""")
-_DESCRIPTION = "Trains the model of a configuration and keeps the best weights."
+_DESCRIPTION = "Trains the model of a configuration and saves the best weights."
 
 
 @one_line_errors
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """Runs the command.
 
     Args:
-        arguments: The command line, by default that of the process.
+        arguments: Arguments of the command; by default those of the process.
         prog: Name of the command in its messages; by default that of the running script.
     """
     parser = SettingsParser(_DESCRIPTION, full_help=True, prog=prog)
@@ -102,7 +102,7 @@ def train(settings: Settings) -> Path:
 
 
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
-    """Training and validation split with the same classes; logs their counts and faults."""
+    """Reads the training and validation split with the same classes; logs counts and faults."""
     training = read_split(config.data, config.data.train, "data.train", config.tasks)
     validation = read_split(config.data, config.data.val, "data.val", config.tasks)
     validation = relabel(validation, label_maps_of(training, config.tasks))
@@ -111,8 +111,8 @@ def read_splits(config: Config) -> tuple[Annotations, Annotations]:
     shared = np.intersect1d(training.files, validation.files)
     if len(shared):
         log(
-            f"warning: {len(shared)} of the {len(validation)} validation images are in the "
-            f"training split too, {shared[0]} first: their metrics tell little about other images"
+            f"warning: {len(shared)} of the {len(validation)} validation images are also in the "
+            f"training split, such as {shared[0]}: their metrics say little about other images"
         )
     return training, validation
 
@@ -126,7 +126,7 @@ def log_split(name: str, split: Annotations) -> None:
 def weights_info(
     settings: Settings, initial: InitialWeights, training: Annotations, checkpoint: Path | None
 ) -> WeightsInfo:
-    """The header of the weights that the run writes; logs settings that were resolved.
+    """Returns the header of the weights that the run writes; logs resolved settings.
 
     Raises:
         ConfigError: If the checkpoint to resume from is of another model.
@@ -146,7 +146,7 @@ def weights_info(
 
 
 def check_resumed(checkpoint: Path, info: WeightsInfo) -> WeightsInfo:
-    """The header of a checkpoint, which must be of the same model.
+    """Reads the header of a checkpoint, which must be of the same model.
 
     Raises:
         ConfigError: If the checkpoint is damaged or of another model.
@@ -158,7 +158,10 @@ def check_resumed(checkpoint: Path, info: WeightsInfo) -> WeightsInfo:
         ("label_maps", "other classes"),
     ):
         if getattr(stored, part) != getattr(info, part):
-            raise ConfigError(f"--resume: {checkpoint} was trained with {other}")
+            raise ConfigError(
+                f"--resume: {checkpoint}: expected the configured model, got one with {other}; "
+                "use the configuration of that run"
+            )
     return stored
 
 
@@ -191,7 +194,7 @@ def training_module(
     splits: tuple[Annotations, Annotations],
     transfer: Transfer,
 ) -> DenseModule:
-    """The Lightning module of a training."""
+    """Builds the Lightning module of a training run."""
     training, validation = splits
     return DenseModule(
         model,
@@ -210,7 +213,7 @@ def training_module(
 def data_module(
     config: Config, info: WeightsInfo, training: Annotations, validation: Annotations
 ) -> DenseData:
-    """The data of a training."""
+    """Builds the data module of a training run."""
     preprocessor = Preprocessor(info.preprocess)
     return DenseData(
         training,
@@ -227,7 +230,7 @@ def data_module(
 def log_data_statistics(
     module: DenseModule, training: Annotations, preprocessor: Preprocessor
 ) -> None:
-    """Logs a line of each task about the training split."""
+    """Logs one line per task about the training split."""
     height, width = preprocessor.spec.size
     module.eval()
     outputs = module(torch.zeros(1, 3, height, width, dtype=torch.uint8))
@@ -237,29 +240,29 @@ def log_data_statistics(
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """The command that is running, to be stored in its weights.
+    """Returns the running command, to be stored in its weights.
 
-    Absolute paths are cut to their last name: a share file must not tell where its author keeps
-    things.
+    Absolute paths are cut to their last name, since they would reveal the folders of the author of
+    a share file.
     """
-    shown = [_ABSOLUTE.sub(lambda path: Path(path[0]).name, a) for a in arguments]
-    return f"mbv2det train {shlex.join(shown)}"
+    shortened = [_ABSOLUTE.sub(lambda path: Path(path[0]).name, a) for a in arguments]
+    return f"mbv2det train {shlex.join(shortened)}"
 
 
 def runs_root(settings: Settings) -> Path:
-    """The folder of all runs."""
+    """Returns the folder of all runs."""
     return Path(settings.trainer["default_root_dir"] or "runs")
 
 
 def resumed_run_of(settings: Settings) -> tuple[Path, Path] | None:
-    """Folder and checkpoint of the run to continue; None for a new run."""
+    """Returns folder and checkpoint of the run to continue; None for a new run."""
     if not settings.options.resume:
         return None
     return resumed_run(runs_root(settings), settings.name, settings.options.resume)
 
 
 def conclude(folder: Path, validation: Annotations) -> None:
-    """Prints the metrics of the best weights, draws their predictions, and says where all is."""
+    """Prints the metrics of the best weights, draws predictions and logs the paths of all files."""
     best = folder / "best.safetensors"
     predictor = load(best)
     metrics = predictor.info.metrics
@@ -269,7 +272,7 @@ def conclude(folder: Path, validation: Annotations) -> None:
         log(f"weights:     {best} (epoch {metrics['epoch']})")
         log(f"metrics:     {folder / 'metrics.json'}")
     else:
-        log(f"weights:     {best} (the last ones: no validation took place)")
+        log(f"weights:     {best} (of the last step: there was no validation)")
     log(f"pictures:    {folder / 'pictures'} (annotation left, prediction right)")
     if (folder / "metrics.csv").is_file():
         log(f"curves:      {folder / 'metrics.csv'}, or tensorboard --logdir {folder}")

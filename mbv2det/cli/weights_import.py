@@ -1,4 +1,4 @@
-"""The import of weights of other libraries: read, checked against their own network, written."""
+"""Import of weights of other libraries: reading, comparison with their own network, writing."""
 
 import difflib
 import math
@@ -41,13 +41,13 @@ def import_weights(format: str, source: str, out: Path, labels: Path | None = No
     """Reads weights, checks them against their own network, and writes them as a share file.
 
     Args:
-        format: Library that the weights come from.
-        source: File, folder or name.
+        format: Library of the weights: a key of `_READERS`.
+        source: File, folder or name of the weights.
         out: File to write.
         labels: File with a class name per line.
 
     Raises:
-        ConfigError: If the source is not what `format` promises; nothing is written then.
+        ConfigError: If the source is not of this format; nothing is written then.
     """
     if format not in _READERS:
         near = difflib.get_close_matches(format, _READERS, n=1)
@@ -72,10 +72,10 @@ def import_weights(format: str, source: str, out: Path, labels: Path | None = No
 
 
 def named(info: WeightsInfo, names_file: Path) -> WeightsInfo:
-    """The header with the class names of a file instead of those of the source.
+    """Returns the header with the class names of a file instead of those of the source.
 
     Raises:
-        ConfigError: If there is no such file, it has another number of names, or a name twice.
+        ConfigError: If there is no such file, or it has a wrong number of names or a name twice.
     """
     if not names_file.is_file():
         raise ConfigError(f"--labels: expected a file of names, found none at {names_file}")
@@ -96,12 +96,12 @@ def named(info: WeightsInfo, names_file: Path) -> WeightsInfo:
 
 @torch.inference_mode()
 def check(source: WeightsSource, model: MultiTaskModel, tasks: Sequence[Task]) -> str:
-    """Compares the outputs with those of the source's own network, if it can be run here.
+    """Compares the outputs with those of the source's own network, if that can be run.
 
     Args:
-        source: The weights as they were read.
-        model: Our network with the weights, in evaluation mode.
-        tasks: Its tasks: one, or none for a backbone alone.
+        source: Weights as read from the source.
+        model: This toolkit's network with the weights, in evaluation mode.
+        tasks: Tasks of the network: one, or none for a backbone alone.
 
     Returns:
         A line about the comparison.
@@ -117,16 +117,21 @@ def check(source: WeightsSource, model: MultiTaskModel, tasks: Sequence[Task]) -
         outputs = task.raw_tensor(model.heads[task.name](features, size))
     scale = outputs.abs().max().item()
     if not math.isfinite(scale):
-        raise ConfigError(f"{source.source}: expected finite outputs for a random image, got none")
+        raise ConfigError(
+            f"{source.source}: expected finite outputs for a random image, got infinite or NaN ones"
+        )
     if source.reference is None:
-        return "check: every tensor matches; the source's own network cannot be run here to compare"
+        return (
+            "check: every tensor matches; outputs are not compared, since the source's own network "
+            "cannot be run here"
+        )
     difference = (outputs - source.reference(images)).abs().max().item()
     line = (
         f"outputs for a random image, of up to {scale:.2g}, differ by at most {difference:.1e} "
         "from those of the source's own network"
     )
     if not difference <= _TOLERANCE * scale:
-        raise ConfigError(f"{source.source}: {line}: expected at most {_TOLERANCE} of them")
+        raise ConfigError(f"{source.source}: {line}: expected at most {_TOLERANCE * scale:.1e}")
     return f"check: {line}"
 
 

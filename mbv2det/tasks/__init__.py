@@ -13,7 +13,7 @@ TASKS: dict[str, type[Task]] = {
 
 
 def trainable_task(name: str) -> type[TrainableTask]:
-    """The task of a name, which must be one that data sets train."""
+    """Returns the task of a name, which must be that of a trainable task."""
     task = TASKS[name]
     assert issubclass(task, TrainableTask)
     return task

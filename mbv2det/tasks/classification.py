@@ -1,4 +1,4 @@
-"""Classification: a class for the whole image. It comes with imported weights and only predicts."""
+"""Classification: a class for the whole image, with imported weights; it cannot be trained."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,20 +30,20 @@ class ClassificationTask(Task):
     def predict(
         self, outputs: Float[Tensor, "B K"], frames: Sequence[Frame]
     ) -> list[Classification]:
-        """The top classes of each image with their probabilities (softmax)."""
+        """Returns the top classes of each image with their probabilities (softmax)."""
         best = outputs.float().softmax(dim=1).topk(min(_TOP, outputs.shape[1]), dim=1)
         return [Classification(*row) for row in zip(best.values, best.indices, strict=True)]
 
     def result_files(self, folder: Path, min_score: float) -> ResultFiles:
-        """One file of the top classes of all images."""
+        """Returns a writer of one file with the top classes of all images."""
         return TopClassesFile(folder, self.label_map)
 
     def raw_tensor(self, outputs: Float[Tensor, "B K"]) -> Tensor:
-        """The logits."""
+        """Returns the logits."""
         return outputs
 
     def annotate(self, picture: Image.Image, prediction: Prediction) -> Image.Image:
-        """The picture above a caption of the top classes."""
+        """Adds a caption of the top classes below a picture."""
         if prediction.classification is None:
             return picture
         rows = top_classes(prediction.classification, self.label_map)
@@ -51,7 +51,7 @@ class ClassificationTask(Task):
 
 
 def top_classes(classification: Classification, label_map: LabelMap) -> list[dict[str, Any]]:
-    """Names and probabilities of the top classes of one image, best first."""
+    """Returns names and probabilities of the top classes of one image, best first."""
     columns = (classification.labels.tolist(), classification.scores.tolist())
     return [
         {"class": label_map.names[label], "score": round(score, 5)}
@@ -60,10 +60,10 @@ def top_classes(classification: Classification, label_map: LabelMap) -> list[dic
 
 
 class TopClassesFile:
-    """The top classes of all images by image name: `classes.json`.
+    """Writer of `classes.json`: the top classes of all images by image name.
 
     Args:
-        folder: Where to write.
+        folder: Folder to write to.
         label_map: Classes that are predicted.
     """
 
@@ -73,7 +73,7 @@ class TopClassesFile:
         self.classes: dict[str, list[dict[str, Any]]] = {}
 
     def add(self, name: str, prediction: Prediction) -> None:
-        """Takes the top classes of one image."""
+        """Adds the top classes of one image."""
         if prediction.classification is not None:
             self.classes[name] = top_classes(prediction.classification, self.label_map)
 

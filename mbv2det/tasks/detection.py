@@ -1,6 +1,6 @@
 """Detection: boxes with classes and scores.
 
-`METHODS` lists the detection methods. A new one stands in files of its own and adds one entry.
+`METHODS` lists the detection methods. A new method has its own files and adds one entry.
 """
 
 from collections.abc import Sequence
@@ -51,21 +51,21 @@ class DetectionTask(TrainableTask):
         self.postprocess = self.method.build_postprocess(label_map, thresholds)
 
     def predict(self, outputs: Any, frames: Sequence[Frame]) -> list[Detections]:
-        """Detections of each image."""
+        """Returns the detections of each image."""
         return self.postprocess(outputs, frames)
 
     def result_files(self, folder: Path, min_score: float) -> ResultFiles:
-        """COCO's results file."""
+        """Returns a writer of COCO's results file."""
         return CocoResults(folder, self.label_map, min_score)
 
     def raw_tensor(self, outputs: Any) -> Tensor:
-        """Raw outputs as one tensor, to compare two implementations."""
+        """Returns the raw outputs as one tensor, to compare two implementations."""
         return self.method.raw_tensor(outputs)
 
     def draw(
         self, picture: Image.Image, prediction: Prediction, style: DrawingStyle
     ) -> Image.Image:
-        """The picture with boxes, names and scores."""
+        """Draws boxes, names and scores on a picture."""
         if prediction.detection is None:
             return picture
         colours = class_colours(self.label_map, style.palette)
@@ -84,11 +84,11 @@ class DetectionTask(TrainableTask):
         return self.box_loss.terms
 
     def loss(self, outputs: Any, batch: Batch) -> LossTerms:
-        """Loss terms of a batch."""
+        """Returns the loss terms of a batch."""
         return self.box_loss(outputs, batch.boxes)
 
     def metric(self, split: Annotations, settings: EvalSettings) -> SplitMetric:
-        """Average precision over the split."""
+        """Builds the metric: average precision over the split."""
         # Imported here: it takes seconds, and predicting needs no metric.
         from mbv2det.metrics.detection_ap import DetectionAP
 
@@ -103,11 +103,11 @@ class DetectionTask(TrainableTask):
         )
 
     def describe_data(self, outputs: Any, split: Annotations, preprocessor: Preprocessor) -> str:
-        """How well the method's anchors or points suit the objects."""
+        """Returns a line on how well the method's anchors or points suit the objects."""
         return self.method.describe_coverage(outputs, network_boxes(split, preprocessor))
 
     def annotation_of(self, sample: Sample) -> Detections | None:
-        """The annotated objects as detections of score 1."""
+        """Returns the annotated objects as detections of score 1."""
         if sample.instances is None:
             return None
         boxes, labels = sample.instances.boxes, sample.instances.labels
@@ -115,26 +115,26 @@ class DetectionTask(TrainableTask):
 
     @classmethod
     def labels_in(cls, split: Annotations) -> LabelMap | None:
-        """Classes of the annotated objects."""
+        """Returns the classes of the annotated objects."""
         return None if split.objects is None else split.objects.label_map
 
     @classmethod
     def relabel(cls, split: Annotations, label_map: LabelMap) -> Annotations:
-        """The split with its objects in the labels of another map, matched by name."""
+        """Returns the split with its objects in the labels of another map, matched by name."""
         return split.with_label_map(label_map)
 
 
 class CocoResults:
-    """Detections in COCO's results format: `results.json`.
+    """Writer of `results.json`: detections in COCO's results format.
 
     One record for each detection: `image_id` (the name of the image, as a number if it is one),
     `category_id` (the id of the class in its data set), `bbox` ([x, y, width, height] in pixels of
     the original image) and `score`.
 
     Args:
-        folder: Where to write.
+        folder: Folder to write to.
         label_map: Classes of the detections.
-        min_score: Lowest score of the detections that pictures show.
+        min_score: Lowest score of the detections in pictures.
     """
 
     def __init__(self, folder: Path, label_map: LabelMap, min_score: float) -> None:
@@ -144,7 +144,7 @@ class CocoResults:
         self.records: list[dict[str, Any]] = []
 
     def add(self, name: str, prediction: Prediction) -> None:
-        """Takes the detections of one image."""
+        """Adds the detections of one image."""
         if prediction.detection is not None:
             self.records += coco_records(name, prediction.detection, self.label_map)
 
@@ -159,11 +159,11 @@ class CocoResults:
 
 
 def coco_records(name: str, detections: Detections, label_map: LabelMap) -> list[dict[str, Any]]:
-    """COCO's result records of one image.
+    """Returns COCO's result records of one image.
 
     Args:
         name: Name of the image.
-        detections: Objects, in pixels of the original image.
+        detections: Detections in pixels of the original image.
         label_map: Classes of the detections.
     """
     image_id: int | str = int(name) if name.isdecimal() else name

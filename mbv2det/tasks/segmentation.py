@@ -51,39 +51,39 @@ class SegmentationTask(TrainableTask):
     def predict(
         self, outputs: SegmentationOutputs, frames: Sequence[Frame]
     ) -> list[SegmentationMap]:
-        """Label of every pixel of each image."""
+        """Returns the label of every pixel of each image."""
         return self.postprocess(outputs, frames)
 
     def result_files(self, folder: Path, min_score: float) -> ResultFiles:
-        """Index PNGs."""
+        """Returns a writer of index PNGs."""
         return IndexMaskFiles(folder / "masks", self.label_map)
 
     def raw_tensor(self, outputs: SegmentationOutputs) -> Tensor:
-        """The logits."""
+        """Returns the logits."""
         return outputs.logits
 
     def palette(self) -> dict[str, Colour]:
-        """VOC's colours, by VOC's names where it has the class."""
+        """Returns VOC's colours by class name, in VOC's spelling if VOC has the class."""
         return mask_palette(self.label_map)
 
     def draw(
         self, picture: Image.Image, prediction: Prediction, style: DrawingStyle
     ) -> Image.Image:
-        """The picture tinted by label."""
+        """Tints a picture by label."""
         if prediction.segmentation is None:
             return picture
         labels = prediction.segmentation.labels.cpu().numpy()
         return tint_labels(picture, labels, self.label_map)
 
     def annotate(self, picture: Image.Image, prediction: Prediction) -> Image.Image:
-        """The picture above a legend of the labels in it."""
+        """Adds a legend of the predicted labels below a picture."""
         if prediction.segmentation is None:
             return picture
         labels = prediction.segmentation.labels.cpu().numpy()
         return add_legend(picture, mask_legend(labels, self.label_map))
 
     def evaluation_model(self, model: nn.Module, thresholds: EvalConfig) -> nn.Module:
-        """The model at several scales and mirrored, if that is configured."""
+        """Returns the model, run at several scales and mirrored if configured."""
         if thresholds.scales == (1.0,) and not thresholds.flip:
             return model
         return MultiScaleFlip(model, thresholds.scales, thresholds.flip, task=self.name)
@@ -94,12 +94,12 @@ class SegmentationTask(TrainableTask):
         return self.pixel_loss.terms
 
     def loss(self, outputs: SegmentationOutputs, batch: Batch) -> LossTerms:
-        """Loss terms of a batch."""
+        """Returns the loss terms of a batch."""
         assert batch.masks is not None
         return self.pixel_loss(outputs, batch.masks)
 
     def metric(self, split: Annotations, settings: EvalSettings) -> SplitMetric:
-        """Mean intersection over union over the split."""
+        """Builds the metric: mean intersection over union over the split."""
         # Imported here: it takes seconds, and predicting needs no metric.
         from mbv2det.metrics.mean_iou import MeanIoU
 
@@ -114,28 +114,28 @@ class SegmentationTask(TrainableTask):
     def describe_data(
         self, outputs: SegmentationOutputs, split: Annotations, preprocessor: Preprocessor
     ) -> str:
-        """The share of the pixels that each label has."""
+        """Returns a line with the share of pixels of each label."""
         return describe_masks(split)
 
     def annotation_of(self, sample: Sample) -> SegmentationMap | None:
-        """The annotated mask."""
+        """Returns the annotated mask; None if there is none."""
         return None if sample.mask is None else SegmentationMap(torch.from_numpy(sample.mask))
 
     @classmethod
     def labels_in(cls, split: Annotations) -> LabelMap | None:
-        """Labels of the masks."""
+        """Returns the labels of the masks."""
         return None if split.masks is None else split.masks.label_map
 
     @classmethod
     def relabel(cls, split: Annotations, label_map: LabelMap) -> Annotations:
-        """The split with its masks in the labels of another map, matched by name."""
+        """Returns the split with its masks in the labels of another map, matched by name."""
         return split.with_mask_label_map(label_map)
 
     @classmethod
     def name_classes(cls, data: DataConfig, label_map: LabelMap) -> DataConfig:
-        """Gives a folder of masks, which has no names, those of the weights.
+        """Returns the data settings with the weights' class names for a folder of masks.
 
-        Names that the data settings give themselves are kept.
+        Class names in the data settings are kept.
         """
         if data.format != "folder" or data.classes != "auto" or data.mask_classes is not None:
             return data
@@ -144,10 +144,10 @@ class SegmentationTask(TrainableTask):
 
 
 class IndexMaskFiles:
-    """One index PNG per image, with the values of the data set and VOC's palette.
+    """Writer of one index PNG per image, with the values of the data set and VOC's palette.
 
     Args:
-        folder: Where to write.
+        folder: Folder to write to.
         label_map: Labels of the pixels.
     """
 
@@ -163,5 +163,5 @@ class IndexMaskFiles:
             index_image(labels, self.label_map).save(self.folder / f"{name}.png")
 
     def close(self) -> list[str]:
-        """Tells where the files are."""
+        """Returns a line with the folder of the files."""
         return [f"index PNGs: {self.folder}"]

@@ -1,7 +1,7 @@
-"""What a task is: everything that is particular to one kind of prediction.
+"""Base classes of the tasks: all code that is specific to one kind of prediction.
 
-A task bundles a head with its loss, postprocessing, metric, drawing and result files. Training,
-evaluation and prediction loop over tasks and know none of them by name.
+A task combines a head with its loss, postprocessing, metric, drawing and result files. Training,
+evaluation and prediction loop over tasks and do not depend on their names.
 """
 
 from abc import ABC, abstractmethod
@@ -35,7 +35,7 @@ from mbv2det.structures import (
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model predicts for one image, in the frame of its original file.
+    """The predictions of a model for one image, in the frame of its original file.
 
     Attributes:
         detection: Objects; None if the model has no detection head.
@@ -50,13 +50,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class DrawingStyle:
-    """How predictions are drawn.
+    """Settings for drawing predictions.
 
     Attributes:
         min_score: Lowest score of the detections that are drawn.
-        show_scores: Whether scores stand beside the names; annotations have none.
-        palette: Fixed colours by class name, as those of VOC's masks; other classes get a colour by
-            their label.
+        show_scores: Whether names are followed by scores; annotations have no scores.
+        palette: Fixed colours by class name, such as those of VOC's masks; the colours of other
+            classes depend on the label.
     """
 
     min_score: float = 0.3
@@ -73,7 +73,7 @@ class SplitMetric(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forgets everything that was added."""
+        """Removes everything that was added."""
         ...
 
     def to(self, device: torch.device) -> Any:
@@ -87,19 +87,19 @@ class SplitMetric(Protocol):
 
 @runtime_checkable
 class ResultFiles(Protocol):
-    """Collects the predictions of a task and writes them to files."""
+    """A writer of a task's predictions to files."""
 
     def add(self, name: str, prediction: Prediction) -> None:
-        """Takes the prediction of one image.
+        """Adds the prediction of one image.
 
         Args:
-            name: Name of the image, unique among those of a run.
-            prediction: What was predicted for it.
+            name: Name of the image, unique in one call of predict.
+            prediction: Prediction of the image.
         """
         ...
 
     def close(self) -> list[str]:
-        """Writes what is left to write; returns lines that tell the user where it is."""
+        """Finishes writing, and returns lines with the paths of the files."""
         ...
 
 
@@ -114,54 +114,54 @@ class Task(ABC):
 
     name: ClassVar[str]
     head_kinds: ClassVar[Sequence[type[HeadConfig]]]  # the first is the default
-    hub_pipeline: ClassVar[str]  # what the Hugging Face Hub calls the task
+    hub_pipeline: ClassVar[str]  # name of the task on the Hugging Face Hub
 
     def __init__(self, head: HeadConfig, label_map: LabelMap, thresholds: EvalConfig) -> None:
         self.label_map = label_map
 
     @abstractmethod
     def predict(self, outputs: Any, frames: Sequence[Frame]) -> list[Any]:
-        """The task's part of the `Prediction` of each image, from the raw outputs of its head."""
+        """Returns the task's part of the `Prediction` of each image, from raw outputs."""
 
     @abstractmethod
     def result_files(self, folder: Path, min_score: float) -> ResultFiles:
-        """Files for predictions of any number of images.
+        """Returns a writer of the predictions of any number of images.
 
         Args:
-            folder: Where to write.
-            min_score: Lowest score of the detections that pictures show.
+            folder: Folder to write to.
+            min_score: Lowest score of the detections in pictures.
         """
 
     @abstractmethod
     def raw_tensor(self, outputs: Any) -> Tensor:
-        """Raw outputs as one tensor, to compare two implementations."""
+        """Returns the raw outputs as one tensor, to compare two implementations."""
 
     @classmethod
     def name_classes(cls, data: DataConfig, label_map: LabelMap) -> DataConfig:
-        """Data settings with class names filled in from weights, where the data has no names."""
+        """Returns the data settings, with the weights' class names if the data has none."""
         return data
 
     def palette(self) -> dict[str, Colour]:
-        """Colours by class name that all tasks are to use; empty if the task has none."""
+        """Returns colours by class name for all tasks to use; empty if the task has none."""
         return {}
 
     def draw(
         self, picture: Image.Image, prediction: Prediction, style: DrawingStyle
     ) -> Image.Image:
-        """The picture with what was predicted drawn over it."""
+        """Draws a prediction on a picture."""
         return picture
 
     def annotate(self, picture: Image.Image, prediction: Prediction) -> Image.Image:
-        """The picture with a legend or caption below it."""
+        """Adds a legend or caption below a picture."""
         return picture
 
     def evaluation_model(self, model: nn.Module, thresholds: EvalConfig) -> nn.Module:
-        """The model as it is evaluated: with augmentation at test time, if that is configured."""
+        """Returns the model for evaluation: with augmentation at test time, if configured."""
         return model
 
 
 class TrainableTask(Task):
-    """A task that data sets train and measure.
+    """A task that can be trained and measured on a data set.
 
     Args:
         head: Settings of the head.
@@ -169,9 +169,9 @@ class TrainableTask(Task):
         thresholds: Settings of the postprocessing.
     """
 
-    annotation: ClassVar[Literal["boxes", "masks"]]  # what data sets must have
+    annotation: ClassVar[Literal["boxes", "masks"]]  # annotation that data sets must have
     monitor: ClassVar[str]  # metric that selects the best weights
-    per_class_metric: ClassVar[str]  # metric of the table of classes
+    per_class_metric: ClassVar[str]  # metric in the table of classes
 
     def __init__(self, head: HeadConfig, label_map: LabelMap, thresholds: EvalConfig) -> None:
         super().__init__(head, label_map, thresholds)
@@ -184,11 +184,11 @@ class TrainableTask(Task):
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> LossTerms:
-        """Loss terms of a batch from the raw outputs of the task's head."""
+        """Returns the loss terms of a batch from the raw outputs of the task's head."""
 
     @abstractmethod
     def metric(self, split: Annotations, settings: EvalSettings) -> SplitMetric:
-        """A metric over one split; its result is the task's section of metrics.json."""
+        """Builds the metric over one split; its result is the task's section of metrics.json."""
 
     @abstractmethod
     def update(self, metric: SplitMetric, predictions: Sequence[Prediction], batch: Batch) -> None:
@@ -196,7 +196,7 @@ class TrainableTask(Task):
 
     @abstractmethod
     def describe_data(self, outputs: Any, split: Annotations, preprocessor: Preprocessor) -> str:
-        """A line about the training split: how well the head suits it, or what it holds.
+        """Returns a line about the training split: its contents, or how well the head suits it.
 
         Args:
             outputs: Raw outputs of the task's head for any image.
@@ -206,23 +206,23 @@ class TrainableTask(Task):
 
     @abstractmethod
     def annotation_of(self, sample: Sample) -> Any:
-        """The sample's annotation as the task's part of a `Prediction`; None without annotation."""
+        """Returns a sample's annotation as the task's part of a `Prediction`; None without one."""
 
     @classmethod
     @abstractmethod
     def labels_in(cls, split: Annotations) -> LabelMap | None:
-        """Classes that a split is annotated with; None if it has no annotation for the task."""
+        """Returns the classes of a split's annotation; None if it has none for the task."""
 
     @classmethod
     @abstractmethod
     def relabel(cls, split: Annotations, label_map: LabelMap) -> Annotations:
-        """The split in the labels of another map, matched by name."""
+        """Returns the split in the labels of another map, matched by name."""
 
 
 def predict_all(
     tasks: Sequence[Task], outputs: Mapping[str, Any], frames: Sequence[Frame]
 ) -> list[Prediction]:
-    """The predictions of all tasks for each image of a batch.
+    """Returns the predictions of all tasks for each image of a batch.
 
     Args:
         tasks: Tasks of the model.
@@ -243,19 +243,19 @@ def draw_prediction(
     min_score: float = DrawingStyle.min_score,
     show_scores: bool = True,
 ) -> Image.Image:
-    """The image with everything that was predicted: label tints, boxes, and below it legends.
+    """Draws everything that was predicted on an image: label tints, boxes, and legends below it.
 
     Args:
-        image: RGB, in the frame of the prediction.
-        prediction: What to draw.
+        image: RGB image in the frame of the prediction.
+        prediction: Prediction to draw.
         tasks: Tasks of the model.
         min_score: Lowest score of the detections that are drawn.
-        show_scores: Whether scores stand beside the names.
+        show_scores: Whether names are followed by scores.
     """
     palette = {name: colour for task in tasks for name, colour in task.palette().items()}
     style = DrawingStyle(min_score, show_scores, palette)
     picture = Image.fromarray(image)
-    for task in reversed(tasks):  # tints of pixels lie below boxes
+    for task in reversed(tasks):  # segmentation first: tints are below boxes
         picture = task.draw(picture, prediction, style)
     for task in tasks:
         picture = task.annotate(picture, prediction)
@@ -263,6 +263,6 @@ def draw_prediction(
 
 
 def mean_monitor(tasks: Sequence[TrainableTask], results: Mapping[str, Mapping[str, Any]]) -> float:
-    """Mean of the metrics that select the best weights; 0 for a task without ground truth."""
+    """Returns the mean of the tasks' `monitor` metrics; a task without ground truth counts 0."""
     values = [results[task.name][task.monitor] or 0.0 for task in tasks]
     return sum(values) / len(values)

@@ -1,1 +1,1 @@
-"""The Lightning side: module, optimiser, callbacks, run folders."""
+"""Training with Lightning: module, optimiser, callbacks, run folders."""

@@ -25,8 +25,8 @@ from mbv2det.training.module import DenseModule, metrics_document
 class Ema(WeightAveraging):
     """An exponential moving average of weights and batch norm statistics, evaluated and saved.
 
-    The decay rises from step to step: min(decay, (1 + n) / (10 + n)) after n steps. So a run of 300
-    steps gains from averaging as one of 300,000 does.
+    The decay rises with the number n of steps: min(decay, (1 + n) / (10 + n)). Averaging therefore
+    improves short runs of 300 steps as well as runs of 300,000.
 
     Args:
         decay: Final decay.
@@ -36,14 +36,14 @@ class Ema(WeightAveraging):
         super().__init__(use_buffers=True, multi_avg_fn=partial(ramped_average, decay=decay))
 
     def averaged_model(self) -> DenseModule:
-        """The module with the averaged weights."""
+        """Returns the module with the averaged weights."""
         assert self._average_model is not None
         averaged = self._average_model.module
         assert isinstance(averaged, DenseModule)
         return averaged
 
 
-# Any process may meet a damaged file, while Lightning's warnings come from the first one only.
+# Any process may read a damaged file, but Lightning prints warnings in the first process only.
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,27 +55,27 @@ def ramped_average(
 
     Args:
         averaged: Averages, all of one type.
-        current: Current value of each.
+        current: Current values.
         num_averaged: Number of steps that the averages already contain.
         decay: Final decay.
     """
     steps = float(num_averaged)
     if averaged[0].is_floating_point():
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + steps) / (10 + steps)))
-    else:  # batch norm's counters of batches
+    else:  # batch norm's counts of batches
         torch._foreach_copy_(averaged, current)
 
 
 class BestWeights(Callback):
     """Writes `best.safetensors` and `metrics.json` whenever the validation score improves.
 
-    The score is the mean over the tasks of the metric that selects the best weights. A run that is
-    never validated leaves its last weights.
+    The score is the mean of the tasks' `monitor` metrics. For a run that is never validated, the
+    last weights are written.
 
     Args:
         folder: Folder of the run.
-        save: Writes (path, model, metrics).
-        ema: Callback whose averages are evaluated; None if weights are not averaged.
+        save: Function that writes a weights file, given (path, model, metrics).
+        ema: Callback that averages the weights; None if weights are not averaged.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class BestWeights(Callback):
         self.best = -1.0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compares the score with the best so far."""
+        """Writes the weights if the score is the best so far."""
         assert isinstance(pl_module, DenseModule)
         score = float(trainer.callback_metrics["val/score"])
         if trainer.sanity_checking or score <= self.best:
@@ -112,7 +112,7 @@ class BestWeights(Callback):
         self.save(self.folder / "best.safetensors", module.model, metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score, for resuming."""
+        """Returns the best score, for resuming."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ class BestWeights(Callback):
 
 
 class ValidationLine(Callback):
-    """Prints one line after each validation."""
+    """Callback that prints one line after each validation."""
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock."""
@@ -142,11 +142,11 @@ class ValidationLine(Callback):
 
 
 class PredictionPictures(Callback):
-    """Puts pictures of predictions for the first validation images into TensorBoard.
+    """Callback that adds pictures of the first validation images to TensorBoard.
 
     Args:
         annotations: Annotations of the validation split.
-        draw: Draws the prediction for the image of an index beside its annotation.
+        draw: Function that draws a prediction beside the annotation, given (index, prediction).
         count: Number of pictures, at most one batch.
     """
 
@@ -186,10 +186,10 @@ class PredictionPictures(Callback):
 
 
 class DamagedFileWarnings(Callback):
-    """Names every damaged image file once, when a batch first brings it.
+    """Callback that warns once about every damaged image file, when a batch first has it.
 
     Args:
-        splits: Annotations by the trainer's name of the stage: train and val.
+        splits: Annotations of the splits train and val, by name.
     """
 
     def __init__(self, splits: Mapping[str, Annotations]) -> None:
@@ -199,7 +199,7 @@ class DamagedFileWarnings(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Looks at a training batch."""
+        """Warns about the damaged files of a training batch."""
         self._warn("train", batch)
 
     def on_validation_batch_start(
@@ -210,7 +210,7 @@ class DamagedFileWarnings(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Looks at a validation batch."""
+        """Warns about the damaged files of a validation batch."""
         self._warn("val", batch)
 
     def _warn(self, split: str, batch: Batch) -> None:

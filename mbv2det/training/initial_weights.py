@@ -1,4 +1,4 @@
-"""The weights that a training starts from: fresh ones, those of a backbone, or of a whole model."""
+"""The weights that training starts from: random, those of a backbone, or of a whole model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -34,7 +34,7 @@ class InitialWeights:
         preprocess: Preprocessing of the images, after resolution.
         backbone: Weights of the backbone alone; None if there are none.
         whole: Weights of a whole model; None if there are none.
-        resolution: How the settings that weights bring along were decided.
+        resolution: Settings that are stored with the weights, after resolution.
     """
 
     model: ModelConfig
@@ -44,7 +44,7 @@ class InitialWeights:
     resolution: Resolution = Resolution({})
 
     def load_into(self, model: MultiTaskModel, label_maps: Mapping[str, LabelMap]) -> Transfer:
-        """Loads the weights into the freshly built network.
+        """Loads the weights into a newly built network.
 
         Args:
             model: Network built from `self.model`.
@@ -62,7 +62,7 @@ class InitialWeights:
 def initial_weights(
     config: Config, overrides: Overrides, checkpoint: Path | None = None
 ) -> InitialWeights:
-    """Reads the weights that the configuration names, and resolves the settings they bring along.
+    """Reads the weights that the configuration names, and resolves the settings stored with them.
 
     Args:
         config: Settings, where `weights` or `backbone.weights` may name a file.
@@ -83,16 +83,20 @@ def initial_weights(
 
 
 def _from_backbone(config: Config, overrides: Overrides, source: WeightsSource) -> InitialWeights:
-    """The configured network with the backbone of the weights."""
-    asked, stored = config.backbone.architecture(), source.info.model.backbone
-    source.renamed(tensor_shapes(source.info))  # refuses a damaged file
-    shapes, asked_shapes = (in_section("backbone", shape_settings(c)) for c in (stored, asked))
-    check_shapes(shapes, asked_shapes, shapes, source.source)
-    carried, asked_carried = (in_section("backbone", carried_settings(c)) for c in (stored, asked))
-    resolution = resolve(carried, asked_carried, overrides)
+    """Returns the configured network with the backbone of the weights."""
+    configured, stored = config.backbone.architecture(), source.info.model.backbone
+    source.renamed(tensor_shapes(source.info))  # raises an error for a damaged file
+    shapes, configured_shapes = (
+        in_section("backbone", shape_settings(c)) for c in (stored, configured)
+    )
+    check_shapes(shapes, configured_shapes, shapes, source.source)
+    carried, configured_carried = (
+        in_section("backbone", carried_settings(c)) for c in (stored, configured)
+    )
+    resolution = resolve(carried, configured_carried, overrides)
     spec = source.info.preprocess
     return InitialWeights(
-        ModelConfig(resolution.update("backbone", asked), config.heads),
+        ModelConfig(resolution.update("backbone", configured), config.heads),
         replace(build_preprocess(config.data), mean=spec.mean, std=spec.std),
         backbone=source,
         resolution=resolution,
@@ -100,32 +104,33 @@ def _from_backbone(config: Config, overrides: Overrides, source: WeightsSource) 
 
 
 def _from_model(config: Config, overrides: Overrides, source: WeightsSource) -> InitialWeights:
-    """The network of the weights, with heads and training settings as configured."""
+    """Returns the network of the weights, with heads and training settings as configured."""
     info = source.info
     if not any(issubclass(TASKS[task], TrainableTask) for task in info.model.heads):
         raise ConfigError(
             f"weights: expected a head for detection or segmentation, got none in {source.source}; "
-            "give its backbone as backbone.weights"
+            "to use its backbone, set backbone.weights"
         )
-    source.renamed(tensor_shapes(info))  # refuses a damaged file
-    asked = config.model()
-    shapes, asked_shapes = (
-        in_section("backbone", shape_settings(model.backbone)) for model in (info.model, asked)
+    source.renamed(tensor_shapes(info))  # raises an error for a damaged file
+    configured = config.model()
+    shapes, configured_shapes = (
+        in_section("backbone", shape_settings(model.backbone)) for model in (info.model, configured)
     )
     overridden = [key for key in shapes if overrides.source(key)]
-    check_shapes(shapes, asked_shapes, overridden, source.source)
+    check_shapes(shapes, configured_shapes, overridden, source.source)
     resolution = resolve(
         _network_settings(info.model.backbone, info.preprocess),
-        _network_settings(asked.backbone, config.data),
+        _network_settings(configured.backbone, config.data),
         overrides,
     )
     heads = {}
-    for task, head in asked.heads.items():
-        decided = _resolve_head(f"heads.{task}", info.model.heads.get(task), head, overrides)
-        heads[task], resolution = decided[0], resolution.joined(decided[1])
+    for task, head in configured.heads.items():
+        stored_head = info.model.heads.get(task)
+        heads[task], decisions = _resolve_head(f"heads.{task}", stored_head, head, overrides)
+        resolution = resolution.joined(decisions)
     height, width = resolution.values["data.image_size"]
     return InitialWeights(
-        ModelConfig(resolution.update("backbone", asked.backbone), heads),
+        ModelConfig(resolution.update("backbone", configured.backbone), heads),
         replace(info.preprocess, size=(height, width), resize=resolution.values["data.resize"]),
         whole=source,
         resolution=resolution,
@@ -135,7 +140,7 @@ def _from_model(config: Config, overrides: Overrides, source: WeightsSource) -> 
 def _network_settings(
     backbone: BackboneConfig, image: PreprocessSpec | DataConfig
 ) -> dict[str, Any]:
-    """The settings that the weights of a whole model bring along, without those of its heads."""
+    """Returns the settings stored with the weights of a whole model, without those of its heads."""
     return {
         **in_section("backbone", shape_settings(backbone) | carried_settings(backbone)),
         "data.image_size": list(image.size),
@@ -144,23 +149,24 @@ def _network_settings(
 
 
 def _resolve_head(
-    section: str, stored: HeadConfig | None, asked: HeadConfig, overrides: Overrides
+    section: str, stored: HeadConfig | None, configured: HeadConfig, overrides: Overrides
 ) -> tuple[HeadConfig, Resolution]:
-    """The settings of a head: what the weights compute is theirs, how to train is as configured."""
+    """Returns the settings of a head: stored for what it computes, configured for its training."""
     if stored is None:
-        return asked, Resolution({})
-    if type(stored) is type(asked):
-        carried, asked_carried = (
-            in_section(section, carried_settings(head)) for head in (stored, asked)
+        return configured, Resolution({})
+    if type(stored) is type(configured):
+        carried, configured_carried = (
+            in_section(section, carried_settings(head)) for head in (stored, configured)
         )
-        resolution = resolve(carried, asked_carried, overrides)
-        return resolution.update(section, asked), resolution
-    # Another kind of head, with other settings: its name decides about all of them.
+        resolution = resolve(carried, configured_carried, overrides)
+        return resolution.update(section, configured), resolution
+    # Heads of different classes have different settings: the choice of the name decides all of
+    # them.
     resolution = resolve(
-        {f"{section}.name": stored.name}, {f"{section}.name": asked.name}, overrides
+        {f"{section}.name": stored.name}, {f"{section}.name": configured.name}, overrides
     )
     if resolution.overridden:
-        return asked, resolution
-    shared = {f.name for f in fields(asked)} & {f.name for f in fields(stored)}
+        return configured, resolution
+    shared = {f.name for f in fields(configured)} & {f.name for f in fields(stored)}
     training = shared - carried_settings(stored).keys()
-    return replace(stored, **{name: getattr(asked, name) for name in training}), resolution
+    return replace(stored, **{name: getattr(configured, name) for name in training}), resolution

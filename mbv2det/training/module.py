@@ -1,4 +1,4 @@
-"""The Lightning module: it wires the model, its tasks and the trainer together."""
+"""The Lightning module, which connects the model, its tasks and the trainer."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -38,11 +38,12 @@ class DenseModule(pl.LightningModule):
         optim: Optimiser and schedule.
         metrics: Metric of each task over the validation split, by task name.
         image_names: Name of each training image by index, for error messages.
-        evaluation_model: Wraps the model for evaluation, as `mbv2det.build.evaluation_model`.
+        evaluation_model: Function that returns the model for evaluation, such as
+            `mbv2det.build.evaluation_model`.
         header: Header of the weights files, stored in checkpoints.
         seed: Seed of dropout.
         loaded: Names of the model's tensors that were loaded from a file.
-        transferred: Names of those that were loaded from a whole model.
+        transferred: Names of the loaded tensors that come from a whole model.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class DenseModule(pl.LightningModule):
         self.model = model
         self.tasks = tasks
         self.optim = optim
-        # In plain containers: metrics are neither weights nor averaged with them.
+        # Plain containers: metrics are not submodules, whose state would be saved and averaged.
         self.metrics = dict(metrics)
         self.loss_sums = {
             (task.name, term): SumMetric() for task in tasks for term in (*task.loss_terms, _COUNT)
@@ -76,10 +77,10 @@ class DenseModule(pl.LightningModule):
         self.results: dict[str, dict[str, Any]] = {}
         for norm in frozen_norms(model, optim, self.loaded):
             norm.requires_grad_(False)
-        self.train()  # Lightning keeps the modes that it finds
+        self.train()  # Lightning does not change the modes of the submodules
 
     def forward(self, images: Tensor) -> dict[str, Any]:
-        """Raw outputs by task name."""
+        """Returns the raw outputs by task name."""
         return self.model(images)
 
     def train(self, mode: bool = True) -> "DenseModule":
@@ -90,7 +91,7 @@ class DenseModule(pl.LightningModule):
         return self
 
     def losses(self, outputs: Mapping[str, Any], batch: Batch) -> dict[str, LossTerms]:
-        """Loss terms by task name."""
+        """Returns the loss terms by task name."""
         return {task.name: task.loss(outputs[task.name], batch) for task in self.tasks}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -100,11 +101,10 @@ class DenseModule(pl.LightningModule):
         torch.manual_seed(int(state[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch.
+        """Returns the loss of a batch.
 
-        Losses are divided by the count of all processes, so that N processes of batch size b train
-        as one process of N x b: DDP averages the gradients, so each process divides by the mean of
-        the counts.
+        Losses are divided by the mean count of all processes. DDP averages the gradients, so that N
+        processes of batch size b train like one process of batch size N x b.
 
         Raises:
             NonFiniteLossError: If the loss is not finite; no optimiser step is taken.
@@ -149,14 +149,14 @@ class DenseModule(pl.LightningModule):
             metric.reset()
             metric.to(self.device)
         for loss_sum in self.loss_sums.values():
-            loss_sum.update(0.0)  # a process may get no image
+            loss_sum.update(0.0)  # for a process without images
 
     def validation_step(  # type: ignore[override]  # for our callbacks, which take predictions
         self, batch: Batch, batch_idx: int
     ) -> list[Prediction]:
         """Predicts the images of a batch and adds the predictions to the metrics.
 
-        It runs without the mixed precision of training, so that the numbers are those of `eval`.
+        It does not use the mixed precision of training, so that the metrics equal those of `eval`.
         """
         batch = batch.counted()
         if not len(batch):
@@ -196,7 +196,7 @@ class DenseModule(pl.LightningModule):
         return means | {"val/loss": sum(weights[name] * value for name, value in means.items())}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The configured optimiser, with a schedule that steps with it."""
+        """Returns the configured optimiser, and its schedule, which is updated at every step."""
         optimizer = make_optimizer(self.model, self.optim, self.transferred)
         steps = self.trainer.estimated_stepping_batches
         schedule = make_schedule(optimizer, self.optim, steps)
@@ -206,22 +206,22 @@ class DenseModule(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what is needed to use the weights without the configuration, and to resume."""
+        """Adds the header of the weights, and the origin of the tensors for resuming."""
         checkpoint[HEADER] = self.header
         checkpoint[ORIGIN] = encode_origin(self.loaded, self.transferred)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Brings a checkpoint of an earlier version up to date, in place."""
+        """Updates a checkpoint of an earlier version, in place."""
         upgrade_checkpoint(checkpoint)
 
 
 def _num_processes() -> int:
-    """The number of processes of a distributed run, else 1."""
+    """Returns the number of processes of a distributed run, else 1."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def _mean_over_processes(counts: Tensor) -> Tensor:
-    """The mean of a tensor over all processes, without gradient."""
+    """Returns the mean of a tensor over all processes, without gradient."""
     if _num_processes() == 1:
         return counts
     counts = counts.detach().clone()
@@ -230,6 +230,6 @@ def _mean_over_processes(counts: Tensor) -> Tensor:
 
 
 def metrics_document(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of metrics.json: a section per task, and the number of images."""
+    """Returns the content of metrics.json: a section per task, and the number of images."""
     images = max(block["images"] for block in results.values())
     return {**{name: dict(block) for name, block in results.items()}, "images": images}

@@ -16,9 +16,9 @@ _POLY_POWER = 0.9  # as in DeepLab
 
 
 class RMSpropTF(Optimizer):
-    """RMSprop as in TensorFlow, for which the settings of the published recipes are meant.
+    """RMSprop as in TensorFlow, to which the settings of the published recipes refer.
 
-    It differs from PyTorch's in three ways that matter with an epsilon of 1: epsilon is under the
+    It differs from PyTorch's in three ways, which matter with an epsilon of 1: epsilon is under the
     square root, the running average of squares starts at one, and momentum accumulates the scaled
     step times the learning rate.
 
@@ -51,7 +51,7 @@ class RMSpropTF(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Takes one step; `closure`, if given, evaluates the loss again."""
+        """Takes one step, and returns the loss if there is a closure that computes it."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from mbv2det.errors import ConfigError
 
-# Lightning starts the other processes of a run with the same command line. The first process tells
-# them the folder that it made by this environment variable.
+# Lightning starts the other processes of a run with the same command line. The first process passes
+# the folder that it created to them in this environment variable.
 _VARIABLE = "MBV2DET_RUN_FOLDER"
 
 
 def new_run(root: Path, name: str) -> Path:
-    """Makes the next free folder for a run of a configuration.
+    """Creates the next free folder for a run of a configuration.
 
     Args:
         root: Folder of all runs.
@@ -20,7 +20,7 @@ def new_run(root: Path, name: str) -> Path:
     if int(os.environ.get("LOCAL_RANK", "0")) > 0 and _VARIABLE in os.environ:
         return Path(os.environ[_VARIABLE])
     number = max((_number(p) for p in (root / name).glob("*")), default=0) + 1
-    return _announce(root / name / str(number))
+    return _publish(root / name / str(number))
 
 
 def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
@@ -38,7 +38,9 @@ def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
         saved = [p / "checkpoints/last.ckpt" for p in (root / name).glob("*") if _number(p)]
         saved = sorted((p for p in saved if p.is_file()), key=lambda p: _number(p.parents[1]))
         if not saved:
-            raise ConfigError(f"--resume last: no run with a checkpoint under {root / name}")
+            raise ConfigError(
+                f"--resume last: expected a run with a checkpoint under {root / name}, found none"
+            )
         file = saved[-1]
     else:
         file = Path(checkpoint)
@@ -49,10 +51,10 @@ def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
                 f"--resume: expected a checkpoint in the folder of its run, "
                 f"runs/NAME/N/checkpoints, got {checkpoint}"
             )
-    return _announce(file.resolve().parents[1]), file
+    return _publish(file.resolve().parents[1]), file
 
 
-def _announce(folder: Path) -> Path:
+def _publish(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[_VARIABLE] = str(folder)
     return folder

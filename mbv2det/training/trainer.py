@@ -23,17 +23,17 @@ _PLAIN_REFRESH = 20  # batches between updates of a progress bar that is not on 
 def make_trainer(
     arguments: Mapping[str, Any], callbacks: Sequence[Callback], **defaults: Any
 ) -> Trainer:
-    """Lightning's trainer from the user's arguments.
+    """Builds Lightning's trainer from the user's arguments.
 
     Args:
-        arguments: The user's arguments; None where nothing is set.
+        arguments: The user's arguments; None for an argument that the user does not set.
         callbacks: Callbacks of this toolkit, added after the user's own.
-        defaults: Arguments that hold where the user sets none.
+        defaults: Values for arguments that the user does not set.
 
     Raises:
-        ConfigError: If Lightning refuses an argument.
+        ConfigError: If Lightning rejects an argument.
     """
-    _silence_noise()
+    _hide_known_warnings()
     arguments = dict(arguments) | {k: v for k, v in defaults.items() if arguments[k] is None}
     bars: list[Callback] = []
     if arguments["enable_progress_bar"] is not False:
@@ -53,7 +53,7 @@ def make_trainer(
 
 @contextmanager
 def lightning_errors() -> Iterator[None]:
-    """Turns what Lightning says about wrong settings into a `ConfigError`."""
+    """Raises Lightning's errors about settings as `ConfigError`."""
     try:
         yield
     except MisconfigurationException as error:
@@ -61,7 +61,7 @@ def lightning_errors() -> Iterator[None]:
 
 
 def num_loader_workers(data: DataConfig) -> int:
-    """Number of processes of each data loader: as configured, but at most one per core."""
+    """Returns the number of workers of each data loader: as configured, at most one per core."""
     cores = os.cpu_count() or 1
     if data.num_workers > cores:
         log(f"data.num_workers: {data.num_workers} configured; {cores} used, one per core")
@@ -69,10 +69,10 @@ def num_loader_workers(data: DataConfig) -> int:
 
 
 def default_precision(accelerator: Any) -> str:
-    """Lightning's name of bfloat16 where the hardware multiplies it natively, else of float32.
+    """Returns Lightning's name of bfloat16 if the hardware multiplies it natively, else of float32.
 
     Args:
-        accelerator: The Trainer's argument: "auto", "gpu", "cuda", "cpu", ...
+        accelerator: Value of the Trainer's argument: "auto", "gpu", "cuda", "cpu", ...
     """
     on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     if on_gpu:
@@ -85,10 +85,10 @@ def default_precision(accelerator: Any) -> str:
     return "bf16-mixed" if native else "32-true"
 
 
-def _silence_noise() -> None:
-    """Silences advertisements and known noise; what a user should act on stays."""
+def _hide_known_warnings() -> None:
+    """Hides advertisements and known warnings that a user need not act on."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    for noise in (
+    for message in (
         r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 with a newer torch
         r".*does not have many workers.*",
         r"Found \d+ module\(s\) in eval mode at the start of training.*",  # frozen norms
@@ -98,4 +98,4 @@ def _silence_noise() -> None:
         r".*smaller than the logging interval.*",
         r".*sync_dist=True.*",  # our validation metrics are already those of all processes
     ):
-        warnings.filterwarnings("ignore", message=noise)
+        warnings.filterwarnings("ignore", message=message)
