@@ -23,6 +23,7 @@ from mbv2det.training.callbacks import (
     DamagedFileWarnings,
     Ema,
     PredictionPictures,
+    ValidateLastEpoch,
     ValidationLine,
 )
 from mbv2det.weights.header import WeightsInfo
@@ -43,6 +44,7 @@ def training_callbacks(
     callbacks: list[Callback] = [
         *([ema] if ema else []),
         BestWeights(folder, partial(_save, info), ema),
+        ValidateLastEpoch(),
         ValidationLine(),
         PredictionPictures(validation, partial(_picture, validation, tasks)),
         DamagedFileWarnings({"train": training, "val": validation}),
