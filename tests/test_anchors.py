@@ -134,7 +134,7 @@ def test_upper_levels_equal_torchvision_on_a_square_image():
     )
 
 
-def test_anchors_made_in_inference_mode_serve_training():
+def test_anchors_made_in_inference_mode_can_be_trained_on():
     grids = ((1, 1),)
     with torch.inference_mode():
         make_anchors(AnchorSpec(), grids, (77, 77))
@@ -154,7 +154,7 @@ def test_coverage_counts_objects_with_an_anchor_over_the_threshold():
     )
 
 
-def test_coverage_of_many_objects_is_that_of_their_parts():
+def test_coverage_computed_in_parts_equals_the_whole():
     anchors = make_anchors(AnchorSpec(), ((2, 2),), (64, 64))
     boxes = np.tile(np.array([[10, 10, 20, 30], [0, 0, 1, 1]], np.float32), (1500, 1))
     two = describe_coverage(boxes[:2], anchors, 0.2)

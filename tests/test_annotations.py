@@ -53,14 +53,14 @@ def test_image_of_an_object_skips_images_without_any(annotations):
     assert annotations.objects.image.tolist() == [0, 0, 2, 2]
 
 
-def test_instances_are_clipped_and_the_empty_left_out(annotations):
+def test_instances_are_clipped_and_empty_ones_left_out(annotations):
     first, last = annotations.instances(0, (30, 40)), annotations.instances(2, (30, 40))
     np.testing.assert_array_equal(first.boxes, [[1, 2, 11, 12], [0, 20, 20, 30]])
     assert first.labels.tolist() == [0, 1]
     assert len(last) == 0
 
 
-def test_instances_leave_the_annotation_untouched(annotations):
+def test_instances_do_not_change_the_annotation(annotations):
     annotations.instances(0, (30, 40))
     np.testing.assert_array_equal(annotations.objects.boxes, BOXES)
 
@@ -70,7 +70,7 @@ def test_crowds_and_difficult_objects_are_ignored(annotations):
     assert annotations.instances(2, (30, 90)).ignore.tolist() == [True]
 
 
-def test_objects_have_every_box_as_the_file_has_it(annotations):
+def test_objects_have_the_boxes_of_the_file(annotations):
     truth = annotations.objects
     np.testing.assert_array_equal(truth.boxes, BOXES)
     assert truth.image.tolist() == [0, 0, 2, 2]
@@ -116,7 +116,7 @@ def test_objects_are_grouped_by_image_in_their_order():
 @pytest.mark.parametrize(
     ("count", "most", "expected"), [(5, 3, [0, 2, 4]), (3, 5, [0, 1, 2]), (7, 1, [0]), (0, 4, [])]
 )
-def test_evenly_spaced_positions_are_few_and_distinct(count, most, expected):
+def test_evenly_spaced_positions_are_limited_and_distinct(count, most, expected):
     assert evenly_spaced(count, most) == expected
 
 
@@ -143,7 +143,7 @@ def test_objects_of_other_classes_are_left_out_and_counted(annotations):
     assert annotations.faults.lines() == ["2 objects of other classes left out (cat): 0.png, 2.png"]
 
 
-def test_images_left_without_objects_stay(annotations):
+def test_images_without_remaining_objects_are_kept(annotations):
     annotations = annotations_of(BOXES[:1], starts=(0, 1)).with_label_map(LabelMap(("dog",), (1,)))
     assert (len(annotations), len(annotations.objects)) == (1, 0)
 
@@ -178,7 +178,7 @@ def test_each_bad_box_is_counted_once(annotations):
     assert len(annotations.faults.lines()) == 3
 
 
-def test_boxes_are_not_beyond_an_image_of_unknown_size():
+def test_boxes_are_not_checked_against_an_image_of_unknown_size():
     annotations = annotations_of(BOXES, size=(0, 0))
     annotations.count_bad_boxes()
     (line,) = annotations.faults.lines()
@@ -195,7 +195,7 @@ def columns(holder):
             yield field.name, value
 
 
-def test_annotation_is_held_in_flat_arrays_alone(tmp_path, make_coco):
+def test_annotation_contains_only_flat_arrays(tmp_path, make_coco):
     # One Python object a box would be copied into every worker as its reference count changes.
     outlined = [box | {"segmentation": [[1, 1, 9, 1, 9, 9]]} for box in COCO["annotations"]]
     annotations = read_coco(*make_coco(tmp_path, annotations=outlined), masks=True)

@@ -159,7 +159,7 @@ def test_labels_and_ignore_stay_with_their_boxes(ignoring_scenes):
         assert colours == [10 * label for label in objects.labels]
 
 
-def test_objects_leave_only_by_a_crop_over_their_centre(scenes):
+def test_objects_are_dropped_only_by_crops_without_their_centre(scenes):
     for scene in scenes:
         for label in set(range(len(BOXES))) - set(scene.instances.labels.tolist()):
             # With its centre outside, at most half of an object is left in one direction.
@@ -173,7 +173,7 @@ def test_frame_is_that_of_the_new_image(scenes):
     assert all(scene.frame == Frame(scene.image.shape[:2]) for scene in scenes)
 
 
-def test_canvas_has_the_colour_and_aspect_ratio_and_holds_the_whole_image(noise):
+def test_canvas_has_colour_and_aspect_ratio_and_contains_the_image(noise):
     for epoch in range(30):
         image = Augment(EXPAND, PREPROCESSOR, 0)(sample_of(noise, [], epoch)).image
         height, width = image.shape[:2]
@@ -186,7 +186,7 @@ def test_canvas_has_the_colour_and_aspect_ratio_and_holds_the_whole_image(noise)
         assert inside.sum() >= 48 * 64 - 1
 
 
-def test_canvas_sides_are_drawn_evenly_up_to_the_largest(noise):
+def test_canvas_sides_are_uniform_up_to_the_largest(noise):
     # Mean of uniform(1, 4) is 2.5, less 1/96 of rounding; 4 standard errors of 0.87 / sqrt(300).
     augment = Augment(EXPAND, PREPROCESSOR, 0)
     ratios = [augment(sample_of(noise, [], e)).image.shape[0] / 48 for e in range(300)]
@@ -227,7 +227,7 @@ def test_colour_distortions_are_drawn_independently():
     assert 0.35 < parted < 0.6
 
 
-def test_colour_distortions_leave_boxes_alone():
+def test_colour_distortions_do_not_change_boxes():
     config = AugmentConfig(flip=0.0, expand=0.0, iou_crop=False, photometric=1.0)
     (augmented,) = draws(config, 1)
     assert (augmented.image != painted(BOXES)).any()
@@ -262,7 +262,7 @@ def crops():
         pytest.param(lambda rows: (rows[:, :2] == SIZE).all(axis=1), id="left alone"),
     ],
 )
-def test_crops_are_distributed_as_torchvisions(crops, statistic):
+def test_crops_have_the_distribution_of_torchvisions(crops, statistic):
     first, second = (statistic(rows).astype(float) for rows in crops)
     # 4 standard errors of the difference of the means.
     error = np.sqrt((first.var() + second.var()) / len(first))
@@ -283,7 +283,7 @@ def iou_with_centre_inside(crop, box):
 
 
 @pytest.mark.parametrize("min_iou", [0.0, 0.1, 0.3, 0.5])
-def test_crops_admitted_are_those_of_brute_force(min_iou):
+def test_admissible_crops_equal_a_brute_force_search(min_iou):
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 100, (200, 2))
     crops = np.concatenate([corners, corners + rng.uniform(20, 100, (200, 2))], axis=1)
@@ -311,7 +311,7 @@ def test_crop_overlaps_an_object_by_the_drawn_iou(min_iou):
         assert 0.5 <= (right - left) / (bottom - top) <= 2
 
 
-def test_iou_of_one_leaves_the_image_alone():
+def test_iou_of_one_does_not_change_the_image():
     transform = RandomIoUCrop(min_ious=(1.0,))
     drawn = transform.get_params_dependent_on_data({"shape": SIZE}, {"bboxes": BOXES[:0]})
     assert drawn == {"window": (0, 0, *SIZE)}
@@ -353,7 +353,7 @@ def test_boxes_under_a_pixel_are_dropped():
     assert augmented.instances.labels.tolist() == [2]
 
 
-def test_box_of_the_whole_image_stays_the_whole_image():
+def test_box_of_the_whole_image_covers_the_whole_augmented_image():
     boxes = np.array([[0, 0, 160, 120]], np.float32)
     for augmented in draws(CROP, 20, boxes=boxes):
         height, width = augmented.image.shape[:2]
@@ -393,7 +393,7 @@ def test_augmented_boxes_lie_in_the_image_and_have_a_pixel(scene, epoch):
     assert set(objects.labels.tolist()) <= set(range(len(boxes)))
 
 
-def test_a_crowd_stays_in_every_crop_that_shows_it():
+def test_a_crowd_is_kept_in_every_crop_that_overlaps_it():
     image = np.zeros((120, 160, 3), np.uint8)
     image[:, 70:] = 255  # the crowd
     instances = Instances(
@@ -441,14 +441,14 @@ def test_boxes_follow_the_pixels_of_scaled_scenes(scaled):
             np.testing.assert_allclose(box, expected, rtol=0, atol=1e-3)
 
 
-def test_colour_distortions_leave_masks_alone():
+def test_colour_distortions_do_not_change_masks():
     (augmented,) = draws(replace(STILL, photometric=1.0), 1)
     assert (augmented.image != painted(BOXES)).any()
     np.testing.assert_array_equal(augmented.mask, labelled(BOXES))
 
 
 @pytest.mark.parametrize("config", [AugmentConfig(), replace(SCALE, flip=0.5)])
-def test_mask_changes_no_draw(config):
+def test_random_draws_do_not_depend_on_the_mask(config):
     augment, image = Augment(config, PREPROCESSOR, seed=0), painted(BOXES)
     for epoch, with_mask in enumerate(draws(config, 20)):
         without = augment(sample_of(image, BOXES, epoch))
@@ -457,7 +457,7 @@ def test_mask_changes_no_draw(config):
 
 
 @pytest.mark.parametrize("config", [AugmentConfig(), replace(SCALE, flip=0.5)])
-def test_image_whose_objects_nobody_annotated_stays_one(config):
+def test_image_without_annotated_objects_has_none_after_augmentation(config):
     augment = Augment(config, PREPROCESSOR, seed=0)
     for epoch in range(10):
         sample = sample_of(painted(BOXES), [], epoch, mask=labelled(BOXES))
@@ -487,7 +487,7 @@ def stretch_to(*size):
         ((75, 100), stretch_to(120, 160)),
     ],
 )
-def test_scale_of_one_shows_what_evaluation_does(size, preprocessor):
+def test_scale_of_one_gives_the_image_of_evaluation(size, preprocessor):
     # Where padding is not scaled, which would mix its colour with that of the image's edge.
     (augmented,) = draws(replace(STILL, scale=(1.0, 1.0)), 1, BOXES[:1], size, preprocessor)
     shown = preprocessor(augmented)
@@ -506,7 +506,7 @@ def test_scale_of_one_shows_what_evaluation_does(size, preprocessor):
         ((300, 200), stretch_to(120, 160), (0.4, 0.8)),
     ],
 )
-def test_scales_spread_evenly_around_the_one_of_evaluation(size, preprocessor, own):
+def test_scales_are_uniform_around_that_of_evaluation(size, preprocessor, own):
     shapes = [s.image.shape[:2] for s in draws(SCALE, 300, BOXES[:0], size, preprocessor)]
     # The window is the input's size in pixels of the image: 120 / (own * scale), 160 / ... .
     scales = np.array([(120, 160)]) / own / np.array(shapes)
@@ -533,7 +533,7 @@ def test_image_smaller_than_the_window_lies_top_left():
         assert (augmented.mask[:, 160:] == 255).all()
 
 
-def test_windows_lie_everywhere_in_a_larger_image():
+def test_windows_cover_all_of_a_larger_image():
     # Every pixel names its place; windows of 60 x 80 may start at 0..60 and 0..80.
     y, x = np.indices(SIZE)
     image = np.stack([y, x, 0 * x], axis=2).astype(np.uint8)
@@ -549,7 +549,7 @@ def test_windows_lie_everywhere_in_a_larger_image():
 
 @pytest.mark.parametrize("resize", ["stretch", "fit"])
 @pytest.mark.parametrize("size", [(120, 160), (240, 200), (90, 60)])
-def test_scaled_scenes_are_shown_at_the_inputs_size(size, resize):
+def test_scaled_scenes_have_the_size_of_the_input(size, resize):
     preprocessor = Preprocessor(PreprocessSpec((96, 128), resize))
     for augmented in draws(SCALE, 20, BOXES[:1], size, preprocessor):
         shown = preprocessor(augmented)
@@ -564,7 +564,7 @@ def test_tiny_images_are_scaled_and_cropped(size):
         assert augmented.mask.shape == augmented.image.shape[:2]
 
 
-def test_a_photograph_is_reduced_to_what_the_largest_scale_shows():
+def test_a_photograph_is_reduced_to_its_size_at_the_largest_scale():
     config = AugmentConfig(flip=0, photometric=0, expand=0, iou_crop=False, scale=(0.5, 2.0))
     augmented = Augment(config, PREPROCESSOR, 0)(sample_of(np.zeros((1200, 1600, 3), np.uint8), []))
     # Shown at 0.1 of its size, at most at 0.2: a fifth of it, 320 wide, is cut, twice that at 0.5.

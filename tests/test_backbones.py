@@ -154,7 +154,7 @@ def test_a_setting_that_a_backbone_does_not_have_is_refused(settings, message):
         BackboneConfig(**settings)
 
 
-def test_such_a_setting_is_refused_on_the_command_line_too():
+def test_such_a_setting_is_refused_on_the_command_line():
     config = str(ROOT / "configs/ssdlite_coco.yaml")
     with pytest.raises(ConfigError, match=r"width_mult: expected 1\.0 for resnet50, got 0\.5"):
         SettingsParser("").parse([config, "--backbone.name=resnet50", "--backbone.width_mult=0.5"])

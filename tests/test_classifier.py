@@ -39,7 +39,7 @@ def test_dropout_drops_averages_in_training():
     assert torch.equal(logits, head.linear.bias.expand(2, 7))
 
 
-def test_it_reads_the_classification_feature():
+def test_the_classifier_reads_the_classification_feature():
     features = HeadFeatures(
         stride_4=Feature("a"),
         stride_8=Feature("a"),

@@ -219,7 +219,7 @@ def test_random_splits_give_pycocotools_numbers(seed):
     assert_equal_to_pycocotools(ours, *as_coco(truth, detections))
 
 
-def test_only_the_hundred_best_of_an_image_and_class_count():
+def test_only_the_hundred_best_detections_per_image_and_class_count():
     truth, detections = random_split(0, num_images=1, num_classes=2, objects=20, detections=400)
     detections = replace(detections, labels=np.ones_like(detections.labels))
     assert_equal_to_pycocotools(coco_ap(truth, detections), *as_coco(truth, detections))

@@ -64,7 +64,7 @@ def test_split_without_any_object_is_read(tmp_path, make_coco):
     assert (len(annotations), len(annotations.objects)) == (5, 0)
 
 
-def test_objects_lie_with_their_image_and_class(tmp_path, make_coco):
+def test_objects_keep_their_image_and_class(tmp_path, make_coco):
     # Image 40 is the fourth; x_max = 4 + 20, y_max = 5 + 10, and 10 + 6, 8 + 6.
     objects = read_coco(*make_coco(tmp_path)).instances(3, (30, 40))
     np.testing.assert_array_equal(objects.boxes, [[4, 5, 24, 15], [10, 8, 16, 14]])
@@ -72,7 +72,7 @@ def test_objects_lie_with_their_image_and_class(tmp_path, make_coco):
     assert objects.boxes.dtype == np.float32
 
 
-def test_areas_are_the_files_and_the_boxes_where_it_has_none(tmp_path, make_coco):
+def test_areas_come_from_the_file_or_else_from_the_boxes(tmp_path, make_coco):
     # In the order of the images; the third annotation has no area: 48 * 32.
     assert read_coco(*make_coco(tmp_path)).objects.areas.tolist() == [200, 1536, 150, 36, 500]
 
@@ -96,9 +96,7 @@ def test_crowds_are_flagged_and_ignored(tmp_path, make_coco):
         ([30, 20, 20, 20], [[30, 20, 40, 30]], "1 boxes reaching out"),
     ],
 )
-def test_bad_box_is_counted_and_kept_for_the_metrics_alone(
-    tmp_path, make_coco, bbox, kept, reported
-):
+def test_bad_box_is_counted_and_kept_only_for_metrics(tmp_path, make_coco, bbox, kept, reported):
     annotations = read_coco(*make_coco(tmp_path, annotations=[annotation(bbox=bbox)]))
     (line,) = annotations.faults.lines()
     assert line.startswith(reported)
@@ -167,7 +165,7 @@ def test_broken_json_is_an_error(tmp_path, make_coco):
         read_coco(path, images)
 
 
-def test_json_of_another_kind_is_an_error(tmp_path, make_coco):
+def test_json_that_is_not_coco_is_an_error(tmp_path, make_coco):
     path, images = make_coco(tmp_path)
     path.write_text("[1, 2]")
     with pytest.raises(DataError, match=r"instances\.json: expected COCO's keys"):
@@ -190,14 +188,14 @@ def test_missing_images_are_counted_and_the_first_named(tmp_path, make_coco):
         read_coco(path, images)
 
 
-def test_missing_image_folder_hints_at_the_nearest(tmp_path, make_coco):
+def test_missing_image_folder_suggests_the_nearest(tmp_path, make_coco):
     path, images = make_coco(tmp_path)
     expected = rf"expected a folder.*did you mean {re.escape(str(images))}\?"
     with pytest.raises(DataError, match=expected):
         read_coco(path, tmp_path / "image")
 
 
-def test_images_may_lie_in_folders_below(tmp_path, make_coco):
+def test_images_may_be_in_subfolders(tmp_path, make_coco):
     path, images = make_coco(tmp_path)
     (images / "deep").mkdir()
     (images / "d.png").rename(images / "deep/d.png")
@@ -263,7 +261,7 @@ def blob():
     return ((x * x + 7 * y * y) % 97 >= 40).astype(np.uint8)
 
 
-def test_masks_are_read_only_where_they_are_asked_for(tmp_path, make_coco):
+def test_masks_are_read_only_if_requested(tmp_path, make_coco):
     assert read_coco(*make_coco(tmp_path)).masks is None
 
 
@@ -289,12 +287,12 @@ def test_run_lengths_are_decoded(tmp_path, make_coco, blob, encode):
 
 @pytest.mark.parametrize("encode", [run_lengths, compressed])
 @pytest.mark.parametrize("value", [0, 1])
-def test_run_lengths_may_be_of_nothing_or_everything(tmp_path, make_coco, encode, value):
+def test_run_lengths_may_cover_nothing_or_everything(tmp_path, make_coco, encode, value):
     mask = np.full((30, 40), value, np.uint8)
     np.testing.assert_array_equal(masks_of(tmp_path, make_coco, encode(mask)).mask(3), mask)
 
 
-def test_outlines_stay_with_their_image_and_class(tmp_path, make_coco, blob):
+def test_outlines_keep_their_image_and_class(tmp_path, make_coco, blob):
     # Objects come in the order of the file, images in that of their ids.
     objects = [
         annotation(category_id=90, segmentation=run_lengths(blob)),
@@ -364,7 +362,7 @@ def test_bad_outline_is_one_short_error_naming_file_and_annotation(tmp_path, mak
     assert len(str(caught.value)) < 400 + len(str(tmp_path))
 
 
-def test_masks_of_the_shapes_are_what_the_renderer_shows(tmp_path):
+def test_masks_of_the_shapes_equal_the_rendered_ones(tmp_path):
     spec = ShapesSpec(num_train=3, num_val=1, size=(120, 160))
     make_shapes(tmp_path / "shapes", spec, show_progress=False)
     root = tmp_path / "shapes"
@@ -400,7 +398,7 @@ def real_outlines(real_data):
 # pycocotools converts its arrays in a way that numpy 2 is about to drop.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("names", [None, (BACKGROUND, *VOC_NAMES)], ids=["all", "voc"])
-def test_real_masks_are_what_pycocotools_draws(real_outlines, names):
+def test_real_masks_equal_those_of_pycocotools(real_outlines, names):
     coco, annotations = real_outlines
     label_map = annotations.masks.label_map if names is None else LabelMap.of_masks(names)
     annotations = annotations.with_mask_label_map(label_map)
@@ -416,7 +414,7 @@ def test_real_masks_are_what_pycocotools_draws(real_outlines, names):
     assert len(seen) >= 20
 
 
-def test_real_images_with_boxes_alone_have_no_mask(real_data):
+def test_real_images_with_only_boxes_have_no_mask(real_data):
     root = real_data("coco")
     annotations = read_coco(
         root / "annotations/instances_val2017.json", root / "val2017", masks=True

@@ -26,7 +26,7 @@ def test_a_name_finds_a_shipped_configuration(name):
 
 
 @pytest.mark.parametrize("name", ["ssdlite_voc", "ssdlite_voc.yaml", "mine.yml"])
-def test_an_existing_file_wins(name, tmp_path):
+def test_an_existing_file_takes_precedence(name, tmp_path):
     (tmp_path / name).write_text("seed: 1\n")
     assert config_path(name).resolve() == tmp_path / name
 
@@ -56,7 +56,7 @@ def test_without_a_near_match_none_is_suggested(tmp_path):
         config_path("zzzzz")
 
 
-def test_the_option_is_replaced_wherever_it_stands():
+def test_the_option_is_replaced_at_any_position():
     assert with_config_path(["--config", "ssdlite_voc", "--seed=1"]) == [
         "--config", str(SHIPPED), "--seed=1",
     ]  # fmt: skip
@@ -70,7 +70,7 @@ def test_the_parser_finds_a_configuration_by_name():
     assert settings.config.data.format == "voc"
 
 
-def test_a_command_ends_in_one_line_where_there_is_no_such_configuration():
+def test_an_unknown_configuration_is_one_line():
     done = run_command("train", "ssdlite_vok", check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

@@ -57,7 +57,7 @@ def test_the_joint_model_shares_one_backbone():
     assert set(model.state_dict()) == names[0] | names[1]
 
 
-def test_a_saved_configuration_reads_back_equal(tmp_path):
+def test_a_saved_configuration_equals_the_original(tmp_path):
     settings = SettingsParser("").parse([str(CONFIGS[0]), "--data.image_size=[320,512]"])
     again = tmp_path / "config.yaml"
     again.write_text(settings.yaml())

@@ -52,13 +52,13 @@ def test_every_image_of_every_call_counts(net):
     assert both.multiply_adds == 4 * one
 
 
-def test_only_the_given_part_is_counted(net):
+def test_only_the_selected_part_is_counted(net):
     net.to("meta")
     counts = count(net[1], lambda: net(on_meta(3, 8, 8)))
     assert (counts.parameters, counts.multiply_adds) == (16, 0)
 
 
-def test_counting_leaves_the_network_as_it_was(net):
+def test_counting_does_not_change_the_network(net):
     x = torch.randn(1, 3, 8, 8)
     with torch.no_grad():
         before = net(x)
@@ -67,7 +67,7 @@ def test_counting_leaves_the_network_as_it_was(net):
     assert not net[0]._forward_hooks
 
 
-def test_failed_counting_leaves_the_network_as_it_was(net):
+def test_failed_counting_does_not_change_the_network(net):
     with pytest.raises(RuntimeError):
         count(net, lambda: net(torch.zeros(1, 4, 8, 8)))
     assert not net[0]._forward_hooks

@@ -90,7 +90,7 @@ def test_batch_has_uint8_images_of_the_input_size_channels_first(annotations):
     assert len(batch) == len(batch.frames) == 4
 
 
-def test_validation_sees_every_image_once_in_order_and_whole(annotations):
+def test_validation_has_every_whole_image_once_in_order(annotations):
     batches = list(data_of(annotations, batch_size=2).val_dataloader())
     assert [len(batch) for batch in batches] == [2, 2, 1]
     assert [key.index for batch in batches for key in batch.keys] == [0, 1, 2, 3, 4]
@@ -121,7 +121,7 @@ def test_batch_larger_than_the_training_split_is_an_error(annotations):
         data_of(annotations, batch_size=6).train_dataloader()
 
 
-def test_batch_as_large_as_the_training_split_is_fine(annotations):
+def test_batch_may_be_as_large_as_the_training_split(annotations):
     assert len(data_of(annotations, batch_size=5).train_dataloader()) == 1
 
 
@@ -150,13 +150,13 @@ def test_collate_pads_to_the_most_objects():
     assert targets.boxes[1, 2].tolist() == [1, 2, 3, 4]
 
 
-def test_collate_tells_images_that_nobody_annotated_from_those_without_objects():
+def test_collate_distinguishes_images_without_annotation_from_those_without_objects():
     targets = collate([sample(0), sample(None, index=1), sample(2, index=2)]).boxes
     assert targets.annotated.tolist() == [True, False, True]
     assert targets.labels.tolist() == [[-1, -1], [-1, -1], [0, 1]]
 
 
-def test_collate_takes_images_that_nobody_annotated_alone():
+def test_collate_takes_a_batch_of_images_without_annotation():
     targets = collate([sample(None)]).boxes
     assert targets.boxes.shape == (1, 1, 4)
     assert not targets.valid.any()
@@ -175,7 +175,7 @@ def test_batch_of_a_data_set_without_masks_has_none():
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_collate_pads_to_one_where_there_is_no_object(batch_size):
+def test_collate_pads_to_one_object_without_objects(batch_size):
     batch = collate([sample(0)] * batch_size)
     assert batch.boxes.boxes.shape == (batch_size, 1, 4)
     assert not batch.boxes.valid.any()
@@ -208,7 +208,7 @@ def test_counted_batch_may_be_empty():
     assert batch.masks.shape == (0, 4, 6)
 
 
-def test_counted_leaves_a_batch_without_repeats_alone():
+def test_counted_returns_a_batch_without_repeats_unchanged():
     batch = collate([sample(1)])
     assert batch.counted() is batch
 
@@ -245,11 +245,11 @@ def test_original_masks_stay_on_the_host():
     assert missing is None
 
 
-def test_batch_without_masks_moves_too():
+def test_batch_without_masks_can_be_moved():
     assert collate([sample(1)]).to("meta").masks is None
 
 
-def test_data_loader_finds_the_pinning_of_every_tensor(monkeypatch):
+def test_data_loader_pins_every_tensor(monkeypatch):
     # Pinning itself needs CUDA; what is tested is that the loader's walk reaches them all.
     pinned = []
 

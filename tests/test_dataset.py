@@ -77,7 +77,7 @@ def test_union_has_every_image_once(both, tmp_path):
     assert both.name == "boxes.txt, masks.txt"
 
 
-def test_image_of_the_first_list_alone_has_boxes_alone(both):
+def test_image_of_the_first_list_has_only_boxes(both):
     assert len(both.instances(0, (30, 40))) == 2
     assert both.mask(0) is None
 
@@ -87,13 +87,13 @@ def test_image_of_both_lists_has_both(both):
     np.testing.assert_array_equal(both.mask(1), np.zeros((30, 40)))
 
 
-def test_image_of_the_second_list_alone_has_a_mask_alone(both):
+def test_image_of_the_second_list_has_only_a_mask(both):
     # Objects that nobody annotated are not the same as no objects.
     assert both.instances(2, (30, 40)) is None
     np.testing.assert_array_equal(both.mask(2), np.ones((30, 40)))
 
 
-def test_masks_stay_with_their_images_in_lists_of_other_orders(tmp_path):
+def test_masks_keep_their_images_in_lists_of_other_orders(tmp_path):
     boxes = boxes_of(tmp_path, {"c": 1, "a": 2})
     annotations = union(boxes, masks_of(tmp_path, ["a", "b", "c"]))
     assert annotations.image_ids.tolist() == ["c", "a", "b"]
@@ -110,7 +110,7 @@ def test_union_has_the_faults_of_both_lists(tmp_path):
     assert boxes.faults.lines() == ["1 odd: x"]
 
 
-def test_summary_tells_images_without_boxes_from_images_not_annotated(both):
+def test_summary_distinguishes_images_without_boxes_from_images_not_annotated(both):
     assert both.summary() == (
         "3 images, 2 objects of 2 classes, 1 images without any, 1 without annotated boxes, "
         "2 masks of 3 labels"
@@ -141,7 +141,7 @@ def test_sample_of_a_data_set_without_boxes_has_none(tmp_path):
     assert read_sample(masks_of(tmp_path, ["a"]), SampleKey(0, 0)).instances is None
 
 
-def test_batch_tells_images_without_boxes_from_images_not_annotated(both):
+def test_batch_distinguishes_images_without_boxes_from_images_not_annotated(both):
     data = AnnotatedImages(both, Preprocessor(PreprocessSpec((30, 40))))
     batch = collate([data[SampleKey(0, index)] for index in range(3)])
     assert batch.boxes.annotated.tolist() == [True, True, False]
@@ -194,7 +194,7 @@ def test_mask_of_another_size_is_one_error_naming_both_files_and_sizes(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_mask_of_another_size_than_the_boxes_give_is_an_error_too(tmp_path):
+def test_mask_of_another_size_than_annotated_is_an_error(tmp_path):
     annotations = union(boxes_of(tmp_path, {"a": 1}), masks_of(tmp_path, ["a"], size=(40, 30)))
     expected = r"a_mask\.png: expected a mask of 30x40 pixels as .*a\.png has, got 40x30"
     with pytest.raises(DataError, match=expected):
@@ -224,7 +224,7 @@ def test_rotated_photo_has_the_orientation_of_its_mask(tmp_path, shape, axis):
     np.testing.assert_array_equal((sample.image == RED).all(axis=2), mask == 1)
 
 
-def test_annotated_size_decides_over_the_mask(tmp_path):
+def test_annotated_size_takes_precedence_over_the_mask(tmp_path):
     # Boxes were made upright, and so was the mask.
     mask = np.zeros((30, 20), np.uint8)
     annotations = replace(turned_photo(tmp_path, mask), sizes=np.array([(30, 20)]))

@@ -374,7 +374,7 @@ def test_two_images_are_pooled_by_their_own_statistics_and_update_the_running_on
     assert not torch.equal(after["running_var"], before["running_var"])
 
 
-def test_pooled_norm_is_batch_norm_wherever_batch_norm_is_defined():
+def test_pooled_norm_equals_batch_norm_for_several_values():
     ours, theirs = (
         randomise(PooledBatchNorm2d(4)).train(),
         randomise(nn.BatchNorm2d(4)).train(),
@@ -386,7 +386,7 @@ def test_pooled_norm_is_batch_norm_wherever_batch_norm_is_defined():
 
 
 @pytest.mark.parametrize("settings", VARIANTS)
-def test_training_changes_nothing_but_dropout_and_norms(settings):
+def test_training_mode_changes_only_dropout_and_norms(settings):
     model = randomise(Segmenter(**settings), gain=2**0.5)
     with torch.no_grad():
         expected = model(random_images(64, 97))

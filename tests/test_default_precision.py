@@ -19,7 +19,7 @@ def test_bfloat16_on_a_cpu_with_native_instructions(monkeypatch, capabilities, e
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_bfloat16_on_a_cpu_where_torch_lists_no_capabilities(monkeypatch, native, expected):
+def test_bfloat16_on_a_cpu_with_a_torch_without_capabilities(monkeypatch, native, expected):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     assert default_precision("cpu") == expected

@@ -74,7 +74,7 @@ def expected(example):
     return scores_of(*example, [range(NUM_IMAGES)])
 
 
-def test_equals_the_functions(example, expected):
+def test_detection_ap_equals_the_functions(example, expected):
     truth, detections = example
     boxes = ScoredBoxes(
         image=np.repeat(np.arange(NUM_IMAGES), [len(d) for d in detections]),
@@ -98,7 +98,7 @@ def test_repeated_image_counts_once(example, expected):
     assert scores_of(*example, [range(NUM_IMAGES), [3, 3, 0]]) == expected
 
 
-def test_first_time_of_a_repeated_image_counts(example, expected):
+def test_first_addition_of_a_repeated_image_counts(example, expected):
     truth, detections = example
     metric = DetectionAP(truth)
     metric.update(detections, range(NUM_IMAGES))
@@ -106,7 +106,7 @@ def test_first_time_of_a_repeated_image_counts(example, expected):
     assert metric.compute() == expected
 
 
-def test_images_that_never_came_are_not_evaluated(example):
+def test_images_that_were_not_added_are_not_evaluated(example):
     truth, detections = example
     some = [9, 2, 5]
     scores = scores_of(truth, detections, [some])
@@ -123,7 +123,7 @@ def test_image_without_detections_counts(example):
     assert scores["AP"] == scores["VOC07"] == scores["VOC10"] == 0.0
 
 
-def test_no_image_at_all_scores_none(example):
+def test_without_images_scores_are_none(example):
     metric = DetectionAP(example[0])
     metric.update([], [])
     scores = metric.compute()
@@ -132,7 +132,7 @@ def test_no_image_at_all_scores_none(example):
     assert set(scores.values()) == {None}
 
 
-def test_reset_forgets(example, expected):
+def test_reset_clears_the_state(example, expected):
     truth, detections = example
     metric = DetectionAP(truth)
     metric.update([no_detections()], [0])
@@ -143,7 +143,7 @@ def test_reset_forgets(example, expected):
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_continue_where_the_original_was(example, expected, copied):
+def test_copies_have_the_state_of_the_original(example, expected, copied):
     truth, detections = example
     metric = DetectionAP(truth)
     metric.update(detections[:10], range(10))

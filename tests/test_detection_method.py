@@ -16,7 +16,7 @@ def registered(monkeypatch):
     monkeypatch.setattr(detection.DetectionTask, "head_kinds", detection.METHODS)
 
 
-def test_a_method_of_its_own_trains_evaluates_and_predicts(registered, tmp_path):
+def test_another_method_trains_evaluates_and_predicts(registered, tmp_path):
     config = write_config(
         tmp_path, num_train=4, num_val=2, heads="detection: {name: points, hidden: 8}"
     )
@@ -34,7 +34,7 @@ def test_a_method_of_its_own_trains_evaluates_and_predicts(registered, tmp_path)
     assert len(json.loads((tmp_path / "out/results.json").read_text())) == 48
 
 
-def test_its_weights_start_a_training_and_bring_their_method(registered, tmp_path):
+def test_training_from_its_weights_uses_their_method(registered, tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2, heads="detection: {name: points}")
     run_command("train", config, "--trainer.max_epochs=1")
     weights = tmp_path / "runs/tiny/1/best.safetensors"
@@ -48,7 +48,7 @@ def test_its_weights_start_a_training_and_bring_their_method(registered, tmp_pat
     assert info.model.heads["detection"] == PointConfig()
 
 
-def test_an_unknown_method_is_refused_with_those_that_exist(registered, tmp_path):
+def test_an_unknown_method_is_refused_with_a_list_of_methods(registered, tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2, heads="detection: {name: point}")
     done = run_command("train", config, check=False)
     assert done.returncode == 2

@@ -143,7 +143,7 @@ def test_ssdlite_gives_the_same_outputs_on_a_dilated_backbone(output_stride, siz
     assert torch.equal(dilated.anchors, strided.anchors)
 
 
-def test_at_its_own_stride_a_feature_is_itself():
+def test_a_feature_at_its_own_stride_is_unchanged():
     expansion, at_32 = DETECTION_FEATURES
     net = backbone(32, [LAYER_19, at_32, expansion])
     with torch.no_grad():
@@ -176,7 +176,7 @@ def test_the_last_layer_computes_the_requested_cells_only():
     assert [tuple(x.shape[2:]) for x in inputs] == [(3, 4)]
 
 
-def test_other_features_than_the_constructors_can_be_requested_of_one_pass():
+def test_one_pass_can_return_other_features_than_the_constructors():
     net = backbone(8, [LAYER_19])
     with torch.no_grad():
         other = net(random_images(96, 128), [LAYER_18, Feature("layer_19", stride=16)])

@@ -35,7 +35,7 @@ def rows_that_differ(picture, colour, columns=slice(None)):
     return np.nonzero((np.asarray(picture)[:, columns] != colour).any(axis=(1, 2)))[0]
 
 
-def test_voc_palette_is_that_of_the_development_kit():
+def test_voc_palette_equals_that_of_the_development_kit():
     # VOClabelcolormap: background, aeroplane, bicycle, ..., void.
     expected = {
         0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 8: (64, 0, 0),
@@ -54,18 +54,18 @@ def test_classes_of_boxes_have_different_colours():
     assert len(set(colours)) == 80
 
 
-def test_class_has_one_colour_in_boxes_and_masks():
+def test_class_has_the_same_colour_in_boxes_and_masks():
     colours = class_colours(BOX_LABELS, mask_palette(MASK_LABELS))
     assert colours == [class_colour(0), voc_colour(12)]
 
 
 @pytest.mark.parametrize(("in_boxes", "in_masks"), [("couch", "sofa"), ("sofa", "couch")])
-def test_class_has_one_colour_by_cocos_name_and_by_vocs(in_boxes, in_masks):
+def test_class_has_the_same_colour_under_cocos_and_vocs_name(in_boxes, in_masks):
     palette = mask_palette(LabelMap((in_masks,), (18,)))
     assert class_colours(LabelMap((in_boxes,), (1,)), palette) == [voc_colour(18)]
 
 
-def test_index_image_holds_the_data_sets_own_values():
+def test_index_image_has_the_values_of_the_data_set():
     image = index_image(np.array([[0, 1, 2, IGNORE_INDEX]], np.uint8), MASK_LABELS)
     assert image.mode == "P"
     assert np.asarray(image).tolist() == [[0, 12, 30, 255]]
@@ -106,7 +106,7 @@ def test_outlines_have_the_width_for_the_picture(side, width):
     assert (turned == 255).all(axis=2)[side // 3].sum() == width
 
 
-def test_drawing_leaves_the_picture_it_is_given():
+def test_drawing_does_not_change_its_input():
     picture = grey(40, 60)
     draw_boxes(picture, [[5.0, 5.0, 30.0, 30.0]], ["cat"], [(255, 0, 0)])
     tint_labels(picture, np.ones((40, 60), np.uint8), MASK_LABELS)

@@ -68,7 +68,7 @@ def test_eval_refuses_a_file_without_weights(config, tmp_path):
     foreign.write_bytes(b"not tensors")
     done = run_command("eval", config, "--weights", foreign, check=False)
     assert done.returncode == 2
-    assert "not a whole safetensors file" in done.stderr
+    assert "expected a safetensors file, got a damaged one" in done.stderr
 
 
 def test_a_truncated_image_is_named_and_trained_on(tmp_path):

@@ -64,7 +64,7 @@ def test_names_are_paired_within_folders_of_any_depth(tmp_path):
 
 
 @pytest.mark.parametrize("stem", ["2012.07.31", "my image"])
-def test_names_may_hold_dots_and_spaces(tmp_path, stem):
+def test_names_may_contain_dots_and_spaces(tmp_path, stem):
     annotations = read(source_of(tmp_path, [f"{stem}.jpg"], [f"{stem}.png"], [stem]))
     assert annotations.image_ids.tolist() == [stem]
 
@@ -82,12 +82,12 @@ def test_list_may_have_a_second_column(tmp_path, line):
     assert annotations.image_ids.tolist() == ["000001"]
 
 
-def test_listed_name_that_ends_in_a_number_is_no_second_column(tmp_path):
+def test_listed_name_may_end_in_a_number(tmp_path):
     names = ["road.png", "road 1.png"]
     assert pairs(read(source_of(tmp_path, names, names, ["road 1"]))) == {"road 1.png": 1}
 
 
-def test_image_without_a_mask_is_left_out_and_counted_if_not_every_image_has_one(tmp_path):
+def test_image_without_a_mask_may_be_left_out_and_counted(tmp_path):
     annotations = read_masks(
         [source_of(tmp_path, ["a.png", "b.png"], ["a.png"])], LABELS, 255, every_image=False
     )
@@ -106,7 +106,7 @@ def test_several_lists_become_one_split(tmp_path):
     assert [annotations.mask(index)[0, 0] for index in range(2)] == [1, 0]
 
 
-def test_first_folder_that_has_a_mask_counts(tmp_path):
+def test_mask_comes_from_the_first_folder_that_has_it(tmp_path):
     source = source_of(tmp_path, ["a.png", "b.png"], ["a.png"])
     write_mask(tmp_path / "more/a.png", 2)
     write_mask(tmp_path / "more/b.png", 2)
@@ -168,7 +168,7 @@ def test_empty_folders_are_an_error(tmp_path):
         read(source_of(tmp_path, [], []))
 
 
-def test_ignore_value_is_that_of_the_data_set(tmp_path):
+def test_ignore_value_of_the_data_set_is_used(tmp_path):
     annotations = read(source_of(tmp_path, ["a.png"], ["a.png"]), ignore_value=9)
     write_mask(tmp_path / "masks/a.png", 9)
     assert pairs(annotations) == {"a.png": 255}

@@ -25,7 +25,7 @@ def random_boxes(count, limit=100.0, seed=0):
 
 @settings(max_examples=30, deadline=None)
 @given(sides, sides, scales, scales, offsets, offsets, st.integers(0, 10**6))
-def test_frame_there_and_back_is_identity(height, width, sy, sx, oy, ox, seed):
+def test_frame_maps_back_to_the_original_box(height, width, sy, sx, oy, ox, seed):
     corners = np.sort(np.random.default_rng(seed).uniform(0, 1, (5, 2, 2)), axis=1)
     boxes = corners.reshape(5, 4) * [width, height, width, height]
     frame = Frame((height, width), (sy, sx), (oy, ox))

@@ -83,7 +83,7 @@ def saved(tmp_path_factory):
     return predictor, folder
 
 
-def test_a_folder_gives_back_the_predictor(saved):
+def test_a_saved_folder_loads_as_the_same_predictor(saved):
     predictor, folder = saved
     again = Predictor.from_pretrained(folder)
     assert again.info == predictor.info
@@ -97,7 +97,7 @@ def test_a_folder_gives_back_the_predictor(saved):
     assert torch.equal(predictions.segmentation.labels, expected.segmentation.labels)
 
 
-def test_a_folder_holds_weights_settings_and_a_model_card(saved):
+def test_a_folder_contains_weights_settings_and_a_model_card(saved):
     predictor, folder = saved
     assert {path.name for path in folder.iterdir()} == {
         "model.safetensors", "config.json", "README.md"
@@ -108,7 +108,7 @@ def test_a_folder_holds_weights_settings_and_a_model_card(saved):
     assert mbv2det.load(folder / "model.safetensors").info == predictor.info
 
 
-def test_the_model_card_holds_metrics_and_command(saved):
+def test_the_model_card_contains_metrics_and_command(saved):
     page = (saved[1] / "README.md").read_text()
     assert page.startswith("---\nlibrary_name: mbv2det\npipeline_tag: object-detection\n")
     for line in (
@@ -180,11 +180,11 @@ def test_a_folder_without_weights_is_refused(tmp_path):
         ("https://host/path", "https://host/path"),
     ],
 )
-def test_the_stored_command_names_no_absolute_path(argument, shown):
+def test_the_stored_command_contains_no_absolute_path(argument, shown):
     assert command_line([argument, "--seed=1"]) == f"mbv2det train {shown} --seed=1"
 
 
-def test_the_folder_of_a_trained_run_names_no_absolute_path(tmp_path):
+def test_the_folder_of_a_trained_run_contains_no_absolute_path(tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2)
     start = tmp_path / "start.safetensors"
     info = info_of({})
@@ -238,7 +238,7 @@ def as_checkpoint(path, state, info, folder):
 @pytest.mark.parametrize("output_stride", [32, 16, 8])
 @pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
 @pytest.mark.parametrize("heads", [CLASSIFICATION, DETECTION], ids=["classifier", "detector"])
-def test_a_backbone_of_ours_computes_what_its_network_does(heads, suffix, output_stride, tmp_path):
+def test_a_backbone_of_ours_equals_that_of_its_network(heads, suffix, output_stride, tmp_path):
     info = info_of(heads)
     state = network_of(info).state_dict()
     path = tmp_path / f"weights.{suffix}"
@@ -261,7 +261,7 @@ def test_a_backbone_of_ours_computes_what_its_network_does(heads, suffix, output
 
 
 @pytest.mark.parametrize("output_stride", [32, 16])
-def test_a_backbone_of_torchvision_computes_what_its_network_does(output_stride, tmp_path):
+def test_a_backbone_of_torchvision_equals_that_of_its_network(output_stride, tmp_path):
     reference = randomise(mobilenet_v2(width_mult=0.2, num_classes=7))
     torch.save(reference.state_dict(), tmp_path / "net.pth")
     # At a smaller output stride, every second cell has the value that it has at stride 32.

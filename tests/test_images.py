@@ -39,7 +39,7 @@ def test_channels_are_red_green_blue(tmp_path):
     assert faults == ()
 
 
-def test_orientation_tag_is_obeyed(turned):
+def test_orientation_tag_is_applied(turned):
     # Turned clockwise, what was left comes up.
     image, _ = read_image(turned)
     assert image.shape == (30, 20, 3)
@@ -47,12 +47,12 @@ def test_orientation_tag_is_obeyed(turned):
     assert is_colour(image[-3, 10], BLUE)
 
 
-def test_orientation_tag_is_obeyed_where_the_annotation_agrees(turned):
+def test_orientation_tag_is_applied_if_the_annotation_agrees(turned):
     image, _ = read_image(turned, (30, 20))
     assert is_colour(image[2, 10], RED)
 
 
-def test_pixels_stay_as_stored_where_the_annotation_was_made_on_them(turned):
+def test_orientation_tag_is_not_applied_if_the_annotation_has_the_stored_size(turned):
     image, _ = read_image(turned, (20, 30))
     assert image.shape == (20, 30, 3)
     assert is_colour(image[10, 2], RED)
@@ -74,7 +74,7 @@ def test_height_and_width_exchanged_is_an_error_without_orientation(tmp_path, pi
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
-def test_lossless_file_comes_back_exactly(tmp_path, pixels, suffix):
+def test_lossless_file_is_read_exactly(tmp_path, pixels, suffix):
     Image.fromarray(pixels).save(tmp_path / f"a.{suffix}")
     np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}")[0], pixels)
 
@@ -85,7 +85,7 @@ def test_grayscale_is_repeated_over_the_channels(tmp_path, pixels):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0], expected)
 
 
-def test_palette_is_looked_up(tmp_path):
+def test_palette_image_is_converted(tmp_path):
     image = Image.new("P", (3, 2), 1)
     image.putpalette([*RED, *GREEN])
     image.putpixel((0, 0), 0)
@@ -95,7 +95,7 @@ def test_palette_is_looked_up(tmp_path):
     assert pixels[1, 2].tolist() == list(GREEN)
 
 
-def test_palette_with_transparency_is_looked_up(tmp_path):
+def test_palette_image_with_transparency_is_converted(tmp_path):
     image = Image.new("P", (3, 2), 1)
     image.putpalette([*RED, *GREEN])
     image.save(tmp_path / "a.png", transparency=b"\x80\xff")
@@ -125,7 +125,7 @@ def test_16_bits_are_scaled_to_8(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
-def test_truncated_file_gives_a_fault_and_the_pixels_that_are_there(tmp_path, suffix):
+def test_truncated_file_gives_a_fault_and_its_pixels(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)

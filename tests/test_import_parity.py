@@ -337,7 +337,7 @@ def test_all_tensors_that_do_not_match_are_listed(library, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_what_hugging_faces_segmenter_does_not_use_is_left_out_with_a_note(tmp_path):
+def test_unused_tensors_of_hugging_faces_segmenter_are_left_out_with_a_note(tmp_path):
     reference = hf_net("ForSemanticSegmentation")
     source = read_hf(hf_folder(reference, tmp_path))
     left = reference.state_dict().keys() - source.tensors.keys()
@@ -368,7 +368,7 @@ def test_a_pickle_that_would_run_code_is_refused_without_running_it(library, tmp
     _, read, name_of = LIBRARIES[library]
     witness = tmp_path / "witness"
     path = saved({name_of(CUT): RunsCode(witness)}, tmp_path)
-    assert "not a file of tensors" in refusal(read, path)
+    assert "expected a file of tensors" in refusal(read, path)
     assert not witness.exists()
 
 
@@ -429,12 +429,14 @@ def test_timms_preprocessing_and_labels(tmp_path):
 
 @pytest.mark.parametrize("name", ["mobilenetv2_110d", "mobilenetv2_120d.ra_in1k"])
 def test_timms_deeper_networks_are_refused_by_name(name):
-    assert "expected the depth of MobileNetV2" in refusal(read_timm, name)
+    assert "expected MobileNetV2, got a network with more blocks" in refusal(read_timm, name)
 
 
 def test_timms_deeper_networks_are_refused_by_their_blocks(tmp_path):
     tensors = timm_net().state_dict() | {"blocks.1.2.conv_pw.weight": torch.zeros(1)}
-    assert "expected the depth of MobileNetV2" in refusal(read_timm, saved(tensors, tmp_path))
+    assert "expected MobileNetV2, got a network with more blocks" in refusal(
+        read_timm, saved(tensors, tmp_path)
+    )
 
 
 @pytest.mark.parametrize(
@@ -455,7 +457,7 @@ def test_without_timm_names_are_refused(monkeypatch):
     assert "pip install timm, or give a file" in refusal(read_timm, "mobilenetv2_100")
 
 
-def test_files_of_timms_are_read_without_it(tmp_path, monkeypatch):
+def test_files_of_timm_are_read_without_timm(tmp_path, monkeypatch):
     path = saved(timm_net().state_dict(), tmp_path)
     monkeypatch.setitem(sys.modules, "timm", None)
     source = read_timm(path)
@@ -523,7 +525,7 @@ def test_a_file_alone_is_read_with_the_defaults_of_transformers(tmp_path):
     assert "dropout 0.8" in source.notes[1]
 
 
-def test_a_folder_may_hold_a_pickle_of_tensors(tmp_path):
+def test_a_folder_may_contain_a_pickle_of_tensors(tmp_path):
     reference = hf_net()
     expected = read_hf(hf_folder(reference, tmp_path))
     (tmp_path / "model.safetensors").unlink()
@@ -546,9 +548,9 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{,", "expected JSON, got another text"), ("[]", "expected settings by name, got list")],
+    [("{,", "expected JSON, got other text"), ("[]", "expected settings by name, got list")],
 )
-def test_a_config_that_is_no_json_object_is_refused(text, message, tmp_path, plain_hf):
+def test_a_config_that_is_not_a_json_object_is_refused(text, message, tmp_path, plain_hf):
     hf_folder(plain_hf, tmp_path)
     (tmp_path / "config.json").write_text(text)
     assert message in refusal(read_hf, tmp_path)
@@ -567,7 +569,7 @@ def test_a_config_that_is_no_json_object_is_refused(text, message, tmp_path, pla
         ("tf_padding", "yes", 'expected true or false, got "yes"'),
         ("layer_norm_eps", 0, "expected a number above 0, got 0"),
         ("classifier_dropout_prob", 1, "expected from 0 to below 1, got 1"),
-        ("depth_multiplier", 1.0, "expected 0.35, which the tensors' shapes have, got 1.0"),
+        ("depth_multiplier", 1.0, "expected 0.35, as the tensors' shapes have, got 1.0"),
         ("depth_multiplier", True, "expected a number above 0, got true"),
         ("id2label", {"0": "a", "2": "b"}, "expected a name for each of 0 to 6, got 2 names"),
     ],
@@ -577,14 +579,14 @@ def test_settings_that_our_network_cannot_have_are_refused(key, value, message, 
     assert f"{key}: {message}" in refusal(read_hf, folder)
 
 
-def test_a_width_that_rounds_to_the_same_channels_is_the_configs(tmp_path):
+def test_the_width_is_the_configs_if_both_have_the_same_channels(tmp_path):
     reference = hf_net(width_mult=0.51, finegrained_output=False)
     source = read_hf(hf_folder(reference, tmp_path))
     assert source.info.model.backbone.width_mult == 0.51
     imported(source)
 
 
-def test_class_names_are_the_configs_made_unique(tmp_path, plain_hf):
+def test_class_names_of_the_config_are_made_unique(tmp_path, plain_hf):
     names = ["crane", "dog", "crane", "cat", "a", "b", "c"]
     folder = hf_folder(plain_hf, tmp_path, id2label=dict(enumerate(names)))
     label_map = read_hf(folder).info.label_maps["classification"]
@@ -633,7 +635,7 @@ def test_classes_without_names_get_those_of_a_data_set_or_numbers(
         ),
     ],
 )
-def test_preprocessing_is_the_processors(processor, expected, tmp_path, plain_hf):
+def test_preprocessing_is_that_of_the_processor(processor, expected, tmp_path, plain_hf):
     assert read_hf(hf_folder(plain_hf, tmp_path, processor)).info.preprocess == expected
 
 
@@ -706,7 +708,7 @@ def test_notes_tell_where_preprocessing_differs(processor, notes, tmp_path, plai
     assert [note for note in all_notes if note.startswith("preprocessing")] == notes
 
 
-def test_a_segmenter_sees_what_its_processor_gives(tmp_path):
+def test_a_segmenter_has_the_input_of_its_processor(tmp_path):
     reference = hf_net("ForSemanticSegmentation")
     whole = read_hf(hf_folder(reference, tmp_path, WHOLE))
     assert whole.info.preprocess == PreprocessSpec((96, 128), "stretch")

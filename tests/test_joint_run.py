@@ -55,7 +55,7 @@ def measured(config, weights, out, *arguments):
     return json.loads(out.read_text())
 
 
-def test_one_weights_file_gives_both_blocks(joint, tmp_path):
+def test_one_weights_file_gives_both_sections_of_metrics(joint, tmp_path):
     config, run = joint
     found = measured(config, run / "best.safetensors", tmp_path / "m.json")
     trained = json.loads((run / "metrics.json").read_text())
@@ -76,7 +76,7 @@ def test_eval_measures_the_tasks_of_the_configuration(joint, tmp_path):
     assert only["segmentation"] == both["segmentation"]
 
 
-def test_output_stride_8_makes_a_finer_map_and_leaves_the_boxes(joint, undecided, tmp_path):
+def test_output_stride_8_gives_a_finer_map_and_the_same_boxes(joint, undecided, tmp_path):
     config, weights = joint[0], undecided
     plain = measured(config, weights, tmp_path / "16.json")
     fine = measured(config, weights, tmp_path / "8.json", "--backbone.output_stride=8")
@@ -96,7 +96,7 @@ def test_output_stride_8_makes_a_finer_map_and_leaves_the_boxes(joint, undecided
     assert grids == [(7, 9), (13, 17)]
 
 
-def test_scales_and_flip_reach_the_segmentation_alone(joint, undecided, tmp_path):
+def test_scales_and_flip_affect_only_the_segmentation(joint, undecided, tmp_path):
     config, weights = joint[0], undecided
     views = ("--eval.scales=[0.5,1.0]", "--eval.flip=true")
     plain = measured(config, weights, tmp_path / "plain.json")
@@ -105,7 +105,7 @@ def test_scales_and_flip_reach_the_segmentation_alone(joint, undecided, tmp_path
     assert many["segmentation"] != plain["segmentation"]
 
 
-def test_a_detector_is_run_once_whatever_the_scales(joint):
+def test_a_detector_is_run_once_for_several_scales(joint):
     _, run = joint
     predictor, many = mbv2det.load(run / "best.safetensors"), EvalConfig(scales=(0.5, 1.0))
     model, (detection, segmentation) = predictor.model, predictor.tasks

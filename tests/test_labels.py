@@ -10,7 +10,7 @@ ID_LISTS = st.lists(st.integers(-1, 2**70), min_size=1, max_size=20, unique=True
 
 
 @given(ID_LISTS)
-def test_ids_and_names_lead_back_to_their_label(ids):
+def test_ids_and_names_map_to_their_label(ids):
     label_map = LabelMap(tuple(f"class {id_}" for id_ in ids), tuple(ids))
     assert len(label_map) == len(ids)
     assert [label_map.label_of_id[id_] for id_ in label_map.ids] == list(range(len(ids)))
@@ -35,17 +35,17 @@ def test_classes_that_contradict_are_refused(names, ids, message):
         LabelMap(names, ids)
 
 
-def test_choose_keeps_the_order_asked_for_and_the_ids():
+def test_choose_keeps_the_requested_order_and_the_ids():
     chosen = LabelMap(("cat", "dog", "cow"), (17, 18, 21)).choose(["cow", "cat"])
     assert chosen == LabelMap(("cow", "cat"), (21, 17))
 
 
-def test_choose_hints_at_the_nearest_name():
+def test_choose_suggests_the_nearest_name():
     with pytest.raises(DataError, match=r"got 'hotdog'.*did you mean 'hot dog'\?"):
         LabelMap(("person", "hot dog"), (1, 2)).choose(["hotdog"])
 
 
-def test_choose_hints_at_nothing_where_nothing_is_near():
+def test_choose_suggests_nothing_without_a_near_name():
     with pytest.raises(DataError) as caught:
         LabelMap(("person", "bicycle"), (1, 2)).choose(["xyz"])
     assert "did you mean" not in str(caught.value)
@@ -85,6 +85,6 @@ def test_unknown_name_has_no_label():
     assert LabelMap(("cat", "tv"), (1, 2)).find("zebra") is None
 
 
-def test_find_prefers_the_same_name_to_one_of_the_same_meaning():
+def test_find_prefers_the_same_name_to_another_spelling():
     label_map = LabelMap(("tv", "tvmonitor"), (1, 2))
     assert [label_map.find("tv"), label_map.find("tvmonitor")] == [0, 1]

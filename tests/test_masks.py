@@ -49,7 +49,7 @@ def test_one_bit_is_background_and_the_first_label(tmp_path):
     assert masks.read(0).tolist() == [[0, 1, 0]]
 
 
-def test_sixteen_bits_are_read_as_they_are(tmp_path):
+def test_sixteen_bits_are_read_unchanged(tmp_path):
     masks = index_masks(tmp_path, Image.fromarray(np.array([[0, 20, 255]], np.uint16)))
     assert masks.read(0).tolist() == [[0, 20, 255]]
 
@@ -59,12 +59,12 @@ def test_values_with_gaps_become_labels_in_order(tmp_path):
     assert masks.read(0).tolist() == [[0, 1, 2, 255]]
 
 
-def test_ignore_value_of_the_data_set_becomes_the_common_one(tmp_path):
+def test_ignore_value_of_the_data_set_becomes_255(tmp_path):
     masks = index_masks(tmp_path, grey([[0, 7, 99]]), ROAD, ignore_value=99)
     assert masks.read(0).tolist() == [[0, 1, 255]]
 
 
-def test_common_ignore_value_is_none_of_a_data_set_with_its_own(tmp_path):
+def test_255_is_an_error_in_a_data_set_with_another_ignore_value(tmp_path):
     masks = index_masks(tmp_path, grey([[0, 255]]), ROAD, ignore_value=99)
     with pytest.raises(DataError, match=r"values 0, 7, 99, 200 of 3 labels .*also got 255$"):
         masks.read(0)
@@ -76,7 +76,7 @@ def test_without_an_ignore_value_every_pixel_needs_a_label(tmp_path):
         masks.read(0)
 
 
-def test_255_may_be_a_label_where_nothing_is_ignored(tmp_path):
+def test_255_may_be_a_label_without_an_ignore_value(tmp_path):
     masks = index_masks(tmp_path, grey([[0, 255]]), LabelMap(("a", "b"), (0, 255)), None)
     assert masks.read(0).tolist() == [[0, 1]]
 
@@ -91,7 +91,7 @@ def test_255_may_be_a_label_where_nothing_is_ignored(tmp_path):
         (grey(np.arange(30, 60, 2)[None]), r"30, 32, 34, 36, 38, 40, 42, 44, \.\.\."),
     ],
 )
-def test_value_that_is_no_label_is_one_error_naming_file_and_values(tmp_path, image, values):
+def test_value_without_a_label_is_one_error_naming_file_and_values(tmp_path, image, values):
     masks = index_masks(tmp_path, image)
     expected = rf"m\.png: expected only the values 0\.\.20, 255 of 21 labels .*also got {values}$"
     with pytest.raises(DataError, match=expected) as caught:
@@ -99,7 +99,7 @@ def test_value_that_is_no_label_is_one_error_naming_file_and_values(tmp_path, im
     assert "\n" not in str(caught.value)
 
 
-def test_negative_value_is_no_label(tmp_path):
+def test_negative_value_is_an_error(tmp_path):
     Image.fromarray(np.array([[0, -1]], np.int32)).save(tmp_path / "m.tif")
     masks = IndexMasks.of(VOC, [str(tmp_path / "m.tif")])
     with pytest.raises(DataError, match=r"also got -1$"):
@@ -107,7 +107,7 @@ def test_negative_value_is_no_label(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_colour_image_is_one_error_that_says_what_is_wanted(tmp_path, mode):
+def test_colour_image_is_one_error_that_says_what_is_expected(tmp_path, mode):
     masks = index_masks(tmp_path, Image.new(mode, (4, 3)))
     expected = rf"^{tmp_path}/m\.png: expected an index image .*got an image of mode {mode};"
     with pytest.raises(DataError, match=expected) as caught:
@@ -141,7 +141,7 @@ def test_image_without_a_mask_is_not_annotated():
     assert IndexMasks.of(VOC, ["a.png", "", "c.png"]).annotated.tolist() == [True, False, True]
 
 
-def test_masks_of_some_images_come_in_their_order():
+def test_masks_of_some_images_are_in_their_order():
     other = IndexMasks.of(VOC, ["a.png", "b.png", "c.png"]).of_images([2, None, 0])
     assert other.files.tolist() == ["c.png", "", "a.png"]
     assert other.annotated.tolist() == [True, False, True]
@@ -203,7 +203,7 @@ def test_label_that_the_other_map_lacks_is_ignored_without_background(tmp_path):
     assert other.read(0).tolist() == [[255, 1, 0, 255]]
 
 
-def test_values_that_were_no_labels_stay_none_in_other_labels(tmp_path):
+def test_values_without_a_label_have_none_after_relabelling(tmp_path):
     masks = index_masks(tmp_path, grey([[0, 8]]), ROAD).with_label_map(VOC)
     with pytest.raises(DataError, match=r"expected only the values 0, 7, 200, 255 .*also got 8$"):
         masks.read(0)
@@ -270,7 +270,7 @@ def test_pixels_of_three_instances_are_ignored():
     assert (mask[A > 0] == 255).all()
 
 
-def test_overlap_with_an_instance_far_back_is_ignored():
+def test_overlap_with_an_earlier_instance_is_ignored():
     masks = instance_masks([("dog", A, False), ("tv", C, False), ("dog", B, False)])
     np.testing.assert_array_equal(masks.read(0) == 255, (A & B) > 0)
 
@@ -280,7 +280,7 @@ def test_crowds_are_ignored():
     np.testing.assert_array_equal(mask, 255 * A + 3 * C)
 
 
-def test_classes_that_are_no_label_are_background_and_cover_nothing():
+def test_classes_without_a_label_are_background_and_cover_nothing():
     label_map = LabelMap.of_masks((BACKGROUND, "dog"))
     masks = instance_masks(
         [("dog", A, False), ("tv", B, False), ("tv", C, True)], label_map=label_map
@@ -301,7 +301,7 @@ def test_image_whose_instance_has_no_outline_is_not_annotated():
     assert masks.annotated.tolist() == [True, False, True, False]
 
 
-def test_missing_outline_of_a_class_that_is_no_label_does_not_matter():
+def test_missing_outline_of_a_class_without_a_label_does_not_matter():
     masks = instance_masks([("dog", A, False), ("zebra", None, False)])
     assert masks.annotated.tolist() == [False]
     masks = masks.with_label_map(LabelMap.of_masks((BACKGROUND, "dog")))
@@ -319,7 +319,7 @@ def of_masks(masks):
     return Annotations("split", np.array(["a"]), np.array(["a"]), np.array([SIZE]), masks=masks)
 
 
-def test_labels_not_asked_for_are_counted():
+def test_labels_outside_the_classes_are_counted():
     annotations = of_masks(IndexMasks.of(ROAD, ["m.png"]))
     kept = annotations.with_mask_label_map(LabelMap.of_masks((BACKGROUND, "tree")))
     assert kept.faults.lines() == [
@@ -332,12 +332,12 @@ def test_labels_not_asked_for_are_counted():
     assert annotations.faults.lines() == []
 
 
-def test_masks_in_the_labels_asked_for_stay_as_they_are():
+def test_masks_in_the_same_labels_are_unchanged():
     annotations = of_masks(IndexMasks.of(ROAD, ["m.png"]))
     assert annotations.with_mask_label_map(ROAD) is annotations
 
 
 @pytest.mark.parametrize("names", [("cow", "car"), (BACKGROUND, "car")])
-def test_masks_with_nothing_but_background_in_common_are_an_error(names):
+def test_masks_with_only_background_in_common_are_an_error(names):
     with pytest.raises(DataError, match=r"split: expected masks with one of the labels"):
         of_masks(IndexMasks.of(ROAD, ["m.png"])).with_mask_label_map(LabelMap.of_masks(names))

@@ -122,14 +122,14 @@ def test_a_batch_matches_like_its_images_one_by_one():
         assert torch.equal(together.object_index[i][positive], alone.object_index[0][positive])
 
 
-def test_anchors_inside_an_ignored_object_take_no_part():
+def test_anchors_inside_an_ignored_object_have_no_target():
     # A crowd over 0..25: anchors 0 and 1 wholly inside, anchor 2 by half, anchor 3 not at all.
     matches = Matcher()(targets_of([([0.0, 0.0, 25.0, 10.0], 0, True)]), ROW)
     assert matches.positive.tolist() == [[False] * 4]
     assert matches.negative.tolist() == [[False, False, False, True]]
 
 
-def test_an_ignored_object_does_not_hide_an_object():
+def test_an_ignored_object_does_not_affect_matching():
     crowd, inside = ([0.0, 0.0, 40.0, 10.0], 0, True), ([10.0, 0.0, 20.0, 10.0], 1, False)
     matches = Matcher()(targets_of([crowd, inside]), ROW)
     assert matches.positive.tolist() == [[False, True, False, False]]

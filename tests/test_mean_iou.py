@@ -95,7 +95,7 @@ def test_class_predicted_on_ignored_pixels_only_does_not_count():
     assert scores["mIoU"] == scores["boundary_IoU"] == 1.0
 
 
-def test_image_of_ignored_pixels_adds_nothing():
+def test_image_of_ignored_pixels_does_not_count():
     masks, predictions = blobs(0)
     with_ignored = scores_of([*masks, np.full((30, 40), 255)], [*predictions, np.ones((30, 40))])
     without = scores_of(masks, predictions)
@@ -104,7 +104,7 @@ def test_image_of_ignored_pixels_adds_nothing():
 
 
 @pytest.mark.parametrize("mask", [None, np.full((3, 4), 255)])
-def test_no_annotated_pixel_scores_none(mask):
+def test_without_annotated_pixels_scores_are_none(mask):
     scores = scores_of([mask], [np.ones((3, 4))])
     assert scores.pop("images") == (mask is not None)
     assert scores.pop("per_class") == dict.fromkeys(NAMES)
@@ -129,7 +129,7 @@ def test_states_of_two_processes_add_up():
     assert first.compute() == scores_of(masks, predictions)
 
 
-def test_reset_forgets():
+def test_reset_clears_the_state():
     masks, predictions = blobs(3)
     metric = metric_of(masks, predictions)
     metric.reset()
@@ -176,7 +176,7 @@ def test_hand_worked_boundary_iou():
     assert scores_of([mask], [prediction])["boundary_IoU"] == pytest.approx((6 / 18 + 46 / 66) / 2)
 
 
-def test_boundary_iou_sees_a_ragged_contour_better_than_iou():
+def test_a_ragged_contour_lowers_boundary_iou_more_than_iou():
     mask = np.zeros((100, 100), np.uint8)
     mask[20:80, 20:80] = 1
     prediction = cv2.erode(mask, np.ones((3, 3)))
@@ -185,7 +185,7 @@ def test_boundary_iou_sees_a_ragged_contour_better_than_iou():
     assert scores["boundary_IoU"] < 0.7
 
 
-def test_perfect_prediction_scores_one_whatever_is_predicted_on_ignored_pixels():
+def test_perfect_prediction_scores_one_with_any_labels_on_ignored_pixels():
     masks, predictions = blobs(4)
     predictions = [
         np.where(t == IGNORE_INDEX, f, t) for t, f in zip(masks, predictions, strict=True)

@@ -392,10 +392,10 @@ def test_loading_a_bare_tensor_is_refused(tmp_path):
         load(MobileNetV2(0.35), path)
 
 
-def test_loading_a_file_of_something_else_is_refused(tmp_path):
+def test_loading_a_file_of_other_objects_is_refused(tmp_path):
     path = tmp_path / "notes.pth"
     path.write_text("not weights at all")
-    with pytest.raises(ConfigError, match=r"notes\.pth: not a file of tensors"):
+    with pytest.raises(ConfigError, match=r"notes\.pth: expected a file of tensors"):
         load(MobileNetV2(0.35), path)
 
 
@@ -407,7 +407,7 @@ def test_loading_a_missing_file_is_refused(tmp_path):
 def test_loading_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_path):
     witness = tmp_path / "witness"
     path = saved({"features.0.0.weight": RunsCode(witness)}, tmp_path)
-    with pytest.raises(ConfigError, match="not a file of tensors"):
+    with pytest.raises(ConfigError, match="expected a file of tensors"):
         load(MobileNetV2(0.35), path)
     assert not witness.exists()
 
@@ -468,7 +468,7 @@ def test_classifying_without_a_classifier_is_refused():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_it_serves_torchvisions_faster_rcnn(training):
+def test_torchvisions_faster_rcnn_runs_on_it(training):
     torch.manual_seed(0)
     detector = FasterRCNN(
         MobileNetV2(0.35),

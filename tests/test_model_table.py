@@ -139,7 +139,7 @@ def is_as_published(number, figure):
 # Counts of our models
 
 
-def test_the_tables_hold_what_was_published():
+def test_the_tables_contain_the_published_figures():
     figures = {
         name: {row.name: (row.parameters, row.multiply_adds) for row in table.rows}
         for name, table in TABLES.items()

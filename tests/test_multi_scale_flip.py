@@ -95,7 +95,7 @@ def test_average_over_scales_equals_the_same_by_hand():
     torch.testing.assert_close(averaged, expected, rtol=1e-4, atol=1e-6)  # float32 against float64
 
 
-def test_ramp_looks_the_same_at_every_scale():
+def test_ramp_is_the_same_at_every_scale():
     # Half a pixel of misalignment would move the logits by 4 * 0.5 / 48, their mean by a third.
     model = Sampler()
     ramp = torch.linspace(0, 255, 49).expand(1, 3, 33, 49)
@@ -112,7 +112,7 @@ def test_views_have_the_sizes_of_the_paper_and_the_unscaled_one_is_computed_once
     assert {w for _, w in model.calls} == {193, 289, 385, 481, 577, 673}
 
 
-def test_unscaled_view_outside_the_scales_serves_the_other_tasks_only():
+def test_unscaled_view_outside_the_scales_is_used_only_by_other_tasks():
     model, images = Sampler(), random_images()
     outputs = MultiScaleFlip(model, [0.5])(images)
     assert model.calls == [(33, 49), (17, 25)]

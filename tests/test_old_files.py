@@ -113,13 +113,13 @@ def test_old_weights_fill_a_backbone(name):
     assert (backbone.classifier is not None) == (name == "classifier")
 
 
-def test_an_old_checkpoint_says_what_came_from_files(checkpoint):
+def test_an_old_checkpoint_has_the_origin_of_its_tensors(checkpoint):
     loaded, transferred = load_origin(checkpoint)
     assert len(loaded) == RECORDED["run.ckpt"]["origin"]["loaded"]
     assert len(transferred) == RECORDED["run.ckpt"]["origin"]["kept"]
 
 
-def test_an_old_run_resumes_as_it_would_have_gone_on(checkpoint, tmp_path, monkeypatch):
+def test_an_old_run_resumes_with_the_same_results(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the data lie in `shapes` here
     spec = ShapesSpec(num_train=8, num_val=4, size=(96, 128))
     make_shapes(tmp_path / "shapes", spec, show_progress=False)

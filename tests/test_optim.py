@@ -66,7 +66,7 @@ def test_first_rmsprop_step_by_hand():
     assert weight.item() == pytest.approx(2 - 1.5 / math.sqrt(2.8), rel=1e-6)  # float32
 
 
-def test_rmsprop_momentum_keeps_the_learning_rate_of_its_time():
+def test_rmsprop_momentum_accumulates_steps_scaled_by_the_learning_rate():
     weight = nn.Parameter(torch.tensor([0.0], dtype=torch.float64))
     optimizer = RMSpropTF([weight], lr=0.5, momentum=0.9)
     weight.grad = torch.ones_like(weight)
@@ -88,7 +88,7 @@ def test_rmsprop_weight_decay_is_an_l2_gradient():
     torch.testing.assert_close(decayed, plain, rtol=1e-12, atol=0)  # float64
 
 
-def test_rmsprop_leaves_parameters_without_gradient():
+def test_rmsprop_does_not_change_parameters_without_gradient():
     weight = nn.Parameter(torch.ones(2))
     RMSpropTF([weight], lr=1.0).step()
     assert weight.tolist() == [1.0, 1.0]
@@ -125,7 +125,7 @@ def test_backbone_has_its_own_learning_rate():
         assert lr == (0.05 if name.startswith("backbone.") else 0.5)
 
 
-def test_frozen_parameters_are_in_no_group_and_all_others_in_one():
+def test_frozen_parameters_are_in_no_group_and_others_in_one():
     network = Network()
     groups = parameter_groups(network, OptimConfig())
     listed = [id(param) for group in groups for param in group["params"]]
@@ -177,7 +177,7 @@ def test_cosine_goes_from_one_through_a_half_to_zero():
     assert factor(1100) == pytest.approx(0.0, abs=1e-12)
 
 
-def test_cosine_stays_at_zero_behind_the_end():
+def test_cosine_is_zero_after_the_end():
     assert factor_of(100, schedule="cosine")(150) == pytest.approx(0.0, abs=1e-12)
 
 
@@ -187,7 +187,7 @@ def test_cosine_never_rises_after_the_warm_up():
     assert values == sorted(values, reverse=True)
 
 
-def test_constant_schedule_needs_no_end():
+def test_constant_schedule_does_not_depend_on_the_number_of_steps():
     factor = factor_of(math.inf, schedule="constant", warmup_steps=9)
     assert [factor(0), factor(9), factor(10**6)] == [0.1, 1.0, 1.0]
 

@@ -39,7 +39,7 @@ def weights(tmp_path):
     return tmp_path / "w.safetensors"
 
 
-def test_results_are_xywh_with_the_data_sets_own_ids():
+def test_results_are_xywh_with_the_ids_of_the_data_set():
     first, second = coco_records("000000000139", FOUND, LABELS)
     assert first == {
         "image_id": 139, "category_id": 90, "bbox": [10.0, 20.0, 40.0, 20.0], "score": 0.9
@@ -65,7 +65,7 @@ def test_equal_names_from_two_folders_do_not_overwrite_each_other(tmp_path):
     assert unique_names([tmp_path / "a/1.jpg", tmp_path / "b/1.jpg"]) == ["1", "1_2"]
 
 
-def test_predict_names_what_it_cannot_read_and_goes_on(weights, tmp_path):
+def test_predict_names_unreadable_files_and_continues(weights, tmp_path):
     Image.new("RGB", (50, 40), "red").save(tmp_path / "12.png")
     Image.new("L", (40, 50)).save(tmp_path / "grey.png")
     (tmp_path / "broken.jpg").write_bytes(b"no image")
@@ -83,7 +83,7 @@ def test_predict_names_what_it_cannot_read_and_goes_on(weights, tmp_path):
         assert y + height <= limit[1] + 0.02
 
 
-def test_predict_fails_where_nothing_can_be_read(weights, tmp_path):
+def test_predict_fails_if_no_image_can_be_read(weights, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     done = run_command(
         "predict", "--weights", weights, tmp_path / "broken.jpg", "--out", tmp_path, check=False

@@ -185,7 +185,7 @@ def test_the_frame_maps_original_boxes_to_the_moved_ones(resize):
     np.testing.assert_allclose(done.instances.boxes, mapped, rtol=1e-6)  # float32
 
 
-def test_labels_and_roles_stay():
+def test_labels_and_ignore_flags_do_not_change():
     sample = sample_of(noise(10, 10), [[1, 1, 5, 5], [2, 2, 9, 9]])
     done = process((20, 20), sample)
     assert done.key == sample.key
@@ -193,11 +193,11 @@ def test_labels_and_roles_stay():
     np.testing.assert_array_equal(done.instances.ignore, sample.instances.ignore)
 
 
-def test_no_objects_stay_no_objects():
+def test_an_image_without_objects_has_none_after_preprocessing():
     assert process((20, 20), sample_of(noise(10, 10))).instances.boxes.shape == (0, 4)
 
 
-def test_what_is_not_annotated_stays_so():
+def test_missing_annotation_is_still_missing_after_preprocessing():
     done = process((20, 20), Sample(SampleKey(0, 0), noise(10, 10), Frame((10, 10))))
     assert done.instances is None
     assert done.mask is None
@@ -219,7 +219,7 @@ def test_mask_is_resized_by_picking_the_nearest_pixel():
 
 
 @pytest.mark.parametrize("size", [(31, 50), (200, 170), (90, 33)])
-def test_resized_mask_holds_no_label_that_was_not_there(size):
+def test_resized_mask_has_only_labels_of_the_original(size):
     mask = np.random.default_rng(0).choice(np.array([0, 20, 255], np.uint8), (90, 70))
     done = process(size, sample_of(noise(90, 70), mask=mask))
     assert set(np.unique(done.mask).tolist()) == {0, 20, 255}

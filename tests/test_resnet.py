@@ -95,7 +95,7 @@ def test_features_have_the_declared_shapes(both):
         assert tuple(features[feature].shape) == expected, feature
 
 
-def test_a_deeper_network_has_torchvisions_tensors_too():
+def test_a_deeper_network_has_torchvisions_tensors():
     with torch.device("meta"):
         theirs = resnet101(num_classes=7)
     assert list(on_meta(ResNet101, num_classes=7).state_dict()) == [

@@ -7,7 +7,7 @@ from mbv2det.model_config import BackboneConfig, carried_settings, shape_setting
 from mbv2det.resolve import Difference, Overrides, Resolution, check_shapes, in_section, resolve
 
 
-def test_weights_win_where_nothing_is_overridden():
+def test_weights_win_if_nothing_is_overridden():
     found = resolve({"eval.flip": True, "a": 1}, {"eval.flip": False, "a": 1}, Overrides())
     assert found.values == {"eval.flip": True, "a": 1}
     assert found.differences == (Difference("eval.flip", True, False, "the weights"),)
@@ -23,14 +23,14 @@ def test_weights_win_where_nothing_is_overridden():
         (Overrides(frozenset({"eval.flip"}), ("eval.flip",)), "the command line"),
     ],
 )
-def test_what_the_user_overrides_wins(overrides, winner):
+def test_overridden_settings_win(overrides, winner):
     found = resolve({"eval.flip": True}, {"eval.flip": False}, overrides)
     assert found.values == {"eval.flip": False}
     assert found.differences == (Difference("eval.flip", True, False, winner),)
     assert found.overridden == ("eval.flip",)
 
 
-def test_a_name_that_only_begins_alike_overrides_nothing():
+def test_a_name_that_is_only_a_prefix_overrides_nothing():
     assert Overrides(frozenset({"eval.fl", "eva"})).source("eval.flip") is None
 
 
@@ -40,14 +40,14 @@ def test_equal_values_are_no_difference_but_may_be_overridden():
     assert found.overridden == ("a",)
 
 
-def test_a_difference_reads_as_a_line():
+def test_a_difference_is_one_line_of_text():
     line = str(Difference("data.resize", "fit", "stretch", "the weights"))
     assert line == "data.resize: fit in the weights, stretch configured; the weights win"
     line = str(Difference("data.resize", "fit", "stretch", "the command line"))
     assert line == "data.resize: fit in the weights, stretch configured; the command line wins"
 
 
-def test_values_are_put_into_their_section():
+def test_update_sets_the_values_of_its_section():
     found = Resolution({"backbone.padding": "same", "heads.detection.padding": "symmetric"})
     config = found.update("backbone", BackboneConfig(width_mult=0.5), norm_eps=1e-3)
     assert config == BackboneConfig(width_mult=0.5, padding="same", norm_eps=1e-3)
@@ -59,7 +59,7 @@ def test_shapes_that_differ_are_refused():
         check_shapes({"a": 1, "b": 2}, {"a": 1, "b": 3}, ["a", "b"], "file")
 
 
-def test_roles_are_declared_at_the_fields():
+def test_fields_declare_shape_and_carried_settings():
     config = BackboneConfig(width_mult=0.5)
     assert shape_settings(config) == {
         "name": "mobilenet_v2",

@@ -49,13 +49,13 @@ def test_iterating_twice_gives_the_same_order():
     assert list(sampler) == list(sampler)
 
 
-def test_images_left_out_of_an_epoch_come_in_others():
+def test_images_left_out_of_an_epoch_are_in_others():
     # 7 images, 2 processes: one is left out of each epoch, none of all 30 (each with 1/7^30).
     seen = {i for e in range(30) for rank in range(2) for i in shuffled(7, rank, 2, epoch=e)}
     assert seen == set(range(7))
 
 
-def test_keys_carry_the_epoch_and_count():
+def test_keys_contain_the_epoch_and_are_counted():
     sampler = ShuffledShard(5, seed=0)
     sampler.set_epoch(3)
     assert all(key.epoch == 3 and key.counted for key in sampler)

@@ -89,7 +89,7 @@ def test_visible_masks_are_whole_masks_less_what_was_painted_later(scenes):
             np.testing.assert_array_equal(visible, scene.full[k] & ~later)
 
 
-def test_mean_colour_does_not_tell_the_class(scenes):
+def test_mean_colour_does_not_depend_on_the_class(scenes):
     pairs = [
         (label, scene.image[mask].mean(axis=0))
         for scene in scenes
@@ -197,14 +197,14 @@ def test_ensure_makes_the_data_set_once_and_again_for_another_spec_or_version(
     assert list(root.parent.iterdir()) == [root]
 
 
-def test_foreign_folder_is_refused_and_left_alone(tmp_path):
+def test_folder_of_other_files_is_refused_and_not_changed(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"mine")
     with pytest.raises(ConfigError, match=rf"{tmp_path}.*data\.root"):
         ensure_shapes(tmp_path, SMALL, show_progress=False)
     assert read_files(tmp_path).keys() == {(tmp_path / "photo.jpg").relative_to(tmp_path)}
 
 
-def test_empty_folder_is_taken(tmp_path):
+def test_empty_folder_is_used(tmp_path):
     (tmp_path / "shapes").mkdir()
     ensure_shapes(tmp_path / "shapes", SMALL, show_progress=False)
     assert (tmp_path / "shapes" / "train" / "000001.jpg").is_file()

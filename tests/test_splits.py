@@ -108,7 +108,7 @@ def test_voc_masks_have_vocs_labels(voc):
     assert annotations.objects is None
 
 
-def test_vocs_boxes_alone_come_without_masks(voc):
+def test_vocs_boxes_are_read_without_masks(voc):
     annotations = read_voc(voc, boxes=True, masks=False)
     assert boxes_in(annotations) == {"a": 1, "b": 1}
     assert annotations.masks is None
@@ -129,26 +129,26 @@ def test_class_that_vocs_masks_lack_is_one_line(voc):
     )
 
 
-def test_own_classes_are_the_values_of_voc_masks(voc):
+def test_configured_mask_classes_are_the_values_of_voc_masks(voc):
     names = tuple(f"class {value}" for value in range(16))
     annotations = read_voc(voc, mask_classes=names)
     assert annotations.masks.label_map == LabelMap.of_masks(names)
     assert labels_in(annotations) == {"b": [0, 12], "c": [15, 255]}
 
 
-def test_own_classes_of_voc_masks_may_have_values_with_gaps(voc):
+def test_configured_mask_classes_may_have_values_with_gaps(voc):
     annotations = read_voc(voc, mask_classes=CROPS, mask_values=(0, DOG, PERSON))
     assert annotations.masks.label_map == LabelMap(CROPS, (0, DOG, PERSON))
     assert labels_in(annotations) == {"b": [0, 1], "c": [2, 255]}
 
 
-def test_voc_masks_may_have_an_ignored_value_of_their_own(voc):
+def test_voc_masks_may_have_another_ignored_value(voc):
     names = {"mask_classes": (BACKGROUND, "crop"), "mask_values": (0, CAT), "ignore_index": DOG}
     annotations = read_voc(voc, {"split": "train_aug"}, **names)
     assert labels_in(annotations) == {"b": [0, 255], "d": [0, 1]}
 
 
-def test_vocs_21_labels_may_stand_beside_chosen_classes(voc):
+def test_vocs_21_labels_may_be_used_with_chosen_classes(voc):
     annotations = read_voc(voc, boxes=True, classes=("dog",), mask_classes="voc")
     assert annotations.objects.label_map.names == ("dog",)
     assert annotations.masks.label_map == LabelMap.of_masks(VOC21)
@@ -192,7 +192,7 @@ def test_voc_years_that_are_not_those_of_the_splits_are_one_line(voc, split, num
     assert line.startswith(f"data.train: expected as many years as splits, {numbers}")
 
 
-def test_vocs_own_mask_wins_over_sbds(voc):
+def test_vocs_mask_takes_precedence_over_sbds(voc):
     assert labels_in(read_voc(voc, {"split": "train_aug"})) == {"b": [0, 12], "d": [0, 8]}
 
 
@@ -216,25 +216,25 @@ def own_voc(tmp_path_factory):
 OWN = {"images": "pictures", "annotations": "boxes", "masks": "labels"}
 
 
-def test_voc_folders_and_list_may_have_names_of_their_own(own_voc):
+def test_voc_folders_and_list_may_have_any_names(own_voc):
     annotations = read(own_voc, OWN | {"list": "masked.txt"}, format="voc")
     assert labels_in(annotations) == {"a": [0, 12]}
     assert annotations.path(0) == own_voc / "pictures/a.png"
 
 
-def test_listed_image_without_a_mask_is_an_error_where_masks_alone_are_wanted(own_voc):
+def test_listed_image_without_a_mask_is_an_error_for_segmentation_alone(own_voc):
     line = refused(DataError, own_voc, OWN | {"list": "both.txt"}, format="voc")
     assert line.startswith(f"{own_voc}/labels/b.png: expected the mask of")
 
 
-def test_image_of_an_own_list_may_have_boxes_alone_and_is_counted(own_voc):
+def test_image_of_a_users_list_may_have_only_boxes_and_is_counted(own_voc):
     annotations = read(own_voc, OWN | {"list": "both.txt"}, format="voc", boxes=True)
     assert boxes_in(annotations) == {"a": 1, "b": 1}
     assert labels_in(annotations) == {"a": [0, 12], "b": None}
     assert annotations.faults.lines() == ["1 images without a mask: b.png"]
 
 
-def test_without_a_list_every_image_counts(own_voc):
+def test_without_a_list_every_image_is_read(own_voc):
     annotations = read(own_voc, OWN, format="voc", boxes=True)
     assert labels_in(annotations) == {"a": [0, 12], "b": None, "c": None}
     assert annotations.faults.lines() == ["2 images without a mask: b.png, c.png"]
@@ -253,7 +253,7 @@ def test_joint_list_may_have_suffixes_and_a_second_column(voc):
     assert labels_in(annotations) == {"b": [0, 12], "a": None}
 
 
-def test_joint_image_that_a_voc_list_promises_a_mask_of_needs_one(voc, tmp_path):
+def test_joint_image_in_vocs_list_of_masks_needs_a_mask(voc, tmp_path):
     place = tmp_path / "VOC2012"
     (place / "SegmentationClass").mkdir(parents=True)
     for name in ("JPEGImages", "Annotations", "ImageSets"):
@@ -307,7 +307,7 @@ def test_values_of_a_folder_may_have_gaps(folder):
     assert labels_in(annotations) == {"a": [0, 2], "b": [1, 255]}
 
 
-def test_binary_masks_are_read_where_nothing_is_ignored(folder):
+def test_binary_masks_are_read_without_an_ignored_value(folder):
     root = folder(a=(0, 255))
     names = {"classes": (BACKGROUND, "hand"), "mask_values": (0, 255)}
     assert labels_in(read_folder(root, ignore_index=None, **names)) == {"a": [0, 1]}
@@ -326,7 +326,7 @@ def test_folder_has_no_boxes(folder):
     assert line == f"data.format: {expected}"
 
 
-def test_folders_and_list_may_have_names_of_their_own(folder):
+def test_folders_and_list_may_have_any_names(folder):
     root = folder(a=(0, 1), b=(1, 2))
     (root / "images").rename(root / "x")
     (root / "masks").rename(root / "y")
@@ -373,11 +373,11 @@ def test_coco_masks_are_background_and_the_categories(coco):
     }  # fmt: skip
 
 
-def test_coco_masks_alone_come_without_boxes(coco):
+def test_coco_masks_are_read_without_boxes(coco):
     assert read(coco, WHERE).objects is None
 
 
-def test_cocos_boxes_alone_come_without_masks(coco):
+def test_cocos_boxes_are_read_without_masks(coco):
     assert read(coco, WHERE, boxes=True, masks=False).masks is None
 
 
@@ -425,7 +425,7 @@ def test_coco_has_no_mask_files(coco, data, split, setting):
     )
 
 
-def test_settings_of_mask_files_do_not_matter_to_cocos_boxes(coco):
+def test_settings_of_mask_files_do_not_affect_cocos_boxes(coco):
     assert len(read(coco, WHERE, boxes=True, masks=False, mask_values=(0, 1))) == 5
 
 
@@ -496,7 +496,7 @@ WEIGHTS = {
 }
 
 
-def test_eval_of_a_folder_takes_the_weights_names_and_values():
+def test_eval_of_a_folder_uses_the_weights_names_and_values():
     annotations = with_own_classes(DataConfig(format="folder", ignore_index=None), WEIGHTS)
     expected = DataConfig(
         format="folder", ignore_index=None, classes=(BACKGROUND, "hand"), mask_values=(0, 255)
@@ -504,23 +504,23 @@ def test_eval_of_a_folder_takes_the_weights_names_and_values():
     assert annotations == expected
 
 
-def test_eval_of_a_folder_takes_the_weights_names_for_values_of_its_own():
+def test_eval_of_a_folder_uses_the_weights_names_for_configured_values():
     annotations = with_own_classes(DataConfig(format="folder", mask_values=(3, 4)), WEIGHTS)
     assert (annotations.classes, annotations.mask_values) == ((BACKGROUND, "hand"), (3, 4))
 
 
 @pytest.mark.parametrize("names", [{"classes": CROPS}, {"mask_classes": "voc"}])
-def test_eval_of_a_folder_keeps_names_of_its_own(names):
+def test_eval_of_a_folder_keeps_configured_names(names):
     data = DataConfig(format="folder", **names)
     assert with_own_classes(data, WEIGHTS) == data
 
 
-def test_eval_of_a_folder_finds_no_names_in_a_detector():
+def test_eval_of_a_folder_ignores_the_names_of_a_detector():
     data = DataConfig(format="folder")
     assert with_own_classes(data, {"detection": WEIGHTS["detection"]}) == data
 
 
-def test_eval_reads_vocs_classes_whatever_is_chosen():
+def test_eval_reads_all_vocs_classes():
     data = DataConfig(format="voc", classes=("dog",))
     assert with_own_classes(data, WEIGHTS) == DataConfig(format="voc")
     # These say what the values in the files mean, which stays true.
@@ -528,6 +528,6 @@ def test_eval_reads_vocs_classes_whatever_is_chosen():
     assert with_own_classes(own, WEIGHTS) == own
 
 
-def test_eval_reads_cocos_classes_whatever_is_chosen():
+def test_eval_reads_all_cocos_classes():
     data = DataConfig(classes=("dog",), mask_classes="voc")
     assert with_own_classes(data, WEIGHTS) == DataConfig()

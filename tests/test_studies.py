@@ -48,7 +48,7 @@ def test_more_dimensions_lose_fewer_points():
     assert lost == sorted(lost, reverse=True)
 
 
-def test_points_are_lost_as_often_as_probability_says():
+def test_points_are_lost_with_the_expected_probability():
     results = measurements(num_matrices=1000)
     # The probability that none or one of n signs is positive: (1 + n) / 2^n.
     assert [result.lost_expected for result in results[:3]] == [3 / 4, 4 / 8, 6 / 32]

@@ -460,7 +460,7 @@ def test_outputs_are_those_of_tensorflow_itself(network, tmp_path):
     torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-4)  # float32
 
 
-def test_the_import_has_no_network_of_tensorflows_to_compare_with(tmp_path):
+def test_the_import_says_that_tensorflows_network_cannot_be_run(tmp_path):
     path = written(classifier(), tmp_path)
     assert read_tensorflow(path).reference is None
     done = run_command("import_weights", "tf", path, "--out", tmp_path / "out.safetensors")
@@ -486,7 +486,7 @@ def test_moving_averages_replace_their_variables(tmp_path):
 
 
 @pytest.mark.parametrize("slot", ["RMSProp_1", "Momentum", "Adam"])
-def test_what_only_training_needs_is_left_out_with_a_note(slot, tmp_path):
+def test_variables_of_training_are_left_out_with_a_note(slot, tmp_path):
     variables = ssdlite(91)
     names = list(variables)
     for name in names[:10]:
@@ -502,7 +502,7 @@ def test_what_only_training_needs_is_left_out_with_a_note(slot, tmp_path):
     imported(weights)
 
 
-def test_weights_alone_come_without_notes(tmp_path):
+def test_weights_without_other_variables_have_no_notes(tmp_path):
     assert list(read(deeplab(), tmp_path).notes) == []
 
 
@@ -606,7 +606,7 @@ def test_a_truncated_file_is_refused(kept, tmp_path):
     path = tmp_path / "w.npz"
     np.savez(path, **{"MobilenetV2/Conv/weights": np.zeros((3, 3, 3, 16), np.float32)})
     path.write_bytes(path.read_bytes()[:kept])
-    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+    assert f"{path}: expected an .npz file of arrays" in refusal(path)
 
 
 def test_an_encrypted_file_is_refused(tmp_path):
@@ -616,7 +616,7 @@ def test_an_encrypted_file_is_refused(tmp_path):
     # Bit 0 of the flags, which stand behind the signature and the versions that wrote and read it.
     flags = content.index(b"PK\x01\x02") + 8
     path.write_bytes(content[:flags] + b"\x01" + content[flags + 1 :])
-    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+    assert f"{path}: expected an .npz file of arrays" in refusal(path)
 
 
 def test_a_damaged_compressed_file_is_refused(tmp_path):
@@ -626,21 +626,21 @@ def test_a_damaged_compressed_file_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[200:1200] = bytes(1000)
     path.write_bytes(content)
-    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+    assert f"{path}: expected an .npz file of arrays" in refusal(path)
 
 
 def test_one_array_alone_is_refused(tmp_path):
     np.save(tmp_path / "w.npy", np.zeros(3))
     assert "expected an .npz file of TensorFlow's variables" in refusal(tmp_path / "w.npy")
     (tmp_path / "w.npy").rename(tmp_path / "w.npz")
-    assert "w.npz: not a whole .npz file of arrays" in refusal(tmp_path / "w.npz")
+    assert "w.npz: expected an .npz file of arrays" in refusal(tmp_path / "w.npz")
 
 
 @pytest.mark.parametrize("text", ["", "weights\n", "PK"])
 def test_a_text_is_refused(text, tmp_path):
     path = tmp_path / "w.npz"
     path.write_text(text)
-    assert f"{path}: not a whole .npz file of arrays" in refusal(path)
+    assert f"{path}: expected an .npz file of arrays" in refusal(path)
 
 
 def test_a_zip_without_arrays_is_refused(tmp_path):

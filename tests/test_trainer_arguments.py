@@ -9,7 +9,7 @@ import mbv2det
 from mbv2det.cli.settings import SettingsParser
 
 
-def test_classes_in_trainer_arguments_are_made(tmp_path):
+def test_classes_in_trainer_arguments_are_instantiated(tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2)
     settings = SettingsParser("").parse(
         [str(config), "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping",
@@ -33,7 +33,7 @@ def test_a_resume_file_outside_a_run_is_refused(tmp_path):
     (run / "last.ckpt").write_bytes(b"garbage")
     done = run_command("train", config, "--resume", run / "last.ckpt", check=False)
     assert done.returncode == 2
-    assert "not a file of tensors" in done.stderr
+    assert "expected a file of tensors" in done.stderr
     assert (tmp_path / "run/config.yaml").read_text() == ""
 
 
@@ -50,7 +50,7 @@ def test_values_out_of_range_are_refused(tmp_path):
         assert expected in done.stderr
 
 
-def test_config_comes_first():
+def test_config_must_be_the_first_argument():
     done = run_command("train", "--optim.lr=0.1", "configs/x.yaml", check=False)
     assert done.returncode == 2
     assert "expected CONFIG as the first argument" in done.stderr
@@ -62,7 +62,7 @@ def test_a_run_shorter_than_its_validation_period_is_validated_at_its_end(tmp_pa
     assert json.loads((tmp_path / "runs/tiny/1/metrics.json").read_text())["epoch"] == 1
 
 
-def test_the_last_epoch_is_validated_whatever_the_period(tmp_path):
+def test_the_last_epoch_is_validated_with_any_period(tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2)
     run_command("train", config, "--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=3")
     with (tmp_path / "runs/tiny/1/metrics.csv").open() as file:
@@ -83,7 +83,7 @@ def test_a_split_without_ground_truth_keeps_the_last_epoch(tmp_path):
         assert "val/score" not in csv.DictReader(file).fieldnames
 
 
-def test_a_run_without_validation_leaves_its_last_weights(tmp_path):
+def test_a_run_without_validation_saves_its_last_weights(tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2)
     done = run_command("train", config, "--trainer.limit_val_batches=0", "--trainer.max_epochs=1")
     assert "(of the last step: there was no validation)" in done.stderr

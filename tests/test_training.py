@@ -28,7 +28,7 @@ def two_epochs(tmp_path_factory):
     return config, folder / "runs/tiny/1", done
 
 
-def test_a_run_leaves_what_the_design_promises(two_epochs):
+def test_a_run_writes_all_its_files(two_epochs):
     _, run, _ = two_epochs
     present = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
     assert {
@@ -49,7 +49,7 @@ def test_the_saved_configuration_trains_again_to_the_same_weights(two_epochs, tm
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_resuming_after_one_epoch_equals_two_in_one_go(two_epochs, tmp_path):
+def test_resuming_after_one_epoch_equals_two_epochs(two_epochs, tmp_path):
     config, _, _ = two_epochs
     moved = f"--trainer.default_root_dir={tmp_path}"
     # max_epochs stays 2, as the schedule's length depends on it; the run is cut by its steps.
@@ -67,7 +67,7 @@ def test_resuming_after_one_epoch_equals_two_in_one_go(two_epochs, tmp_path):
     assert list((tmp_path / "tiny/1").glob("metrics.before_resume_1.csv"))
 
 
-def test_eval_gives_the_numbers_that_training_measured(two_epochs, tmp_path):
+def test_eval_gives_the_metrics_of_training(two_epochs, tmp_path):
     config, run, _ = two_epochs
     run_command("eval", config, "--weights", run / "best.safetensors", "--out", tmp_path / "m.json")
     trained = json.loads((run / "metrics.json").read_text())["detection"]
@@ -75,7 +75,7 @@ def test_eval_gives_the_numbers_that_training_measured(two_epochs, tmp_path):
     assert measured == trained
 
 
-def test_weights_bring_their_own_settings_to_eval(two_epochs, tmp_path):
+def test_eval_uses_the_settings_of_the_weights(two_epochs, tmp_path):
     config, run, _ = two_epochs
     done = run_command(
         "eval", config, "--weights", run / "best.safetensors",
@@ -84,7 +84,7 @@ def test_weights_bring_their_own_settings_to_eval(two_epochs, tmp_path):
     assert "eval.nms_iou: 0.6 in the weights, 0.5 configured; the command line wins" in done.stderr
 
 
-def test_predict_needs_the_weights_only(two_epochs, tmp_path):
+def test_predict_needs_only_the_weights(two_epochs, tmp_path):
     _, run, _ = two_epochs
     images = yaml.safe_load((run / "config.yaml").read_text())["data"]["root"] + "/val"
     run_command("predict", "--weights", run / "best.safetensors", images, "--out", tmp_path)
@@ -95,7 +95,7 @@ def test_predict_needs_the_weights_only(two_epochs, tmp_path):
     assert {r["image_id"] for r in results} <= {1, 2, 3, 4, 5}
 
 
-def test_the_averaged_weights_are_what_best_holds(two_epochs, tmp_path):
+def test_the_best_weights_are_the_averaged_ones(two_epochs, tmp_path):
     config, run, _ = two_epochs
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     averaged, raw = state["state_dict"], state["current_model_state"]
@@ -112,7 +112,7 @@ def test_the_averaged_weights_are_what_best_holds(two_epochs, tmp_path):
     ("heads", "task", "metric"),
     [(DETECTION, "detection", "AP"), (SEGMENTATION, "segmentation", "mIoU")],
 )
-def test_four_images_are_learnt_by_heart(tmp_path, heads, task, metric):
+def test_overfits_four_images(tmp_path, heads, task, metric):
     config = write_config(tmp_path, num_train=4, num_val=1, heads=heads, stride=16)
     run_command(
         "train", config, "--data.val.annotations=annotations/instances_train.json",
@@ -125,7 +125,7 @@ def test_four_images_are_learnt_by_heart(tmp_path, heads, task, metric):
     assert metrics[task][metric] > 0.9
 
 
-def test_ema_follows_the_ramp():
+def test_the_decay_of_ema_rises_with_the_steps():
     # min(0.5, (1 + n) / (10 + n)): 2/11 after one step, 0.5 from the eighth on.
     for steps, kept in ((1, 2 / 11), (8, 0.5), (100, 0.5)):
         averaged = [torch.ones(2)]
@@ -133,7 +133,7 @@ def test_ema_follows_the_ramp():
         assert averaged[0].tolist() == pytest.approx([kept, kept])
 
 
-def test_ema_takes_counters_as_they_are():
+def test_ema_copies_counters():
     averaged = [torch.tensor(3)]
     ramped_average(averaged, [torch.tensor(7)], torch.tensor(5), decay=0.5)
     assert int(averaged[0]) == 7
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_names_step_and_images():
         module.training_step(batch, 0)
 
 
-def test_metrics_document_keeps_images_beside_the_blocks():
+def test_metrics_document_has_the_number_of_images():
     blocks = {"detection": {"AP": 0.5, "images": 7}, "segmentation": {"mIoU": 0.5, "images": 3}}
     assert metrics_document(blocks) == blocks | {"images": 7}
 

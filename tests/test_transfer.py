@@ -221,7 +221,7 @@ def test_the_summary_names_copied_new_and_left_out_classes():
     ]
 
 
-def test_long_lists_of_classes_are_cut():
+def test_long_lists_of_classes_are_shortened():
     names = [f"class {k}" for k in range(30)]
     _, source = weights_of(DEEPLAB, names)
     _, _, summary = start(source, DEEPLAB, names[:20])

@@ -22,7 +22,7 @@ def test_two_processes_train_one_run(trained_by_two):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [4, 1])
-def test_two_processes_evaluate_21_images_to_the_numbers_of_one(
+def test_two_processes_evaluate_21_images_with_the_metrics_of_one(
     trained_by_two, tmp_path, batch_size
 ):
     config, run = trained_by_two

@@ -142,7 +142,7 @@ def test_equals_the_development_kit(seed, threshold):
     assert 0 < ours["VOC10"] < 1
 
 
-def test_numbers_worked_out_by_hand():
+def test_hand_worked_example():
     first, second, third = [0, 0, 10, 10], [20, 0, 30, 10], [0, 20, 10, 30]
     truth, detections = split_of(
         [(0, 0, first, False), (0, 0, second, False), (1, 0, third, False)],
@@ -171,7 +171,7 @@ def test_recall_of_exactly_three_tenths_reaches_the_fourth_point():
     assert voc_ap(truth, detections)["VOC07"] == pytest.approx(4 / 11, abs=1e-12)
 
 
-def test_detections_of_difficult_objects_count_neither_way():
+def test_detections_of_difficult_objects_do_not_count():
     easy, hard = [0, 0, 10, 10], [20, 0, 30, 10]
     truth, detections = split_of(
         [(0, 0, easy, False), (0, 0, hard, True)],
@@ -182,7 +182,7 @@ def test_detections_of_difficult_objects_count_neither_way():
     assert voc_ap(as_crowd, detections) == voc_ap(truth, detections)
 
 
-def test_detection_goes_to_the_object_of_most_overlap_even_if_difficult():
+def test_detection_matches_the_object_it_overlaps_most_even_if_difficult():
     easy, hard = [0, 0, 10, 10], [0, 0, 10, 13]
     truth, detections = split_of(
         [(0, 0, easy, False), (0, 0, hard, True)], [(0, 0, [0, 0, 10, 12], 0.9)]
@@ -220,7 +220,7 @@ def test_detections_outside_the_split_are_left_out():
     assert voc_ap(truth, detections)["VOC10"] == 1.0
 
 
-def test_one_side_or_both_empty():
+def test_without_objects_or_detections():
     objects, detections = [(0, 0, [0, 0, 10, 10], False)], [(0, 0, [0, 0, 10, 10], 0.9)]
     nothing = {"VOC07": None, "VOC10": None}
     assert voc_ap(*split_of(objects, []))["VOC07"] == 0.0

@@ -51,7 +51,7 @@ def test_parts_of_objects_are_left_out(tmp_path, make_voc):
     assert len(annotations.objects) == 1
 
 
-def test_classes_are_the_names_found_sorted(tmp_path, make_voc):
+def test_classes_are_the_sorted_names_of_the_objects(tmp_path, make_voc):
     objects = "".join(make_voc.object(name) for name in ("sofa", "dining table", " cat\n", "sofa"))
     annotations = read_voc([make_voc(tmp_path, {"a": objects})])
     assert annotations.objects.label_map.names == ("cat", "dining table", "sofa")
@@ -77,7 +77,7 @@ def test_degenerate_box_is_dropped_with_count_and_file(tmp_path, make_voc, box):
     assert annotations.objects.starts.tolist() == [0, 1, 2]
 
 
-def test_box_beyond_the_image_is_counted(tmp_path, make_voc):
+def test_box_outside_the_image_is_counted(tmp_path, make_voc):
     annotations = read_voc([make_voc(tmp_path, {"a": make_voc.object(box=(5, 6, 60, 18))})])
     assert annotations.faults.lines() == [
         "1 boxes reaching out of the image by more than a pixel clipped: a.png"
@@ -177,7 +177,7 @@ def test_list_may_have_a_second_column_or_suffixes(tmp_path, make_voc, line):
 
 @pytest.mark.parametrize("listed", [True, False])
 @pytest.mark.parametrize("stem", ["2012.07.31", "my image"])
-def test_file_names_may_hold_dots_and_spaces(tmp_path, make_voc, stem, listed):
+def test_file_names_may_contain_dots_and_spaces(tmp_path, make_voc, stem, listed):
     source = make_voc(tmp_path, {stem: make_voc.object()}, [stem] if listed else None)
     assert read_voc([source]).path(0) == source.images / f"{stem}.png"
 

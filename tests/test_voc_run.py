@@ -94,7 +94,7 @@ def voc(tmp_path_factory):
     return config, run, trained, evaluated
 
 
-def test_train_says_how_many_images_have_boxes_and_masks(voc):
+def test_train_logs_how_many_images_have_boxes_and_masks(voc):
     lines = voc[2].stderr.splitlines()
     assert (
         "train: 6 images, 4 objects of 2 classes, 2 without annotated boxes, 4 masks of 21 labels"
@@ -104,7 +104,7 @@ def test_train_says_how_many_images_have_boxes_and_masks(voc):
     assert pixels.startswith("pixels of 4 of 4 masks: background ")
 
 
-def test_metrics_have_both_blocks_with_the_images_of_each(voc):
+def test_metrics_have_a_section_for_each_task(voc):
     metrics = json.loads((voc[1] / "metrics.json").read_text())
     assert list(metrics["detection"]["per_class"]) == ["cat", "dog"]
     assert len(metrics["segmentation"]["per_class"]) == 21
@@ -113,7 +113,7 @@ def test_metrics_have_both_blocks_with_the_images_of_each(voc):
     assert metrics["images"] == 2
 
 
-def test_eval_measures_what_training_did(voc):
+def test_eval_gives_the_metrics_of_training(voc):
     config, run, _, evaluated = voc
     trained = json.loads((run / "metrics.json").read_text())
     found = json.loads((config.parent / "metrics.json").read_text())
@@ -153,7 +153,7 @@ def masks(tmp_path_factory):
 NAMED = ("--data.classes=[background,cat,dog]", f"--data.mask_values=[0,{CAT},{DOG}]")
 
 
-def test_eval_of_a_folder_takes_the_weights_own_names(masks, tmp_path):
+def test_eval_of_a_folder_uses_the_weights_names(masks, tmp_path):
     run_command("train", masks, *NAMED, f"--trainer.default_root_dir={tmp_path}")
     weights, out = tmp_path / "tiny/1/best.safetensors", tmp_path / "m.json"
     run_command("eval", masks, "--weights", weights, "--data.format=folder", "--out", out)

@@ -45,7 +45,7 @@ def saved(tmp_path):
     return model, path
 
 
-def test_a_share_file_holds_tensors_and_header(saved):
+def test_a_share_file_contains_tensors_and_header(saved):
     model, path = saved
     state, info = load_weights(path)
     assert info == INFO
@@ -53,7 +53,7 @@ def test_a_share_file_holds_tensors_and_header(saved):
     assert not path.with_name("w.safetensors.part").exists()
 
 
-def test_load_gives_a_predictor_with_the_models_outputs(saved):
+def test_load_returns_a_predictor_with_the_models_outputs(saved):
     model, path = saved
     predictor = mbv2det.load(path)
     images = torch.randint(0, 256, (1, 3, 96, 128), dtype=torch.uint8)
@@ -82,7 +82,7 @@ def _header(path):
 def test_a_truncated_file_is_refused(saved):
     _, path = saved
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ConfigError, match="not a whole safetensors file"):
+    with pytest.raises(ConfigError, match="expected a safetensors file, got a damaged one"):
         load_weights(path)
 
 
@@ -99,11 +99,11 @@ def test_tensors_without_our_header_are_refused(tmp_path):
         load_weights(tmp_path / "a.safetensors")
 
 
-def test_the_files_call_the_label_maps_labels(saved):
+def test_the_key_of_label_maps_in_files_is_labels(saved):
     assert _header(saved[1])["labels"] == {"detection": {"names": ["cat", "dog"], "ids": [7, 90]}}
 
 
-def test_a_checkpoint_tells_which_tensors_came_from_files(tmp_path):
+def test_a_checkpoint_has_the_origin_of_its_tensors(tmp_path):
     origin = encode_origin({"a", "b"}, {"b"})
     torch.save({ORIGIN: origin}, tmp_path / "last.ckpt")
     assert load_origin(tmp_path / "last.ckpt") == ({"a", "b"}, {"b"})
@@ -143,6 +143,6 @@ def test_tensors_that_do_not_fit_are_named(saved, change, message):
 def test_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_path):
     witness = tmp_path / "witness"
     torch.save({"state_dict": RunsCode(witness)}, tmp_path / "trap.ckpt")
-    with pytest.raises(ConfigError, match="not a file of tensors"):
+    with pytest.raises(ConfigError, match="expected a file of tensors"):
         load_weights(tmp_path / "trap.ckpt")
     assert not witness.exists()

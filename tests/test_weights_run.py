@@ -148,7 +148,7 @@ def test_the_command_line_wins_over_the_weights(trained, tmp_path):
 
 
 @pytest.mark.parametrize("more", [(), ("--optim.pretrained_lr_mult=1",), ("--optim.lr=0.1",)])
-def test_a_run_from_a_model_resumes_without_the_file_it_began_with(more, trained, tmp_path):
+def test_a_run_from_a_model_resumes_without_the_initial_weights_file(more, trained, tmp_path):
     config, _, weights = trained
     start = tmp_path / "start.safetensors"
     copyfile(weights, start)
@@ -167,7 +167,7 @@ def test_a_run_from_a_model_resumes_without_the_file_it_began_with(more, trained
     assert not (tmp_path / "tiny/2").exists()
 
 
-def test_a_runs_configuration_trains_the_same_again(trained, tmp_path):
+def test_the_configuration_of_a_run_reproduces_it(trained, tmp_path):
     config, _, weights = trained
     first = run_command(
         "train", config, *QUICK, f"--weights={weights}", "--data.classes=[triangle,ring]",
@@ -192,7 +192,7 @@ def test_a_runs_configuration_trains_the_same_again(trained, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["renamed", "cut"])
-def test_a_model_that_is_not_what_it_says_is_refused(change, trained, tmp_path):
+def test_a_model_that_contradicts_its_header_is_refused(change, trained, tmp_path):
     config, _, weights = trained
     state, info = load_weights(weights)
     name = "backbone.layers.layer_5.project.conv.weight"
@@ -255,7 +255,7 @@ def test_a_network_of_other_channels_is_refused(trained, tmp_path):
         ("--data.classes=auto", "other classes"),
     ],
 )
-def test_a_run_does_not_resume_as_another(trained, change, expected):
+def test_a_run_does_not_resume_with_another_model(trained, change, expected):
     config, run, _ = trained
     last = run / "checkpoints/last.ckpt"
     same = (config, *NETWORK, "--data.classes=[triangle,ellipse,star]", f"--resume={last}")
@@ -361,7 +361,7 @@ def test_a_classifier_is_refused_by_eval_and_train(trained, classifier):
 
 
 @pytest.mark.parametrize("name", ["backbone", "classifier"])
-def test_a_backbone_of_either_starts_a_training(trained, name, request, tmp_path):
+def test_training_starts_from_a_backbone_of_either_source(trained, name, request, tmp_path):
     weights = request.getfixturevalue(name)
     done = run_command(
         "train", trained[0], *QUICK, f"--backbone.weights={weights}", "--backbone.width_mult=0.1",
@@ -375,7 +375,7 @@ def test_a_backbone_of_another_width_is_refused(trained, backbone):
     assert f"backbone.width_mult: expected 0.1, as in {backbone}, got 0.35" in error
 
 
-def test_predict_names_the_likeliest_classes_of_an_image(trained, classifier, tmp_path):
+def test_predict_lists_the_most_probable_classes_of_an_image(trained, classifier, tmp_path):
     images = trained[0].parent / "shapes/val"
     done = run_command("predict", "--weights", classifier, images, "--out", tmp_path)
     classes = json.loads((tmp_path / "classes.json").read_text())
@@ -398,7 +398,7 @@ def test_predict_names_the_likeliest_classes_of_an_image(trained, classifier, tm
 # Files that cannot be read
 
 
-def test_eval_asks_for_weights(trained):
+def test_eval_requires_weights(trained):
     expected = "error: --weights: expected the .safetensors or .ckpt file to measure, got none"
     assert fails("eval", trained[0]) == expected
 
@@ -469,15 +469,15 @@ def test_weights_are_imported_and_predict(library_files, trained, tmp_path):
         ("torchvision", "arrays.npz", "arrays.npz: expected a file of torch.save or safetensors"),
         ("hf", "arrays.npz", "arrays.npz: expected a file of torch.save or safetensors"),
         ("tf", "arrays.npz", "got no tensor 'MobilenetV2/expanded_conv/project/weights' (first"),
-        ("torchvision", "trap.pth", "trap.pth: not a file of tensors "),
-        ("timm", "trap.pth", "trap.pth: not a file of tensors "),
-        ("hf", "trap.pth", "trap.pth: not a file of tensors "),
-        ("torchvision", "cut.pth", "cut.pth: not a file of tensors "),
+        ("torchvision", "trap.pth", "trap.pth: expected a file of tensors "),
+        ("timm", "trap.pth", "trap.pth: expected a file of tensors "),
+        ("hf", "trap.pth", "trap.pth: expected a file of tensors "),
+        ("torchvision", "cut.pth", "cut.pth: expected a file of tensors "),
         ("torchvision", "", ": expected a file, found none"),
         ("torchvision", "MobileNet_V2_Weights.NONE", "or a name such as MobileNet_V2_Weights."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_imported_is_refused_and_nothing_is_written(
+def test_other_sources_are_refused_and_nothing_is_written(
     library_files, format, source, expected, tmp_path
 ):
     given = source if "Weights" in source else library_files / source
@@ -487,7 +487,7 @@ def test_what_cannot_be_imported_is_refused_and_nothing_is_written(
     assert not (library_files / "witness").exists()
 
 
-def test_all_tensors_that_do_not_match_stand_in_a_table_above_the_error(library_files, tmp_path):
+def test_all_mismatched_tensors_are_in_a_table_above_the_error(library_files, tmp_path):
     done = run_command(
         "import_weights", "torchvision", library_files / "renamed.pth",
         "--out", tmp_path / "out.safetensors", check=False,
@@ -533,7 +533,7 @@ def test_names_that_do_not_fit_are_refused(library_files, labels, expected, tmp_
         ("file/out.safetensors", "--out: expected a file in a folder, got "),
     ],
 )
-def test_places_that_cannot_be_written_are_refused(library_files, out, expected, tmp_path):
+def test_paths_that_cannot_be_written_are_refused(library_files, out, expected, tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "file").write_text("")
     before = sorted(tmp_path.rglob("*"))
@@ -542,7 +542,7 @@ def test_places_that_cannot_be_written_are_refused(library_files, out, expected,
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_import_weights_explains_itself():
+def test_help_of_import_weights():
     text = run_command("import_weights", "--help").stdout
     assert "usage:" in text
     for format in ("torchvision", "timm", "hf", "tf", "ckpt"):
@@ -571,7 +571,7 @@ def test_a_pickle_in_torchs_cache_is_not_executed(tmp_path, monkeypatch):
     assert not out.exists()
 
 
-def test_weights_without_numbers_are_refused(library_files, tmp_path):
+def test_empty_weights_are_refused(library_files, tmp_path):
     state = torch.load(library_files / "net.pth", weights_only=True)
     state["features.0.0.weight"].fill_(float("nan"))
     torch.save(state, tmp_path / "nan.pth")

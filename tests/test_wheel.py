@@ -51,7 +51,7 @@ def in_repository(pattern):
     return {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)}
 
 
-def test_the_wheel_holds_the_package_the_configurations_and_the_studies(unpacked):
+def test_the_wheel_contains_the_package_the_configurations_and_the_studies(unpacked):
     files = {p.relative_to(unpacked).as_posix() for p in unpacked.rglob("*") if p.is_file()}
     package = {file for file in files if not file.startswith("mbv2det-")}
     shipped = {f"mbv2det/{file}" for file in in_repository("configs/*.yaml")}

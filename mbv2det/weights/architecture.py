@@ -1,7 +1,7 @@
-"""The architecture that tensors belong to, inferred from their names and shapes.
+"""The architecture of some tensors, inferred from their names and shapes.
 
 The width multiplier follows from the channels of the layers, the classes from the rows of the last
-layer. Names of our own tensors are taken apart here, for the importers to rename.
+layer. The importers, which rename tensors, also parse the names of our own tensors with this file.
 """
 
 import re
@@ -26,7 +26,7 @@ from mbv2det.tasks import ClassificationTask
 CLASSIFIER = "heads.classification.linear"
 # The published widths first: other widths may round to the same channels.
 _WIDTHS = (1.0, 1.4, 1.3, 0.75, 0.5, 0.35, *(round(0.05 * k, 2) for k in range(2, 41)))
-# First letters of the tensor names of each FORMAT, for hints in error messages.
+# Prefix of the tensor names of each FORMAT, for hints in error messages.
 _NAME_PREFIXES = {
     "torchvision": "features.",
     "timm": "conv_stem.",
@@ -41,11 +41,11 @@ _TENSOR_PATH = re.compile(
 
 @dataclass(frozen=True)
 class TensorPath:
-    """The parts of the name of a tensor in our MobileNetV2's layers.
+    """The parts of a tensor's name in our MobileNetV2's layers.
 
     Attributes:
         layer: Number of the layer, 1 to 19.
-        part: `expand`, `depthwise` or `project`; empty where the layer is a single convolution.
+        part: `expand`, `depthwise` or `project`; empty for a layer of a single convolution.
         kind: `conv` or `norm`.
         tensor: `weight`, `bias`, `running_mean`, ...
     """
@@ -57,7 +57,7 @@ class TensorPath:
 
     @classmethod
     def of(cls, name: str) -> "TensorPath | None":
-        """Takes a tensor's name apart; None for a tensor outside MobileNetV2's layers."""
+        """Parses a tensor's name; returns None for a tensor outside MobileNetV2's layers."""
         match = _TENSOR_PATH.fullmatch(name)
         return None if match is None else cls(int(match[1]), match[2] or "", match[3], match[4])
 
@@ -69,8 +69,8 @@ def mobilenet_v2_width(
 
     Args:
         tensors: Tensors by their names in the source.
-        name_of: Maps the name of a tensor of our network to its name in the source.
-        source: Where the tensors come from, for messages.
+        name_of: Function from the name of a tensor of our network to its name in the source.
+        source: File, folder or name of the weights, for messages.
 
     Raises:
         ConfigError: If a layer is missing, or no width multiplier gives its channels.
@@ -92,10 +92,10 @@ def width_of(
     Args:
         tensors: Tensors by their names in the source.
         names: Names of the convolution weights whose output channels are compared.
-        channels_at: Returns the network's output channels at a width multiplier, in the order of
-            `names`.
+        channels_at: Function from a width multiplier to the network's output channels, in the order
+            of `names`.
         network: Name of the network, for messages.
-        source: Where the tensors come from, for messages.
+        source: File, folder or name of the weights, for messages.
 
     Raises:
         ConfigError: If a weight is missing, or no width multiplier gives such channels.
@@ -128,7 +128,7 @@ def num_outputs(tensors: Mapping[str, Tensor], name: str, source: str) -> int:
     return shape[0]
 
 
-@cache  # building a network takes a while, even without memory for its tensors
+@cache  # building a network is slow, even without memory for its tensors
 def layer_channels(width_mult: float) -> tuple[int, ...]:
     """Returns the output channels of MobileNetV2's layers 1 to 18."""
     with torch.device("meta"):
@@ -142,8 +142,8 @@ def classification_head(
     """Returns the heads and label maps of a classifier.
 
     Args:
-        num_classes: Number of its outputs; None for weights without a classifier, which have
-            neither heads nor label maps.
+        num_classes: Number of outputs of the classifier; None for weights without a classifier,
+            which have neither heads nor label maps.
     """
     if num_classes is None:
         return {}, {}
@@ -154,7 +154,7 @@ def classification_head(
 def imagenet_label_map(num_classes: int) -> LabelMap:
     """Returns ImageNet's label map, with background as class 0 where there are 1001 classes.
 
-    Classifiers with another number of classes get the names "class 0", "class 1", ...
+    Classifiers with other numbers of classes get the names "class 0", "class 1", ...
     """
     names = list(MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"])
     if num_classes == len(names) + 1:
@@ -165,15 +165,15 @@ def imagenet_label_map(num_classes: int) -> LabelMap:
 
 
 def class_names(num_classes: int, first: int = 0) -> list[str]:
-    """Returns names for classes that nobody has named: their numbers, from `first` on."""
+    """Returns names for classes without names: "class N", counted from `first`."""
     return [f"class {label}" for label in range(first, first + num_classes)]
 
 
 def unique_label_map(names: Sequence[str]) -> LabelMap:
     """Returns a label map in the order of the names.
 
-    Names that appear more than once get their label appended: ImageNet calls both a bird and a
-    machine "crane".
+    The label is appended to names that appear more than once: ImageNet has two classes "crane", a
+    bird and a machine.
     """
     counts = Counter(names)
     unique = [n if counts[n] == 1 else f"{n} ({label})" for label, n in enumerate(names)]

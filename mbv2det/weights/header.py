@@ -1,6 +1,6 @@
-"""The header of weights files: everything but the tensors, as JSON.
+"""The header of weights files: everything except the tensors, as JSON.
 
-Format 3 names the kind of every head and lists only heads that exist. Headers of format 2 are
+Format 3 contains the name of every head, and only heads that exist. Headers of format 2 are
 upgraded when they are read.
 """
 
@@ -20,9 +20,9 @@ from mbv2det.tasks import TASKS
 
 HEADER = "mbv2det"  # key of the header, in a share file's metadata and in a checkpoint
 _FORMAT = 3
-# Tensors whose names format 2 spelled differently: old prefix, new prefix.
+# Prefixes of tensors that have other names in format 2: old prefix, new prefix.
 _RENAMED_TENSORS = (("heads.classification.classifier.", "heads.classification."),)
-# Classes of callbacks whose state checkpoints of format 2 keep under other names.
+# Keys of callbacks in checkpoints of format 2: one that was removed, and others with new names.
 _BEST_CHECKPOINT = "ModelCheckpoint{'monitor': 'val/score'"
 _RENAMED_CALLBACKS = {"ShareBest": "BestWeights"}
 
@@ -35,8 +35,8 @@ class WeightsInfo:
         model: Architecture.
         preprocess: Preprocessing of the images that the network was trained on.
         label_maps: Label map of each task.
-        eval: Postprocessing that the metrics were measured with.
-        metrics: Content of metrics.json; empty if never measured.
+        eval: Postprocessing with which the metrics were measured.
+        metrics: Content of metrics.json; empty if not measured.
         command: Command that trained the weights; empty if they were imported.
     """
 
@@ -81,7 +81,7 @@ def decode_info(text: str, file: str) -> WeightsInfo:
 
 
 def upgrade_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns a state dict with the names of tensors that this version uses."""
+    """Returns a state dict with this version's names of tensors."""
     upgraded = {}
     for name, tensor in state.items():
         for old, new in _RENAMED_TENSORS:
@@ -92,30 +92,30 @@ def upgrade_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def upgrade_checkpoint(checkpoint: dict[str, Any]) -> None:
-    """Brings the state of a run that an earlier version saved up to date, in place."""
+    """Updates the state of a run that an earlier version saved, in place."""
     callbacks = checkpoint.get("callbacks", {})
     for old, new in _RENAMED_CALLBACKS.items():
         if old in callbacks:
             callbacks[new] = callbacks.pop(old)
-    # Earlier versions also kept the best checkpoint, besides the best weights.
+    # Earlier versions also saved the best checkpoint, in addition to the best weights.
     for key in [key for key in callbacks if key.startswith(_BEST_CHECKPOINT)]:
         del callbacks[key]
 
 
 def _parse_head(task: str, values: dict[str, Any], file: str) -> HeadConfig:
-    return parse_dataclass(_head_kind(task, values, file), values)
+    return parse_dataclass(_head_class(task, values, file), values)
 
 
-def _head_kind(task: str, values: dict[str, Any], file: str) -> type[HeadConfig]:
+def _head_class(task: str, values: dict[str, Any], file: str) -> type[HeadConfig]:
     """Returns the configuration class of a head.
 
     Raises:
         ConfigError: If this version has no such task or head.
     """
-    kinds = TASKS[task].head_kinds if task in TASKS else ()
-    for kind in kinds:
-        if values.get("name") in head_names(kind):
-            return kind
+    head_classes = TASKS[task].head_kinds if task in TASKS else ()
+    for head_class in head_classes:
+        if values.get("name") in head_names(head_class):
+            return head_class
     raise ConfigError(
         f"weights: {file}: expected a head of this version of mbv2det, got "
         f"{values.get('name')!r} for {task}"
@@ -123,7 +123,7 @@ def _head_kind(task: str, values: dict[str, Any], file: str) -> type[HeadConfig]
 
 
 def _upgraded(header: dict[str, Any], file: str) -> dict[str, Any]:
-    """Returns a header in the present format.
+    """Returns a header in the current format.
 
     Raises:
         ConfigError: If it is of a format that cannot be upgraded.
@@ -139,16 +139,16 @@ def _upgraded(header: dict[str, Any], file: str) -> dict[str, Any]:
         return header | {"format": _FORMAT, "model": {"backbone": backbone, "heads": heads}}
     if header.get("format") != _FORMAT:
         raise ConfigError(
-            f"weights: {file}: expected format {_FORMAT}, got {header.get('format')}: it was "
-            "written by another version of mbv2det"
+            f"weights: {file}: expected format {_FORMAT}, got {header.get('format')}; read it "
+            "with the version of mbv2det that wrote it"
         )
     return header
 
 
 def _upgraded_head(task: str, values: dict[str, Any], file: str) -> dict[str, Any]:
     """Returns a head of format 2 with its name, and without settings of other heads."""
-    if "name" not in values:  # only the classifier had none
+    if "name" not in values:  # only the classifier has none in format 2
         (name,) = head_names(TASKS[task].head_kinds[0])
         values = {**values, "name": name}
-    known = {f.name for f in fields(_head_kind(task, values, file))}
+    known = {f.name for f in fields(_head_class(task, values, file))}
     return {key: value for key, value in values.items() if key in known}

@@ -1,6 +1,6 @@
 """Importer of transformers' MobileNetV2: bare, with its classifier, or with its DeepLab head.
 
-From a folder that `save_pretrained` wrote, or from its file of weights alone.
+The source is a folder that `save_pretrained` wrote, or only its file of weights.
 
 | transformers | here |
 |---|---|
@@ -67,8 +67,8 @@ def read_hf(source: str) -> WeightsSource:
             of weights, for which transformers' default settings are assumed.
 
     Raises:
-        ConfigError: If there is no such file or folder, it is not MobileNetV2, or it has settings
-            that our network cannot have.
+        ConfigError: If there is no such file or folder, if it is not MobileNetV2, or if it has
+            settings that our network cannot have.
     """
     path = Path(source)
     if not path.exists():
@@ -94,7 +94,9 @@ def read_hf(source: str) -> WeightsSource:
     )
     tensors, notes = _without_unused(tensors, task)
     if not folder:
-        notes.insert(0, f"no {CONFIG}: assumed {json.dumps(config)}; else give the folder")
+        notes.insert(
+            0, f"no {CONFIG}: assumed {json.dumps(config)}; for other settings, give the folder"
+        )
     if task is not None:
         notes += _dropout_notes(settings)
     notes += preprocess_notes
@@ -156,14 +158,14 @@ def _label_map(
     if name not in tensors:
         raise ConfigError(f"{source}: expected a tensor {name!r}, got none")
     num_classes = num_outputs(tensors, name, source)
-    given = config.get("id2label", {})
-    if given and set(given) != {str(label) for label in range(num_classes)}:
+    id2label = config.get("id2label", {})
+    if id2label and set(id2label) != {str(label) for label in range(num_classes)}:
         raise ConfigError(
             f"{source}: {CONFIG}: id2label: expected a name for each of 0 to {num_classes - 1}, "
-            f"got {len(given)} names"
+            f"got {len(id2label)} names"
         )
-    names = [str(given[str(label)]) for label in range(num_classes)] if given else []
-    # transformers writes such names where nobody has given any.
+    names = [str(id2label[str(label)]) for label in range(num_classes)] if id2label else []
+    # transformers writes such names if the user has set none.
     if names and names != [f"LABEL_{label}" for label in range(num_classes)]:
         return unique_label_map(names)
     if task == ClassificationTask.name:
@@ -177,7 +179,7 @@ def _label_map(
 def _without_unused(
     tensors: Mapping[str, Tensor], task: str | None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Leaves out the tensors that the segmentation model holds but does not use; adds a note."""
+    """Returns the tensors without those that the segmentation model does not use, and a note."""
     unused = f"{backbone_prefix(tensors)}{LAST_LAYER}"
     used = {name: t for name, t in tensors.items() if not name.startswith(f"{unused}.")}
     if task != SegmentationTask.name or len(used) == len(tensors):
@@ -213,6 +215,6 @@ def _run(
     }
     settings = config if num_classes is None else {**config, "num_labels": num_classes}
     network: Any = networks[task](transformers.MobileNetV2Config(**settings)).eval()
-    network.load_state_dict(state, strict=False)  # the renaming has accounted for every tensor
+    network.load_state_dict(state, strict=False)  # the renaming has checked every tensor
     outputs = network(images, return_dict=True)
     return outputs.last_hidden_state if task is None else outputs.logits

@@ -20,7 +20,7 @@ _ALLOWED: Allowed = {
     "classifier_dropout_prob": ("from 0 to below 1", lambda v: is_number(v) and 0 <= v < 1),
     "id2label": ("a name for each number", lambda v: isinstance(v, dict)),
 }
-# Settings that our network has no choice for. Those of the channels show in the tensors' shapes.
+# Settings that our network fixes; other settings of channels are checked by the tensors' shapes.
 _FIXED = {
     "model_type": "mobilenet_v2",
     "num_channels": 3,
@@ -41,7 +41,7 @@ class NetworkSettings:
         tf_padding: Whether convolutions pad as TensorFlow's SAME.
         layer_norm_eps: Epsilon of the backbone's batch norm.
         output_stride: Input pixels per cell of the last feature.
-        classifier_dropout_prob: Dropout rate in front of the logits.
+        classifier_dropout_prob: Dropout probability before the logits.
     """
 
     depth_multiplier: float = 1.0
@@ -61,8 +61,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise ConfigError(
-            f"{folder}: expected {CONFIG} beside the weights, found none; give the file of "
-            "weights itself to assume transformers' defaults"
+            f"{folder}: expected {CONFIG} beside the weights, found none; to assume "
+            "transformers' defaults, give the file of weights instead of the folder"
         )
     config = read_json(path)
     check_settings(path, config, _FIXED, _ALLOWED)
@@ -70,22 +70,22 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def network_settings(config: Mapping[str, Any], width_mult: float, source: str) -> NetworkSettings:
-    """Returns the settings of the network that config.json gives, defaults for the others.
+    """Returns the settings of the network in config.json, or their defaults.
 
     Args:
         config: Content of config.json.
-        width_mult: Width multiplier that the tensors' shapes give.
-        source: Where the weights come from, for messages.
+        width_mult: Width multiplier inferred from the tensors' shapes.
+        source: File or folder of the weights, for messages.
 
     Raises:
-        ConfigError: If the width multiplier is another than the tensors'.
+        ConfigError: If the width multiplier differs from that of the tensors.
     """
     names = [f.name for f in fields(NetworkSettings)]
     settings = NetworkSettings(**{name: config[name] for name in names if name in config})
-    given = settings.depth_multiplier
-    if layer_channels(given) != layer_channels(width_mult):
+    stored = settings.depth_multiplier
+    if layer_channels(stored) != layer_channels(width_mult):
         raise ConfigError(
-            f"{source}: {CONFIG}: depth_multiplier: expected {width_mult}, which the tensors' "
-            f"shapes have, got {given}"
+            f"{source}: {CONFIG}: depth_multiplier: expected {width_mult}, as the tensors' "
+            f"shapes have, got {stored}"
         )
     return settings

@@ -1,4 +1,4 @@
-"""JSON files of settings that transformers writes, checked setting by setting."""
+"""Settings in JSON files that transformers writes, and checks of their values."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 from mbv2det.errors import ConfigError
 
-# What each setting may be: in words, and as a test of its value.
+# Valid values of each setting: a description, and a function that checks a value.
 Allowed = Mapping[str, tuple[str, Callable[[Any], bool]]]
 
 
@@ -20,8 +20,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON, or of the encoding
-        raise ConfigError(f"{path}: expected JSON, got another text ({error})") from None
+    except ValueError as error:  # invalid JSON or invalid encoding
+        raise ConfigError(f"{path}: expected JSON, got other text ({error})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected settings by name, got {type(content).__name__}")
     return content
@@ -30,13 +30,13 @@ def read_json(path: Path) -> dict[str, Any]:
 def check_settings(
     path: Path, settings: Mapping[str, Any], fixed: Mapping[str, Any], allowed: Allowed
 ) -> None:
-    """Checks settings that a file gives; those that it does not give are not checked.
+    """Checks the settings in a file; missing settings are not checked.
 
     Args:
-        path: The file, for messages.
+        path: Path of the file, for messages.
         settings: Settings by name.
-        fixed: The only value of some settings.
-        allowed: The values that other settings may have.
+        fixed: Settings with a single valid value, by name.
+        allowed: Valid values of other settings, by name.
 
     Raises:
         ConfigError: If a setting has a value that is not allowed.
@@ -47,9 +47,11 @@ def check_settings(
             raise ConfigError(
                 f"{path}: {key}: expected {json.dumps(expected)}, got {json.dumps(got)}"
             )
-    for key, (words, is_allowed) in allowed.items():
+    for key, (description, is_allowed) in allowed.items():
         if key in settings and not is_allowed(settings[key]):
-            raise ConfigError(f"{path}: {key}: expected {words}, got {json.dumps(settings[key])}")
+            raise ConfigError(
+                f"{path}: {key}: expected {description}, got {json.dumps(settings[key])}"
+            )
 
 
 def is_number(value: object) -> bool:

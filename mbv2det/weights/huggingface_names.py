@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from mbv2det.weights.architecture import CLASSIFIER, TensorPath
 
-PREFIX = "mobilenet_v2."  # of the backbone's tensors, but in a bare model
+PREFIX = "mobilenet_v2."  # prefix of the backbone's tensors, except in a bare model
 LAST_LAYER = "conv_1x1"
 
 _MODULES = {
@@ -19,7 +19,7 @@ _KINDS = {"conv": "convolution", "norm": "normalization"}
 
 
 def backbone_prefix(names: Iterable[str]) -> str:
-    """Returns the prefix of the backbone's tensors among some names; empty for a bare model."""
+    """Returns the prefix of the backbone's tensors in a state dict; empty for a bare model."""
     return PREFIX if any(name.startswith(PREFIX) for name in names) else ""
 
 

@@ -17,14 +17,14 @@ from mbv2det.weights.huggingface_json import (
 _FILE = "preprocessor_config.json"
 _INTERPOLATIONS = ("nearest", "Lanczos", "bilinear", "bicubic", "box", "Hamming")  # PIL's numbers
 _BILINEAR = 2
-# Sides of the network input by default, and how much longer the shorter side of the image is
-# before the middle is cut out; in pixels.
+# Default side of the network input, and the number of pixels by which the shorter side of the image
+# is longer than it before the centre crop.
 _SIDES = {ClassificationTask.name: 224, SegmentationTask.name: 513}
 _MARGIN = 32
 
 
 def _is_size(value: object, *keys: str) -> bool:
-    """Returns whether a value is the length of one side, or of every side in `keys`."""
+    """Returns whether a value is the length of one side, or a length for each of `keys`."""
     if isinstance(value, dict):
         return value.keys() == set(keys) and all(is_integer(side, 1) for side in value.values())
     return is_integer(value, 1)
@@ -55,10 +55,10 @@ _ALLOWED: Allowed = {
 
 
 def read_processor(folder: Path | None, task: str | None) -> dict[str, Any]:
-    """Reads preprocessor_config.json over transformers' defaults.
+    """Reads preprocessor_config.json, with transformers' defaults for missing settings.
 
     Args:
-        folder: Folder of the file; the defaults alone where it is None or has no such file.
+        folder: Folder of the file; if it is None or has no such file, the defaults are returned.
         task: Task of the head, which the default sizes depend on; None for a backbone alone.
 
     Raises:
@@ -77,10 +77,10 @@ def read_processor(folder: Path | None, task: str | None) -> dict[str, Any]:
     path = None if folder is None else folder / _FILE
     if path is None or not path.is_file():
         return defaults
-    # transformers takes its default for a null.
-    given = {key: value for key, value in read_json(path).items() if value is not None}
-    check_settings(path, given, _FIXED, _ALLOWED)
-    return defaults | given
+    # transformers uses its default for null.
+    stored = {key: value for key, value in read_json(path).items() if value is not None}
+    check_settings(path, stored, _FIXED, _ALLOWED)
+    return defaults | stored
 
 
 def preprocess_spec(
@@ -89,27 +89,27 @@ def preprocess_spec(
     """Returns our preprocessing for a processor's settings, and notes on where they differ.
 
     Args:
-        processor: Settings as `read_processor` gives them.
-        task: Task of the head: images for segmentation are fitted into the input and padded, those
+        processor: Settings that `read_processor` returns.
+        task: Task of the head; images for segmentation are fitted into the input and padded, those
             for other tasks are stretched.
     """
     resized, cropped = _height_width(processor["size"]), _height_width(processor["crop_size"])
     has_crop = processor["do_center_crop"]
     size = cropped if has_crop else resized
     stretches = isinstance(processor["size"], dict) and "height" in processor["size"]
-    sees_whole_image = stretches and size == resized
+    uses_whole_image = stretches and size == resized
     resize: Literal["stretch", "fit"]
-    resize = "fit" if task == SegmentationTask.name and not sees_whole_image else "stretch"
+    resize = "fit" if task == SegmentationTask.name and not uses_whole_image else "stretch"
     notes = []
-    if not sees_whole_image:
-        ours = "fitted into" if resize == "fit" else "stretched to"
-        theirs = (
+    if not uses_whole_image:
+        our_resize = "fitted into" if resize == "fit" else "stretched to"
+        their_resize = (
             f"images to {_pixels(resized)}" if stretches else f"the shorter side to {resized[0]}"
         )
         crop = f" and cuts out {_pixels(cropped)} in the middle" if has_crop else ""
         notes.append(
-            f"preprocessing: the whole image is {ours} {_pixels(size)}; transformers scales "
-            f"{theirs}{crop}"
+            f"preprocessing: the whole image is {our_resize} {_pixels(size)}; transformers "
+            f"scales {their_resize}{crop}"
         )
     if processor["resample"] != _BILINEAR:
         name = _INTERPOLATIONS[processor["resample"]]
@@ -121,7 +121,7 @@ def preprocess_spec(
 
 
 def _height_width(value: int | Mapping[str, int]) -> tuple[int, int]:
-    """Returns (height, width); both are the same where one side is given."""
+    """Returns (height, width); both are the value if it is a single number."""
     if isinstance(value, int):
         return value, value
     shortest = value.get("shortest_edge", 0)

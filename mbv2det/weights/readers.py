@@ -1,4 +1,4 @@
-"""Readers of the weights files that a training or a backbone can start from."""
+"""Readers of weights files for training, evaluation and prediction."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def read_backbone(path: Path) -> WeightsSource:
             name of torchvision's weights.
 
     Raises:
-        ConfigError: If it is neither, or damaged.
+        ConfigError: If it is none of these, or damaged.
     """
     return read_model(path) if has_header(path) else read_torchvision(str(path))
 

@@ -1,7 +1,7 @@
 """Share files: weights and everything that is needed to use them in one `.safetensors` file.
 
-The header holds the architecture, preprocessing, label maps, thresholds and measured metrics as
-JSON. Checkpoints of a training run hold the same header beside their state. Neither can run code.
+The header contains the architecture, preprocessing, label maps, thresholds and measured metrics as
+JSON. Checkpoints of a training run contain the same header. Reading either cannot run code.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,17 +16,17 @@ from mbv2det.errors import ConfigError
 from mbv2det.weights.header import HEADER, WeightsInfo, decode_info, encode_info, upgrade_tensors
 from mbv2det.weights.state_dict import load_tensors
 
-ORIGIN = "mbv2det_origin"  # key, in a checkpoint, of the names of the tensors that came from files
-_CHECKPOINT_PREFIX = "model."  # of the network's tensors in a checkpoint's state dict
+ORIGIN = "mbv2det_origin"  # key in a checkpoint: names of the tensors that were loaded from files
+_CHECKPOINT_PREFIX = "model."  # prefix of the network's tensors in a checkpoint's state dict
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> None:
-    """Writes a share file, which appears whole or not at all.
+    """Writes a share file atomically: it appears complete or not at all.
 
     Args:
-        path: File to write; its folder is made if needed.
+        path: File to write; its folder is created if needed.
         state: State dict of the network.
-        info: Header.
+        info: Header of the file.
 
     Raises:
         ConfigError: If the file cannot be written.
@@ -42,10 +42,10 @@ def save_weights(path: Path, state: Mapping[str, Tensor], info: WeightsInfo) -> 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
     """Reads the state dict and the header of a share file or of a run's checkpoint.
 
-    A checkpoint gives its averaged weights.
+    For a checkpoint, the averaged weights are returned.
 
     Raises:
-        ConfigError: If the file is missing, damaged, or not one of this toolkit.
+        ConfigError: If the file is missing, damaged, or not a file of this toolkit.
     """
     if not path.is_file():
         raise ConfigError(f"weights: {path}: expected a file, found none")
@@ -63,7 +63,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], WeightsInfo]:
 
 
 def has_header(path: Path) -> bool:
-    """Returns whether a file is one of this toolkit, judged by its name and header.
+    """Returns whether a file is one of this toolkit, according to its suffix and header.
 
     Raises:
         ConfigError: If it is a damaged safetensors file.
@@ -74,11 +74,11 @@ def has_header(path: Path) -> bool:
 
 
 def load_origin(checkpoint: Path) -> tuple[frozenset[str], frozenset[str]]:
-    """Reads which tensors of a checkpoint's run came from files when it began.
+    """Reads the origin of the tensors at the start of a checkpoint's run.
 
     Returns:
-        Names of all tensors that came from a file, and of those among them that came from the
-        weights of a whole model.
+        Names of the tensors that were loaded from a file, and of those loaded from the weights of a
+        whole model.
 
     Raises:
         ConfigError: If the file is missing, damaged, or holds more than tensors and plain values.
@@ -88,11 +88,11 @@ def load_origin(checkpoint: Path) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def encode_origin(loaded: Collection[str], transferred: Collection[str]) -> dict[str, list[str]]:
-    """Returns what a checkpoint stores under `ORIGIN`.
+    """Returns the entry `ORIGIN` of a checkpoint.
 
     Args:
-        loaded: Names of the tensors that came from a file.
-        transferred: Names of those among them that came from the weights of a whole model.
+        loaded: Names of the tensors that were loaded from a file.
+        transferred: Names of the tensors that were loaded from the weights of a whole model.
     """
     return {"loaded": sorted(loaded), "kept": sorted(transferred)}
 
@@ -114,7 +114,7 @@ def _read_header(path: Path) -> str | None:
 
 
 def _damaged(path: Path, error: SafetensorError) -> ConfigError:
-    return ConfigError(f"weights: {path}: not a whole safetensors file ({error})")
+    return ConfigError(f"weights: {path}: expected a safetensors file, got a damaged one ({error})")
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], str | None]:

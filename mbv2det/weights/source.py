@@ -1,6 +1,6 @@
-"""Weights as they were read: tensors by the names of their source, and how to rename them to ours.
+"""Weights as read from their source: tensors under the source's names, and their renaming to ours.
 
-Every tensor is accounted for: one that is missing, unexpected or of the wrong shape is an error.
+Every tensor is checked: one that is missing, unexpected or of the wrong shape is an error.
 """
 
 from collections import Counter
@@ -18,13 +18,13 @@ _COUNTER = ".num_batches_tracked"
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One tensor that the source and our network do not agree on.
+    """One tensor that differs between the source and our network.
 
     Attributes:
         problem: `missing` or `unexpected` in the source, or `wrong shape`, `wrong type`.
         name: The tensor's name in the source.
-        expected: Expected shape (and the tensor of ours that it is for), or the expected type;
-            empty for an unexpected tensor.
+        expected: Expected shape, followed by our name of a missing tensor, or expected type; empty
+            for an unexpected tensor.
         got: Shape or type in the source; empty for a missing tensor.
     """
 
@@ -35,7 +35,7 @@ class Mismatch:
 
 
 class MismatchError(ConfigError):
-    """Tensors of a source that do not match our network's.
+    """Error that the tensors of a source do not match our network.
 
     Attributes:
         rows: All mismatches.
@@ -54,19 +54,19 @@ class MismatchError(ConfigError):
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Weights from a file or another library, with a description of the network they are for.
+    """Weights from a file or another library, with a description of their network.
 
     Attributes:
         source: File, folder or name that the weights were read from, for messages.
-        tensors: Tensors by their names in the source; the layout and the order of rows are
-            already those of our network.
-        info: The network, its preprocessing and its label maps.
-        name_of: Maps the name of a tensor of our network to its name in the source.
-        notes: What was chosen, changed or left out while reading; one line each.
-        reference: The source's own network, from normalised images (B, 3, H, W) to the output that
-            our head gives: the logits of a classifier (B, K) or of a segmenter (B, L, h, w).
-            Without a head, the last feature (B, C, h, w). None where its library is not
-            installed, or where there is no such library.
+        tensors: Tensors by their names in the source, in the layout and with the order of rows of
+            our network.
+        info: Header that describes the network, its preprocessing and its label maps.
+        name_of: Function from the name of a tensor of our network to its name in the source.
+        notes: Choices, changes and omissions of the reader, one line each.
+        reference: The source's own network, from normalised images (B, 3, H, W) to the output of
+            our head: the logits of a classifier (B, K) or of a segmentation head (B, L, h, w), or
+            the last feature (B, C, h, w) without a head. None if its library is not installed, or
+            if there is no such library.
     """
 
     source: str
@@ -77,9 +77,9 @@ class WeightsSource:
     reference: Callable[[Tensor], Tensor] | None = None
 
     def renamed(self, expected: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-        """Returns all tensors under the names of our network.
+        """Returns all tensors under their names in our network.
 
-        Counters of batch norm that the source lacks start at 0.
+        Missing counters of batch norm are set to 0.
 
         Args:
             expected: Shapes of our network's tensors by name.
@@ -111,7 +111,7 @@ class WeightsSource:
         return renamed
 
     def backbone(self, expected: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-        """Returns the tensors of a backbone, which may end earlier than the source's.
+        """Returns the tensors of a backbone, which may have fewer layers than the source's.
 
         Args:
             expected: Shapes of the backbone's tensors, by their names within the backbone.
@@ -120,21 +120,23 @@ class WeightsSource:
             MismatchError: If a tensor is missing, or of the wrong shape or type.
         """
         model_names = {name: _name_in_model(name) for name in expected}
-        wanted = {self.name_of(name) for name in model_names.values()}
-        part = WeightsSource(
+        source_names = {self.name_of(name) for name in model_names.values()}
+        backbone_source = WeightsSource(
             self.source,
-            {name: tensor for name, tensor in self.tensors.items() if name in wanted},
+            {name: tensor for name, tensor in self.tensors.items() if name in source_names},
             self.info,
             self.name_of,
         )
-        renamed = part.renamed({model_names[name]: shape for name, shape in expected.items()})
+        renamed = backbone_source.renamed(
+            {model_names[name]: shape for name, shape in expected.items()}
+        )
         return {name: renamed[model_name] for name, model_name in model_names.items()}
 
 
 def _mismatches(
     name: str, tensor: Tensor, shape: torch.Size, is_counter: bool
 ) -> Iterator[Mismatch]:
-    """Yields what is wrong with a tensor's shape and type."""
+    """Yields the mismatches of a tensor's shape and type."""
     if tensor.shape != shape:
         yield Mismatch("wrong shape", name, str(tuple(shape)), str(tuple(tensor.shape)))
     if not (is_counter or tensor.is_floating_point()):

@@ -1,4 +1,4 @@
-"""State dicts from files that others wrote, read without executing anything in them."""
+"""State dicts in files of unknown origin, read without executing anything in them."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,7 +24,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ConfigError(f"{path}: not a whole safetensors file ({error})") from None
+            raise ConfigError(
+                f"{path}: expected a safetensors file, got a damaged one ({error})"
+            ) from None
     if path.suffix == ".npz":
         raise ConfigError(
             f"{path}: expected a file of torch.save or safetensors, got an .npz file, which is of "
@@ -54,12 +56,12 @@ def load_tensors(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise ConfigError(
-            f"{path}: not a file of tensors alone: it holds other objects, or is damaged; nothing "
-            "in it was executed"
+            f"{path}: expected a file of tensors alone, got other objects or a damaged file; "
+            "nothing in it was executed"
         ) from None
     except Exception:  # torch raises anything from KeyError to RuntimeError here
         raise ConfigError(
-            f"{path}: not a file of tensors that torch.save wrote, or cut short"
+            f"{path}: expected a file of tensors that torch.save wrote, got another or damaged one"
         ) from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a state dict, got another object")

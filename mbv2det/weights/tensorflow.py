@@ -1,7 +1,7 @@
 """Importer of TensorFlow's MobileNets: classifiers, Object Detection API's SSDLite, DeepLab.
 
-From an `.npz` of variable names and arrays, as `tf.train.load_checkpoint` lists them, or from a
-checkpoint itself where tensorflow is installed.
+The source is an `.npz` file of arrays by variable name, as `tf.train.load_checkpoint` lists them,
+or a checkpoint if tensorflow is installed.
 
 | TensorFlow | here |
 |---|---|
@@ -61,13 +61,13 @@ _YXHW_AS_XYWH = (1, 0, 3, 2)
 
 
 def read_tensorflow(source: str) -> WeightsSource:
-    """Reads TensorFlow's variables, in our layout but still under TensorFlow's names.
+    """Reads TensorFlow's variables, in PyTorch's layout and under TensorFlow's names.
 
     Args:
         source: As for `read_variables`.
 
     Raises:
-        ConfigError: If the source cannot be read, or is none of the networks above.
+        ConfigError: If the source cannot be read, or is none of these networks.
     """
     variables, notes = read_variables(source)
     tensors = {name: _tensor(name, array) for name, array in variables.items()}
@@ -104,7 +104,7 @@ def _classifier(source: str, tensors: dict[str, Tensor]) -> WeightsSource:
     weight = f"{head}/weights"
     num_classes = num_outputs(tensors, weight, source) if weight in tensors else None
     heads, label_maps = classification_head(num_classes)
-    if num_classes is not None and tensors[weight].ndim == 4:  # a 1x1 convolution there
+    if num_classes is not None and tensors[weight].ndim == 4:  # a 1x1 convolution in TensorFlow
         tensors[weight] = tensors[weight].flatten(1)
     info = WeightsInfo(ModelConfig(backbone, heads), PreprocessSpec((224, 224)), label_maps)
     return WeightsSource(source, tensors, info, name_of)
@@ -151,7 +151,7 @@ def _detection_classes(num_slots: int) -> tuple[LabelMap, tuple[int, ...], list[
     """Returns a detector's label map, the class slots in use (0 is background), and notes.
 
     COCO's detectors have a slot for each id up to 90, ten of which are unused. Detectors with as
-    many classes as VOC get its names, all others numbers.
+    many classes as VOC get VOC's names, all others "class 1", "class 2", ...
     """
     coco = SSDLite320_MobileNet_V3_Large_Weights.COCO_V1.meta["categories"]
     if num_slots == len(coco):
@@ -167,8 +167,8 @@ def _detection_classes(num_slots: int) -> tuple[LabelMap, tuple[int, ...], list[
 def _rows_per_anchor(tensor: Tensor, per_anchor: int, rows: Sequence[int]) -> Tensor:
     """Selects rows of a predictor's weight or bias, the same at each anchor.
 
-    A tensor whose rows are no multiple of `per_anchor` is returned as it is: the renaming reports
-    it with all others that do not fit.
+    A tensor whose number of rows is not a multiple of `per_anchor` is returned unchanged: the
+    renaming reports it together with other mismatches.
 
     Args:
         tensor: Weight or bias with `per_anchor` rows for each anchor.

@@ -1,6 +1,6 @@
 """Names of variables in TensorFlow's MobileNets and their heads.
 
-A variable is named by the scope of its layer and its kind: `MobilenetV2/Conv/weights`,
+The name of a variable is the scope of its layer and its type: `MobilenetV2/Conv/weights`,
 `MobilenetV2/Conv/BatchNorm/gamma`.
 
 Source: TensorFlow research slim/nets/mobilenet, object_detection, deeplab.
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 
 from mbv2det.weights.architecture import TensorPath
 
-# Our MobileNetV1's pointwise layers (the first is a full convolution), by their modules.
+# Modules of our MobileNetV1's pointwise layers, and the first full convolution.
 MOBILENET_V1_LAYERS = ("Conv2d_0", *(f"Conv2d_{k}.pointwise" for k in range(1, 14)))
-# Scopes of modules by the names of ours; those of MobileNetV2's layers follow from their number.
+# Scopes by the names of our modules; those of MobileNetV2's layers follow from their number.
 MOBILENET_V1_SCOPES = {
     f"backbone.layers.{module}": f"MobilenetV1/{module.replace('.', '_')}"
     for module in (*MOBILENET_V1_LAYERS, *(f"Conv2d_{k}.depthwise" for k in range(1, 14)))
@@ -43,7 +43,7 @@ def tf_name(name: str, *, prefix: str, scopes: Mapping[str, str]) -> str:
     Args:
         name: Name of the tensor in our network.
         prefix: Scope of MobileNetV2's layers.
-        scopes: Scopes of all other modules, by the names of ours.
+        scopes: Scopes of all other modules, by the names of our modules.
     """
     path = TensorPath.of(name)
     if path is not None:
@@ -70,9 +70,9 @@ def _layer_scope(path: TensorPath) -> str:
 
 
 def ssdlite_scopes(prefix: str, names: Iterable[str]) -> dict[str, str]:
-    """Returns the scopes of SSDLite's modules, by the names of ours.
+    """Returns the scopes of SSDLite's modules, by the names of our modules.
 
-    The scopes of the extra levels end in their channels, so they are looked up.
+    The scopes of the extra levels end in their channels, so they are searched among the names.
 
     Args:
         prefix: Scope of the backbone.
@@ -92,7 +92,7 @@ def ssdlite_scopes(prefix: str, names: Iterable[str]) -> dict[str, str]:
         for position, (scope, suffix) in enumerate(modules):
             pattern = re.compile(re.escape(scope) + r"_\d+" + suffix)
             matches = [name for name in all_scopes if pattern.fullmatch(name)]
-            # Where there is none, a name for the message about the missing variable.
+            # Without a match, this name appears in the message about the missing variable.
             scopes[f"heads.detection.extras.{extra}.{position}"] = min(
                 matches, default=f"{scope}_N{suffix}"
             )

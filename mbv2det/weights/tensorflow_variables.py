@@ -15,8 +15,8 @@ from mbv2det.errors import ConfigError
 from mbv2det.weights.tensorflow_bundle import read_bundle
 from mbv2det.weights.tensorflow_graph import read_frozen_graph
 
-_NUMERIC_KINDS = "biuf"  # kinds of numpy's types
-# What numpy raises for a damaged archive, or a file that is not an archive.
+_NUMERIC_KINDS = "biuf"  # `numpy.dtype.kind` of numbers
+# Errors that numpy raises for a damaged archive, or a file that is not an archive.
 _READ_ERRORS = (ValueError, OSError, EOFError, AttributeError, RuntimeError, BadZipFile, zlib.error)
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
 # The files of a release that are read.
@@ -31,7 +31,7 @@ _TRAINING = re.compile(
 def read_variables(source: str) -> tuple[dict[str, Any], list[str]]:
     """Reads the variables that inference needs, and notes on the others.
 
-    Moving averages replace their variables; what only training needs is left out.
+    Moving averages replace their variables; variables that only training needs are left out.
 
     Args:
         source: An `.npz` file, the prefix, index file or folder of a checkpoint, a frozen graph
@@ -57,7 +57,9 @@ def _read_npz(path: Path) -> dict[str, Any]:
             content = np.load(file, allow_pickle=False)
             return {name: content[name] for name in content.files}
     except _READ_ERRORS as error:
-        raise ConfigError(f"{path}: not a whole .npz file of arrays ({error})") from None
+        raise ConfigError(
+            f"{path}: expected an .npz file of arrays, got a damaged or other file ({error})"
+        ) from None
 
 
 def _read_published(source: str) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def _read_archive(path: Path) -> dict[str, Any]:
 
 
 def _for_inference(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Leaves out what only training needs, and puts moving averages in place of variables."""
+    """Returns the variables that inference needs, replaced by their moving averages, and notes."""
     variables = {name: array for name, array in arrays.items() if not _TRAINING.search(name)}
     averages = [name for name in variables if name.endswith(_AVERAGE)]
     averaged = {name.removesuffix(_AVERAGE): variables.pop(name) for name in averages}

@@ -43,10 +43,10 @@ _BLOCKS = tuple(
     for stage, num_blocks in enumerate((1, 2, 3, 4, 3, 3, 1))
     for index in range(num_blocks)
 )
-# Convolution and norm of the layers outside the blocks, by our number.
+# Convolution and norm of the layers outside the blocks, by our layer number.
 _SINGLE_LAYERS = {1: ("conv_stem", "bn1"), 19: ("conv_head", "bn2")}
 # Convolution and norm of each part of a block. The first block has no expansion: it is timm's
-# depthwise separable convolution, which names its projection otherwise.
+# depthwise separable convolution, whose projection has another name.
 _FIRST_BLOCK = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
 _BLOCK = {
     "expand": ("conv_pw", "bn1"),
@@ -62,7 +62,7 @@ def read_timm(source: str) -> WeightsSource:
         source: A file, or a name such as `mobilenetv2_100.ra_in1k`, whose weights are downloaded.
 
     Raises:
-        ConfigError: If there is no such file or name, or it is not MobileNetV2.
+        ConfigError: If there is no such file or name, or if it is not MobileNetV2.
     """
     path = Path(source)
     tensors = read_state_dict(path) if path.exists() else _download(source)
@@ -143,6 +143,6 @@ def _download(name: str) -> dict[str, Tensor]:
 
 def _deeper_error(source: str) -> ConfigError:
     return ConfigError(
-        f"SOURCE: {source}: expected the depth of MobileNetV2, got more blocks in a stage, as in "
-        f"{' and '.join(_DEEPER_NAMES)}: another network, which this toolkit does not build"
+        f"SOURCE: {source}: expected MobileNetV2, got a network with more blocks per stage, as "
+        f"{' and '.join(_DEEPER_NAMES)}, which this toolkit does not build"
     )

@@ -38,9 +38,9 @@ class _Network:
 
     Attributes:
         backbone: Our configuration of its backbone.
-        name_of: Maps the name of a tensor of our network to torchvision's.
-        classifier: Torchvision's name of the last layer.
-        build: Builds torchvision's network; takes `num_classes`.
+        name_of: Function from the name of a tensor of our network to torchvision's name.
+        classifier: torchvision's name of the last layer.
+        build: Builder of torchvision's network, with the argument `num_classes`.
     """
 
     backbone: BackboneConfig
@@ -80,7 +80,7 @@ def _network_of(tensors: Mapping[str, Tensor], source: str) -> _Network:
     """Returns the network that a state dict belongs to.
 
     Raises:
-        ConfigError: If it is none of those that our toolkit builds.
+        ConfigError: If this toolkit does not build it.
     """
     if "layer3.0.conv1.weight" not in tensors:
         width_mult = mobilenet_v2_width(tensors, mobilenet_v2_name, source)
@@ -144,8 +144,8 @@ def _download(name: str) -> dict[str, Tensor]:
         return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
     except UnpicklingError:
         raise ConfigError(
-            f"SOURCE: {name}: the file in torch's cache holds other objects than tensors, or is "
-            "damaged; nothing in it was executed; remove it from the cache"
+            f"SOURCE: {name}: expected a file of tensors in torch's cache, got other objects or "
+            "a damaged file; nothing in it was executed; remove it from the cache"
         ) from None
     except (URLError, RuntimeError, OSError) as error:
         raise ConfigError(

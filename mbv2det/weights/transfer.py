@@ -21,13 +21,13 @@ _MAX_LISTED = 10  # names in a list before it is cut
 
 @dataclass(frozen=True)
 class Transfer:
-    """What was loaded into a network before its training.
+    """The tensors that were loaded into a network before its training.
 
     Attributes:
-        lines: Summary for the user, a line each.
-        loaded: Names of the network's tensors of which every number comes from a file.
-        transferred: Names of those among them that come from the weights of a whole model, and so
-            were trained for a task; they learn at a lower rate.
+        lines: Lines of a summary for the user.
+        loaded: Names of the network's tensors that come from a file as a whole.
+        transferred: Names of the loaded tensors that come from the weights of a whole model; they
+            are trained for a task already and learn at a lower rate.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -41,11 +41,11 @@ def transfer(
     config: ModelConfig,
     label_maps: Mapping[str, LabelMap],
 ) -> Transfer:
-    """Loads all weights that fit into a freshly initialised network, in place.
+    """Loads all weights that fit into a newly initialised network, in place.
 
     Args:
         source: Weights of a whole model of this toolkit.
-        model: The network.
+        model: Network to load into.
         config: Architecture of the network.
         label_maps: Label map of each task of the network.
 
@@ -74,7 +74,7 @@ def transfer(
 
 
 class ClassLayers(Protocol):
-    """A head that names its class layers; all heads do."""
+    """A head with a list of its class layers, as all heads have."""
 
     def class_layers(self) -> Sequence[nn.Module]:
         """Returns the layers whose outputs are class logits, possibly of several anchors."""
@@ -83,11 +83,11 @@ class ClassLayers(Protocol):
 
 @dataclass(frozen=True)
 class Slots:
-    """Names of the class slots of a head: the classes, and background where it has logits.
+    """Names of the class slots of a head: its classes, and background if it has logits.
 
     Attributes:
-        new: Slots of the network, in the order of its logits.
-        old: Slots of the weights.
+        new: Names of the network's slots, in the order of its logits.
+        old: Names of the weights' slots, in the order of their logits.
     """
 
     new: tuple[str, ...]
@@ -100,11 +100,11 @@ class Slots:
         return [old.find(name) for name in self.new]
 
     def copy_rows(self, initial: Tensor, stored: Tensor) -> Tensor:
-        """Returns the initial rows with those of known classes replaced, at each anchor.
+        """Returns the initial rows, with the rows of known classes replaced by stored ones.
 
         Args:
-            initial: Weight or bias of the network's class layer, a row for each anchor and slot.
-            stored: The same in the weights.
+            initial: Weight or bias of the network's class layer, with one row per anchor and slot.
+            stored: The same tensor in the weights.
         """
         rows, old_rows = (
             tensor.unflatten(0, (-1, len(names)))
@@ -116,7 +116,7 @@ class Slots:
         return rows.flatten(0, 1)
 
     def lines(self) -> list[str]:
-        """Returns which classes are copied, which are new, and which are left out."""
+        """Returns lines with the classes that are copied, new and left out."""
         pairs = list(zip(self.new, self.old_slots, strict=True))
         copied = [name for name, old_slot in pairs if old_slot is not None]
         new = [name for name, old_slot in pairs if old_slot is None]
@@ -130,13 +130,13 @@ class Slots:
 
 
 def _class_layer_names(head: nn.Module) -> set[str]:
-    """Returns the names, within a head, of the layers that have a row for every class."""
+    """Returns the names, within a head, of the layers with a row for every class."""
     layers = cast(ClassLayers, head).class_layers()
     return {name for name, module in head.named_modules() if any(module is x for x in layers)}
 
 
 def _copy_backbone(source: WeightsSource, state: dict[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Copies the layers that both backbones have: one may end earlier, as its heads read less.
+    """Copies the layers that both backbones have; one may have fewer layers than the other.
 
     Returns:
         Summary, and names of the copied tensors.
@@ -170,11 +170,11 @@ def _copy_head(
         tensors: Tensors of the weights by name.
         state: State dict of the network, which is changed in place.
         task: Task of the head.
-        class_layers: Names, within the head, of the layers that have a row for every class.
+        class_layers: Names, within the head, of the layers with a row for every class.
         slots: Class slots of the network and of the weights.
 
     Returns:
-        Summary, and names of the tensors of which every number was copied.
+        Summary, and names of the tensors that were copied as a whole.
     """
     prefix = f"heads.{task}."
     copied, by_class, new = [], [], []
