@@ -631,7 +631,7 @@ def test_a_damaged_compressed_file_is_refused(tmp_path):
 
 def test_one_array_alone_is_refused(tmp_path):
     np.save(tmp_path / "w.npy", np.zeros(3))
-    assert "expected an .npz file of TensorFlow's variables" in refusal(tmp_path / "w.npy")
+    assert "expected TensorFlow's variables as an .npz file" in refusal(tmp_path / "w.npy")
     (tmp_path / "w.npy").rename(tmp_path / "w.npz")
     assert "w.npz: expected an .npz file of arrays" in refusal(tmp_path / "w.npz")
 
