@@ -56,7 +56,7 @@ def build_model(
     available = _BACKBONES[config.backbone.name].head_features
     features = [feature for head in config.heads.values() for feature in head.features(available)]
     backbone = build_backbone(
-        config.backbone, out_features=tuple(dict.fromkeys(features)) or (available.classification,)
+        config.backbone, out_features=tuple(dict.fromkeys(features)) or (available.last,)
     )
     heads = {
         task: head.build(backbone, config.backbone.width_mult, label_maps[task])
@@ -82,7 +82,7 @@ def build_backbone(
     return backbone_class(
         output_stride=config.output_stride,
         num_classes=num_classes,
-        out_features=out_features or (backbone_class.head_features.classification,),
+        out_features=out_features or (backbone_class.head_features.last,),
         norm_eps=config.norm_eps,
         norm_momentum=config.norm_momentum,
         **config.options,

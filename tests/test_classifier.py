@@ -15,7 +15,7 @@ from mbv2det.preprocess import PreprocessSpec
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 LABEL_MAP = LabelMap.of_masks([f"class {k}" for k in range(7)])
-FEATURE = MobileNetV2.head_features.classification
+FEATURE = MobileNetV2.head_features.last
 
 
 def classifier(dropout=0.2):
@@ -41,12 +41,13 @@ def test_dropout_drops_averages_in_training():
 
 def test_the_classifier_reads_the_classification_feature():
     features = HeadFeatures(
-        detection=(Feature("a"), Feature("b")),
-        segmentation=Feature("b"),
-        auxiliary=Feature("a"),
-        stride_8=Feature("a"),
         stride_4=Feature("a"),
-        classification=Feature("c"),
+        stride_8=Feature("a"),
+        stride_16=Feature("a"),
+        stride_32=Feature("b"),
+        auxiliary=Feature("a"),
+        dense=Feature("b"),
+        last=Feature("c"),
     )
     specs = {Feature("b"): FeatureSpec(4, 32), Feature("c"): FeatureSpec(6, 32)}
     head = Classifier(specs, 3, head_features=features)

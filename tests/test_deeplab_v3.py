@@ -10,7 +10,8 @@ from torchvision.models.segmentation.fcn import FCNHead
 from mbv2det.backbones import Feature, FeatureSpec, MobileNetV2
 from mbv2det.backbones.grid import cell_centres
 from mbv2det.backbones.layers import Conv2dSame
-from mbv2det.heads.deeplab_v3 import DeepLabV3, PooledBatchNorm2d, atrous_rates, input_features
+from mbv2det.heads.aspp import PooledBatchNorm2d, atrous_rates
+from mbv2det.heads.deeplab_v3 import DeepLabV3, input_features
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 

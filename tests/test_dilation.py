@@ -12,7 +12,8 @@ from mbv2det.heads.ssdlite import SSDLite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-DETECTION_FEATURES = MobileNetV2.head_features.detection
+FEATURES = MobileNetV2.head_features
+DETECTION_FEATURES = (FEATURES.stride_16, FEATURES.stride_32)
 LAYER_18, LAYER_19 = Feature("layer_18"), Feature("layer_19")
 PADDINGS = ["symmetric", "same"]
 SIZES = [(96, 128), (97, 129), (90, 131), (225, 225)]

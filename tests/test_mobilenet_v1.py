@@ -90,13 +90,14 @@ def test_features_have_the_declared_shapes(output_stride, padding):
 
 def test_head_features_have_the_strides_that_heads_need():
     features = MobileNetV1.head_features
-    specs = on_meta(output_stride=16, out_features=features.detection).feature_specs
-    levels = [specs[feature] for feature in features.detection]
+    levels = [features.stride_16, features.stride_32]
+    specs = on_meta(output_stride=16, out_features=levels).feature_specs
+    levels = [specs[feature] for feature in levels]
     assert levels == [FeatureSpec(512, 16), FeatureSpec(1024, 32)]
     assert specs[features.stride_4] == FeatureSpec(128, 4)
     assert specs[features.stride_8] == FeatureSpec(256, 8)
     assert specs[features.auxiliary] == FeatureSpec(512, 16)
-    assert specs[features.segmentation] == FeatureSpec(1024, 16)
+    assert specs[features.dense] == FeatureSpec(1024, 16)
 
 
 def test_output_stride_32_has_strides_only():

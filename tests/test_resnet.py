@@ -108,13 +108,14 @@ def test_a_deeper_network_has_torchvisions_tensors():
 
 def test_head_features_have_the_strides_that_heads_need():
     features = ResNet50.head_features
-    specs = on_meta(output_stride=8, out_features=features.detection).feature_specs
-    levels = [specs[feature] for feature in features.detection]
+    levels = [features.stride_16, features.stride_32]
+    specs = on_meta(output_stride=8, out_features=levels).feature_specs
+    levels = [specs[feature] for feature in levels]
     assert levels == [FeatureSpec(1024, 16), FeatureSpec(2048, 32)]
     assert specs[features.stride_4] == FeatureSpec(256, 4)
     assert specs[features.stride_8] == FeatureSpec(512, 8)
     assert specs[features.auxiliary] == FeatureSpec(1024, 8)
-    assert specs[features.segmentation] == FeatureSpec(2048, 8)
+    assert specs[features.dense] == FeatureSpec(2048, 8)
 
 
 @pytest.mark.parametrize("size", [48, 49, 50, 51])

@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision.ops import nms
 
 from mbv2det.detection.box_coder import BoxCoder
@@ -156,6 +158,54 @@ def test_only_the_best_candidates_of_each_class_enter_nms():
     assert detections.labels.bincount().tolist() == [5, 5, 5]
     best = outputs.logits[0].sigmoid().topk(5, dim=0).values
     assert sorted(detections.scores.tolist()) == sorted(best.flatten().tolist())
+
+
+def detections_of_every_class(outputs, limits):
+    """Scores and labels of the best detections after NMS of every class on its own."""
+    scores = outputs.logits[0].sigmoid()
+    boxes = BoxCoder().decode(outputs.deltas[0], outputs.anchors).clamp(0, 100)
+    left = []
+    for label, column in enumerate(scores.T):
+        top = column.topk(min(limits["candidates_per_class"], len(column))).indices
+        chosen = top[(column[top] >= limits["score_threshold"])]
+        chosen = chosen[((boxes[chosen, 2:] - boxes[chosen, :2]) > 0).all(dim=1)]
+        kept = chosen[nms(boxes[chosen], column[chosen], limits["nms_iou"])]
+        left += [(column[anchor].item(), label) for anchor in kept]
+    return sorted(left, reverse=True)[: limits["max_detections"]]
+
+
+@given(
+    st.integers(0, 99),
+    st.integers(1, 60),
+    st.integers(1, 4),
+    st.fixed_dictionaries(
+        {
+            "score_threshold": st.sampled_from([0.0, 0.3, 0.6, 0.9]),
+            "nms_iou": st.sampled_from([0.1, 0.45, 0.9]),
+            "max_detections": st.integers(1, 80),
+            "candidates_per_class": st.integers(1, 70),
+        }
+    ),
+)
+def test_looking_at_the_best_candidates_first_changes_nothing(seed, anchors, classes, limits):
+    outputs = random_outputs(num_anchors=anchors, num_classes=classes, seed=seed)
+    postprocess = SSDPostprocess(ClassSlots(classes, "sigmoid", False), **limits)
+    (detections,) = postprocess(outputs, [Frame((100, 100))])
+    expected = detections_of_every_class(outputs, limits)
+    assert detections.labels.tolist() == [label for _, label in expected]
+    scores = torch.tensor([score for score, _ in expected])
+    # A sigmoid's last place depends on where in a vector register the value lies.
+    torch.testing.assert_close(detections.scores, scores, rtol=1e-6, atol=0)
+
+
+def test_the_rest_is_not_looked_at_where_the_best_candidates_suffice(monkeypatch):
+    def fail(*_):
+        raise AssertionError("looked at every class")
+
+    monkeypatch.setattr(SSDPostprocess, "_best_of_each_class", fail)
+    postprocess = SSDPostprocess(ClassSlots(3, "sigmoid", False), nms_iou=1.0, max_detections=17)
+    (detections,) = postprocess(random_outputs(num_anchors=500), [Frame((100, 100))])
+    assert len(detections) == 17
 
 
 def test_the_score_threshold_is_inclusive():

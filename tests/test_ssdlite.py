@@ -18,14 +18,14 @@ from mbv2det.model import MultiTaskModel, Normalize
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 HEAD_FEATURES = MobileNetV2.head_features
-FINE, COARSE = HEAD_FEATURES.detection
+FINE, COARSE = HEAD_FEATURES.stride_16, HEAD_FEATURES.stride_32
 SMALL_SPECS = {FINE: FeatureSpec(24, 16), COARSE: FeatureSpec(40, 32)}
 GRIDS_320x512 = ((20, 32), (10, 16), (5, 8), (3, 4), (2, 2), (1, 1))
 SOFTMAX = ClassSlots(3, "softmax", background=True)
 
 
 def detector(slots, *, width_mult=1.0, **settings):
-    backbone = MobileNetV2(width_mult, out_features=HEAD_FEATURES.detection)
+    backbone = MobileNetV2(width_mult, out_features=(FINE, COARSE))
     specs = backbone.feature_specs
     head = SSDLite(specs, slots, head_features=HEAD_FEATURES, width_mult=width_mult, **settings)
     return MultiTaskModel(Normalize((0.5,) * 3, (0.5,) * 3), backbone, {"detection": head})

@@ -5,16 +5,16 @@ Source of names and layouts: TensorFlow research slim/nets/mobilenet, object_det
 
 import math
 import sys
+import tarfile
 import zipfile
 from functools import partial
-from importlib.machinery import ModuleSpec
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from networks import randomise
 from runs import run_command
+from tensorflow_files import write_checkpoint, write_frozen_graph, write_release
 from tensorflow_network import outputs_in_tensorflow
 from torchvision.ops import box_convert
 from unsafe_pickle import RunsCode
@@ -328,7 +328,7 @@ def test_settings_of_a_detector(last, scaled, tmp_path):
 
 
 def of_module(variables, scope, module):
-    """Returns a convolution with its norm or bias, in TensorFlow's documented layouts."""
+    """A convolution with its norm or its bias; layouts as TensorFlow's documentation has them."""
     conv, norm = getattr(module, "convolution", module), getattr(module, "normalization", None)
     kernel = conv.weight.detach().numpy()
     if kernel.ndim == 2:
@@ -631,7 +631,7 @@ def test_a_damaged_compressed_file_is_refused(tmp_path):
 
 def test_one_array_alone_is_refused(tmp_path):
     np.save(tmp_path / "w.npy", np.zeros(3))
-    assert "expected an .npz file of TensorFlow's variables" in refusal(tmp_path / "w.npy")
+    assert "expected TensorFlow's variables as an .npz file" in refusal(tmp_path / "w.npy")
     (tmp_path / "w.npy").rename(tmp_path / "w.npz")
     assert "w.npz: expected an .npz file of arrays" in refusal(tmp_path / "w.npz")
 
@@ -660,63 +660,109 @@ def test_a_missing_file_is_refused(tmp_path):
     assert refusal(path) == f"{path}: expected a file, found none"
 
 
-# Checkpoints
+# Checkpoints, frozen graphs, releases
 
 
-def test_a_missing_checkpoint_is_refused(tmp_path):
-    message = refusal(tmp_path / "model.ckpt")
-    assert "expected an .npz file of TensorFlow's variables, or a checkpoint" in message
-    assert "(the PREFIX of PREFIX.index), found none" in message
-
-
-def test_without_tensorflow_a_checkpoint_is_refused_with_advice(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    (tmp_path / "model.ckpt.index").write_bytes(b"")
-    message = refusal(tmp_path / "model.ckpt")
-    assert "needs tensorflow (pip install tensorflow); or save its variables" in message
-    assert "np.savez('weights.npz'" in message
-
-
-class OpError(Exception):
-    pass
-
-
-def fake_tensorflow(monkeypatch, load_checkpoint):
-    """Replaces tensorflow by a module with the few functions that read checkpoints."""
-    module = ModuleType("tensorflow")
-    module.__spec__ = ModuleSpec("tensorflow", None)
-    module.train = SimpleNamespace(load_checkpoint=load_checkpoint)
-    module.errors = SimpleNamespace(OpError=OpError)
-    monkeypatch.setitem(sys.modules, "tensorflow", module)
-
-
-@pytest.mark.parametrize("given", ["model.ckpt", "model.ckpt.index", ""])
-def test_a_checkpoint_is_read_if_tensorflow_is_installed(given, tmp_path, monkeypatch):
-    variables = deeplab()
-    prefixes = []
-
-    def load_checkpoint(prefix):
-        prefixes.append(prefix)
-        return SimpleNamespace(
-            get_variable_to_shape_map=lambda: {n: list(a.shape) for n, a in variables.items()},
-            get_tensor=variables.__getitem__,
-        )
-
-    fake_tensorflow(monkeypatch, load_checkpoint)
-    (tmp_path / "model.ckpt.index").write_bytes(b"")
-    weights = read_tensorflow(str(tmp_path / given))
-    assert prefixes == [str(tmp_path / "model.ckpt") if given else str(tmp_path)]
+def same(weights, variables, tmp_path):
     expected = read(variables, tmp_path)
     assert weights.info == expected.info
-    assert all(torch.equal(weights.tensors[n], t) for n, t in expected.tensors.items())
+    assert weights.tensors.keys() == expected.tensors.keys()
+    return all(torch.equal(weights.tensors[n], t) for n, t in expected.tensors.items())
 
 
-@pytest.mark.parametrize("kind", [OpError, ValueError, RuntimeError])
-def test_a_damaged_checkpoint_is_refused(kind, tmp_path, monkeypatch):
-    def load_checkpoint(prefix):
-        raise kind("checksum does not match")
+@pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001"])
+def test_a_checkpoint_is_read_without_tensorflow(suffix, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    prefix = write_checkpoint(tmp_path / "model.ckpt", deeplab())
+    assert same(read_tensorflow(f"{prefix}{suffix}"), deeplab(), tmp_path)
 
-    fake_tensorflow(monkeypatch, load_checkpoint)
-    (tmp_path / "model.ckpt.index").write_bytes(b"")
-    expected = "expected a checkpoint, got a damaged one (checksum does not match)"
-    assert expected in refusal(tmp_path / "model.ckpt")
+
+def test_a_checkpoint_may_have_several_shards_and_one_block(tmp_path):
+    prefix = write_checkpoint(tmp_path / "model.ckpt", deeplab(), num_shards=3, blocks=1)
+    assert same(read_tensorflow(str(prefix)), deeplab(), tmp_path)
+
+
+def test_the_newest_checkpoint_of_a_folder_is_read(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_checkpoint(folder / "model.ckpt-90", {"other": np.zeros(1, np.float32)})
+    write_checkpoint(folder / "model.ckpt-100", deeplab())
+    assert same(read_tensorflow(str(folder)), deeplab(), tmp_path)
+
+
+def test_a_frozen_graph_is_read_without_its_other_constants(tmp_path):
+    path = write_frozen_graph(tmp_path / "frozen_inference_graph.pb", deeplab())
+    assert same(read_tensorflow(str(path)), deeplab(), tmp_path)
+
+
+@pytest.mark.parametrize("files", ["checkpoint", "graph", "both"])
+def test_the_archive_of_a_release_is_read(files, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    if files != "graph":
+        write_checkpoint(folder / "model.ckpt", deeplab())
+    if files != "checkpoint":
+        write_frozen_graph(folder / "frozen_inference_graph.pb", deeplab())
+    path = write_release(tmp_path / "deeplab_2018.tar.gz", folder)
+    before = set(tmp_path.iterdir())
+    assert same(read_tensorflow(str(path)), deeplab(), tmp_path)
+    assert set(tmp_path.iterdir()) - before <= {tmp_path / "weights.npz"}
+
+
+def test_an_archive_cannot_write_outside_its_folder(tmp_path):
+    path = tmp_path / "model.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo("../../escaped.index")
+        archive.addfile(member)
+    refusal(path)
+    assert not list(tmp_path.parent.rglob("escaped.index"))
+
+
+def test_sources_that_are_not_there_are_refused_with_what_is_read(tmp_path):
+    message = refusal(tmp_path / "model.ckpt")
+    assert "(the PREFIX of PREFIX.index), a frozen graph (.pb)" in message
+    assert "found none" in message
+    assert "found none" in refusal(tmp_path)
+
+
+def flipped(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "expected"),
+    [
+        ("index", lambda p: flipped(p, 20), "the checksum of its index does not match"),
+        ("index", lambda p: p.write_bytes(p.read_bytes()[:-9]), "is not a table of TensorFlow"),
+        ("index", lambda p: p.write_bytes(b""), "its index is not a table of TensorFlow"),
+        ("data-00000-of-00001", lambda p: flipped(p, 9), "its checksum does not match"),
+        ("data-00000-of-00001", lambda p: p.write_bytes(p.read_bytes()[:-1]), "is cut short"),
+        ("data-00000-of-00001", lambda p: p.unlink(), "No such file"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(file, damage, expected, tmp_path):
+    prefix = write_checkpoint(tmp_path / "model.ckpt", deeplab())
+    damage(tmp_path / f"model.ckpt.{file}")
+    message = refusal(prefix)
+    assert "model.ckpt: not a whole checkpoint (" in message
+    assert expected in message
+
+
+def test_a_compressed_index_is_refused(tmp_path):
+    prefix = write_checkpoint(tmp_path / "model.ckpt", deeplab(), compression=1)
+    assert "its index is compressed, which is not supported" in refusal(prefix)
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph at all"])
+def test_a_file_that_is_no_frozen_graph_is_refused(content, tmp_path):
+    path = tmp_path / "graph.pb"
+    path.write_bytes(content)
+    assert "frozen graph" in refusal(path)
+
+
+def test_a_damaged_archive_is_refused(tmp_path):
+    path = tmp_path / "model.tar.gz"
+    path.write_bytes(b"no archive")
+    assert "model.tar.gz: not a whole archive (" in refusal(path)

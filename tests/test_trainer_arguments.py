@@ -1,5 +1,6 @@
 """Lightning's own arguments reach Lightning as what they name."""
 
+import csv
 import json
 
 from runs import run_command, write_config
@@ -59,6 +60,27 @@ def test_a_run_shorter_than_its_validation_period_is_validated_at_its_end(tmp_pa
     config = write_config(tmp_path, num_train=4, num_val=2)
     run_command("train", config, "--trainer.check_val_every_n_epoch=5")
     assert json.loads((tmp_path / "runs/tiny/1/metrics.json").read_text())["epoch"] == 1
+
+
+def test_the_last_epoch_is_validated_with_any_period(tmp_path):
+    config = write_config(tmp_path, num_train=4, num_val=2)
+    run_command("train", config, "--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=3")
+    with (tmp_path / "runs/tiny/1/metrics.csv").open() as file:
+        validated = {row["epoch"] for row in csv.DictReader(file) if row["val/AP"]}
+    assert validated == {"1", "2"}
+
+
+def test_a_split_without_ground_truth_keeps_the_last_epoch(tmp_path):
+    config = write_config(tmp_path, num_train=4, num_val=2)
+    path = tmp_path / "shapes/annotations/instances_val.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    run_command("train", config)
+    run = tmp_path / "runs/tiny/1"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["detection"]["AP"] is None
+    assert metrics["epoch"] == 1
+    with (run / "metrics.csv").open() as file:
+        assert "val/score" not in csv.DictReader(file).fieldnames
 
 
 def test_a_run_without_validation_saves_its_last_weights(tmp_path):

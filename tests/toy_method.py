@@ -97,7 +97,7 @@ class PointConfig(DetectionMethod):
     hidden: int = carried(16)
 
     def features(self, available: Any) -> tuple[Any, ...]:
-        return available.detection[:1]
+        return (available.stride_16,)
 
     def build(self, backbone, width_mult, label_map):
         (feature,) = self.features(backbone.head_features)

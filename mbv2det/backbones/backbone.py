@@ -30,7 +30,7 @@ class Backbone(nn.Module):
         layers: Layers by name, in the order in which they run.
         specs: Channels and stride of every feature, as the backbone computes it.
         out_features: Features that `forward` returns.
-        num_classes: Number of classes of a classifier on `head_features.classification`; None for
+        num_classes: Number of classes of a classifier on `head_features.last`; None for
             no classifier.
         dropout: Dropout probability before the classifier.
         padding: Padding rule of the convolutions.
@@ -68,7 +68,7 @@ class Backbone(nn.Module):
         self.feature_specs = {**specs, **requested}
         needed = {feature.layer for feature in out_features}
         if num_classes is not None:
-            needed.add(self.head_features.classification.layer)
+            needed.add(self.head_features.last.layer)
         names = list(layers)
         depth = 1 + max(names.index(name) for name in needed)
         self.layers = nn.ModuleDict({name: layers[name] for name in names[:depth]})

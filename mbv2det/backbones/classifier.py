@@ -33,7 +33,7 @@ class Classifier(nn.Module):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        self.input_feature = head_features.classification
+        self.input_feature = head_features.last
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(feature_specs[self.input_feature].channels, num_classes)
         nn.init.normal_(self.linear.weight, std=0.01)

@@ -44,23 +44,24 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class HeadFeatures:
-    """The features of a backbone that each kind of head reads.
+    """The features that a backbone offers to heads, by what they are good for.
 
     Every backbone declares its own, so that any head runs on any backbone.
 
     Attributes:
-        detection: The first two levels of SSD, at strides 16 and 32.
-        segmentation: Input of DeepLabv3 and LR-ASPP, at the output stride.
-        auxiliary: The last feature before the deepest stage, for the auxiliary classifier that
-            helps training.
-        stride_8: Low-level feature of LR-ASPP.
-        stride_4: Low-level feature of DeepLabv3+'s decoder.
-        classification: The last feature.
+        stride_4: Last feature at stride 4: the low-level feature of DeepLabv3+'s decoder.
+        stride_8: Last feature at stride 8: the low-level feature of LR-ASPP.
+        stride_16: Feature at stride 16 for detection: the first level of SSD.
+        stride_32: Feature at stride 32 for detection: the second level of SSD.
+        auxiliary: Last feature before the deepest stage, for an auxiliary classifier.
+        dense: Last feature that is worth its cost in segmentation, at the output stride.
+        last: Last feature, for classification.
     """
 
-    detection: tuple[Feature, Feature]
-    segmentation: Feature
-    auxiliary: Feature
-    stride_8: Feature
     stride_4: Feature
-    classification: Feature
+    stride_8: Feature
+    stride_16: Feature
+    stride_32: Feature
+    auxiliary: Feature
+    dense: Feature
+    last: Feature

@@ -87,12 +87,13 @@ class MobileNetV1(Backbone):
     """
 
     head_features = HeadFeatures(
-        detection=(Feature("Conv2d_11", stride=16), Feature("Conv2d_13", stride=32)),
-        segmentation=_LAST_FEATURE,
-        auxiliary=Feature("Conv2d_11"),
-        stride_8=Feature("Conv2d_5"),
         stride_4=Feature("Conv2d_3"),
-        classification=_LAST_FEATURE,
+        stride_8=Feature("Conv2d_5"),
+        stride_16=Feature("Conv2d_11", stride=16),
+        stride_32=Feature("Conv2d_13", stride=32),
+        auxiliary=Feature("Conv2d_11"),
+        dense=_LAST_FEATURE,
+        last=_LAST_FEATURE,
     )
 
     def __init__(

@@ -151,15 +151,13 @@ class MobileNetV2(Backbone):
     """
 
     head_features = HeadFeatures(
-        detection=(
-            Feature("layer_15", part=_EXPANSION, stride=16),
-            Feature(_LAST_LAYER, stride=32),
-        ),
-        segmentation=Feature("layer_18"),
-        auxiliary=Feature("layer_14"),
-        stride_8=Feature("layer_7"),
         stride_4=Feature("layer_4"),
-        classification=Feature(_LAST_LAYER),
+        stride_8=Feature("layer_7"),
+        stride_16=Feature("layer_15", part=_EXPANSION, stride=16),
+        stride_32=Feature(_LAST_LAYER, stride=32),
+        auxiliary=Feature("layer_14"),
+        dense=Feature("layer_18"),
+        last=Feature(_LAST_LAYER),
     )
 
     def __init__(

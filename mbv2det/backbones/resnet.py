@@ -55,12 +55,13 @@ class ResNet(Backbone):
     """
 
     head_features = HeadFeatures(
-        detection=(Feature("layer3", stride=16), Feature("layer4", stride=32)),
-        segmentation=_LAST_FEATURE,
-        auxiliary=Feature("layer3"),
-        stride_8=Feature("layer2"),
         stride_4=Feature("layer1"),
-        classification=_LAST_FEATURE,
+        stride_8=Feature("layer2"),
+        stride_16=Feature("layer3", stride=16),
+        stride_32=Feature("layer4", stride=32),
+        auxiliary=Feature("layer3"),
+        dense=_LAST_FEATURE,
+        last=_LAST_FEATURE,
     )
     network: ClassVar[Callable[..., Any]]
 

@@ -19,9 +19,9 @@ torchvision  a state dict of mobilenet_v2, resnet50 or resnet101, or the name of
 timm         a state dict of mobilenetv2_035 ... mobilenetv2_140, or such a name
 hf           a folder (or a file of weights alone) of MobileNetV2ForImageClassification,
              MobileNetV2ForSemanticSegmentation or MobileNetV2Model
-tf           an .npz of TensorFlow's variables, or a checkpoint's prefix where tensorflow is
-             installed: slim's MobileNetV1 and V2, the Object Detection API's SSDLite on
-             MobileNetV2, DeepLab with any ASPP
+tf           a TensorFlow checkpoint, a frozen graph (.pb), the archive (.tar.gz) or folder of a
+             release, or an .npz of variables; TensorFlow is not needed: slim's MobileNetV1 and V2,
+             the Object Detection API's SSDLite on MobileNetV2, DeepLab with any ASPP
 ckpt         a checkpoint of a training run of this toolkit: its averaged weights
 
 Every tensor must match one of the network; otherwise the mismatches are listed, and nothing is

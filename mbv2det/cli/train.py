@@ -7,18 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image
-from torch import nn
 
 from mbv2det.build import build, evaluation_model, label_maps_of, read_split, relabel, trainable
+from mbv2det.cli.run_outputs import run_loggers, training_callbacks
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.tables import print_metrics
 from mbv2det.config import Config, OptimConfig
@@ -27,22 +22,13 @@ from mbv2det.counting import count_parameters
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
-from mbv2det.data.dataset import read_sample
-from mbv2det.deploy.pictures import compare_with_annotation, write_comparisons
+from mbv2det.deploy.pictures import write_comparisons
 from mbv2det.deploy.predictor import load
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
-from mbv2det.structures import SampleKey
-from mbv2det.tasks.task import Prediction, TrainableTask
-from mbv2det.training.callbacks import (
-    BestWeights,
-    DamagedFileWarnings,
-    Ema,
-    PredictionPictures,
-    ValidationLine,
-)
+from mbv2det.tasks.task import TrainableTask
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
 from mbv2det.training.run_folder import new_run, resumed_run
@@ -53,7 +39,7 @@ from mbv2det.training.trainer import (
     num_loader_workers,
 )
 from mbv2det.weights.header import WeightsInfo, encode_info
-from mbv2det.weights.share_file import load_origin, load_weights, save_weights
+from mbv2det.weights.share_file import load_origin, load_weights
 from mbv2det.weights.transfer import Transfer
 
 _LOG_STEPS = 10
@@ -100,7 +86,7 @@ def train(settings: Settings) -> Path:
         settings.trainer,
         training_callbacks(settings, folder, info, *splits, tasks=module.tasks),
         precision=precision,
-        logger=_loggers(folder) if settings.trainer["logger"] is None else None,
+        logger=run_loggers(folder) if settings.trainer["logger"] is None else None,
         log_every_n_steps=_LOG_STEPS,
         enable_model_summary=False,
         default_root_dir=str(folder),
@@ -273,66 +259,6 @@ def resumed_run_of(settings: Settings) -> tuple[Path, Path] | None:
     if not settings.options.resume:
         return None
     return resumed_run(runs_root(settings), settings.name, settings.options.resume)
-
-
-def training_callbacks(
-    settings: Settings,
-    folder: Path,
-    info: WeightsInfo,
-    training: Annotations,
-    validation: Annotations,
-    tasks: Sequence[TrainableTask],
-) -> list[Callback]:
-    """Returns the callbacks for weight averaging, saving, pictures and messages."""
-    decay = settings.config.optim.ema_decay
-    ema = Ema(decay) if decay else None
-    callbacks: list[Callback] = [
-        *([ema] if ema else []),
-        BestWeights(folder, partial(_save, info), ema),
-        ValidationLine(),
-        PredictionPictures(validation, partial(_picture, validation, tasks)),
-        DamagedFileWarnings({"train": training, "val": validation}),
-    ]
-    if settings.trainer["logger"] is not False:
-        callbacks.append(LearningRateMonitor("step"))
-    if settings.trainer["enable_checkpointing"] is not False:
-        callbacks.append(
-            ModelCheckpoint(
-                folder / "checkpoints",
-                "last",
-                every_n_epochs=1,
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            )
-        )
-    return callbacks
-
-
-def _loggers(folder: Path) -> list[Logger]:
-    """Returns the loggers of TensorBoard's events and metrics.csv."""
-    _keep_metrics(folder / "metrics.csv")
-    return [
-        TensorBoardLogger(folder, name="", version=""),
-        CSVLogger(folder, name="", version=""),
-    ]
-
-
-@rank_zero_only
-def _keep_metrics(file: Path) -> None:
-    """Renames the metrics.csv of a resumed run, which the logger would overwrite."""
-    if file.is_file():
-        number = len(list(file.parent.glob("metrics.before_resume_*.csv"))) + 1
-        file.replace(file.with_name(f"metrics.before_resume_{number}.csv"))
-
-
-def _save(info: WeightsInfo, path: Path, model: nn.Module, metrics: dict[str, Any]) -> None:
-    save_weights(path, model.state_dict(), replace(info, metrics=metrics))
-
-
-def _picture(
-    split: Annotations, tasks: Sequence[TrainableTask], index: int, prediction: Prediction
-) -> Image.Image:
-    return compare_with_annotation(read_sample(split, SampleKey(0, index)), prediction, tasks)
 
 
 def conclude(folder: Path, validation: Annotations) -> None:

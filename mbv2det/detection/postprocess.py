@@ -1,9 +1,15 @@
-"""SSD postprocess: decode, threshold, non-maximum suppression, keep the best detections."""
+"""SSD postprocess: decode, threshold, non-maximum suppression, keep the best detections.
+
+Suppression of a box depends on boxes of higher score alone. So the best candidates of an image,
+whatever their classes, are suppressed first, and if they leave as many detections as are wanted,
+the rest need not be looked at: it could not change them. With trained weights that is nearly always
+so.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision.ops import batched_nms
 
@@ -46,19 +52,63 @@ class SSDPostprocess:
             ValueError: If there are not as many frames as images.
         """
         scores = self.slots.scores(outputs.logits)
-        boxes = self.box_coder.decode(outputs.deltas.float(), outputs.anchors)
+        deltas = outputs.deltas.float()
         return [
-            self._detections(frame.boxes_to_original(image_boxes), image_scores)
-            for frame, image_boxes, image_scores in zip(frames, boxes, scores, strict=True)
+            self._detections(image_scores, _Boxes(image_deltas, outputs.anchors, frame))
+            for frame, image_deltas, image_scores in zip(frames, deltas, scores, strict=True)
         ]
 
-    def _detections(self, boxes: Float[Tensor, "A 4"], scores: Float[Tensor, "A K"]) -> Detections:
+    def _detections(self, scores: Float[Tensor, "A K"], boxes: "_Boxes") -> Detections:
         """Applies the threshold, NMS and the limit to one image."""
+        anchors, labels = (scores >= self.score_threshold).nonzero(as_tuple=True)
+        # Among this many of all classes, no class can exceed its number of candidates.
+        num_best = min(self.candidates_per_class, len(anchors))
+        best = scores[anchors, labels].topk(num_best).indices
+        detections = self._suppressed(scores, boxes, (anchors[best], labels[best]))
+        if len(detections) == self.max_detections or num_best == len(anchors):
+            return detections
+        return self._suppressed(scores, boxes, self._best_of_each_class(scores))
+
+    def _best_of_each_class(
+        self, scores: Float[Tensor, "A K"]
+    ) -> tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]]:
+        """Returns the anchors and labels of the candidates of every class."""
         top_scores, anchors = scores.topk(min(self.candidates_per_class, len(scores)), dim=0)
-        rank, label = (top_scores >= self.score_threshold).nonzero(as_tuple=True)
-        candidates = Detections(boxes[anchors[rank, label]], top_scores[rank, label], label)
-        sides = candidates.boxes[:, 2:] - candidates.boxes[:, :2]
+        rank, labels = (top_scores >= self.score_threshold).nonzero(as_tuple=True)
+        return anchors[rank, labels], labels
+
+    def _suppressed(
+        self,
+        scores: Float[Tensor, "A K"],
+        boxes: "_Boxes",
+        candidates: tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]],
+    ) -> Detections:
+        """Returns the best detections that NMS leaves of candidates, given by anchor and label."""
+        anchors, labels = candidates
+        detections = Detections(
+            boxes.decoded(anchors, self.box_coder), scores[anchors, labels], labels
+        )
+        sides = detections.boxes[:, 2:] - detections.boxes[:, :2]
         # A box that was decoded wholly outside the image has no area after clipping.
-        candidates = candidates[(sides > 0).all(dim=1)]
-        kept = batched_nms(candidates.boxes, candidates.scores, candidates.labels, self.nms_iou)
-        return candidates[kept[: self.max_detections]]
+        detections = detections[(sides > 0).all(dim=1)]
+        kept = batched_nms(detections.boxes, detections.scores, detections.labels, self.nms_iou)
+        return detections[kept[: self.max_detections]]
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """The boxes of one image as the head predicts them.
+
+    Attributes:
+        deltas: Box deltas of each anchor.
+        anchors: xyxy anchors in pixels of the network input.
+        frame: Frame of the image.
+    """
+
+    deltas: Float[Tensor, "A 4"]
+    anchors: Float[Tensor, "A 4"]
+    frame: Frame
+
+    def decoded(self, which: Int64[Tensor, " N"], coder: BoxCoder) -> Float[Tensor, "N 4"]:
+        """Returns the boxes of the given anchors, in pixels of the original image."""
+        return self.frame.boxes_to_original(coder.decode(self.deltas[which], self.anchors[which]))

@@ -26,7 +26,7 @@ class ClassifierConfig(HeadConfig):
 
     def features(self, available: HeadFeatures) -> tuple[Feature, ...]:
         """Returns the last feature."""
-        return (available.classification,)
+        return (available.last,)
 
     def build(self, backbone: Backbone, width_mult: float, label_map: LabelMap) -> Classifier:
         """Builds the network of the head, with initial weights."""

@@ -18,7 +18,6 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from mbv2det.backbones.backbone import Backbone
 from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
 from mbv2det.backbones.grid import grid_centres
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
+from mbv2det.heads.aspp import ASPP, atrous_rates, depthwise_separable
 from mbv2det.labels import LabelMap
 from mbv2det.model_config import carried, expect
 from mbv2det.segmentation.loss import SegmentationLoss
@@ -37,7 +37,6 @@ Branches = Literal["pool", "full", "separable"]
 
 _CHANNELS = 256
 _LOW_LEVEL_CHANNELS = 48
-_RATES_AT_16 = (6, 12, 18)
 
 
 def input_features(
@@ -50,84 +49,12 @@ def input_features(
         decoder: Whether the head has a decoder.
         auxiliary: Whether the head has an auxiliary classifier.
     """
-    features = [head_features.segmentation]
+    features = [head_features.dense]
     if decoder:
         features.append(head_features.stride_4)
     if auxiliary:
         features.append(head_features.auxiliary)
     return tuple(features)
-
-
-def atrous_rates(stride: int) -> tuple[int, ...]:
-    """Returns the dilations of the three atrous convolutions.
-
-    They are inversely proportional to the stride, so that the convolutions cover the same number
-    of input pixels at every stride.
-
-    Args:
-        stride: Stride of the feature that they read: 8, 16 or 32.
-
-    Source: DeepLabv3 section 3.3, for strides 16 and 8; stride 32 follows the same rule.
-    """
-    return tuple(rate * 16 // stride for rate in _RATES_AT_16)
-
-
-class PooledBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm of image-wide averages: one value per image and channel.
-
-    A batch of one image has no usable statistics: the mean equals the only value and the variance
-    is zero, so that every image would be normalised to the same bias (PyTorch raises an error).
-    Such a batch is normalised by the running statistics, as in evaluation, and does not update
-    them.
-    """
-
-    def forward(self, input: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """Returns the normalised values."""
-        if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(
-                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        return super().forward(input)
-
-
-class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: parallel branches on one feature, joined by a 1x1.
-
-    Args:
-        in_channels: Channels of the feature.
-        channels: Channels of every branch and of the output.
-        rates: Dilations of the atrous branches; none for the mobile head.
-        separable: Whether the atrous branches are depthwise separable.
-        conv: Builder of the convolutions: `ConvBNAct` with the head's padding, norm and activation.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        *,
-        rates: tuple[int, ...],
-        separable: bool,
-        conv: Callable[..., ConvBNAct],
-    ) -> None:
-        super().__init__()
-
-        def atrous(rate: int) -> nn.Module:
-            if separable:
-                return _separable(conv, in_channels, channels, dilation=rate)
-            return conv(in_channels, channels, 3, dilation=rate)
-
-        self.pool = conv(in_channels, channels, norm=PooledBatchNorm2d)
-        self.pointwise = conv(in_channels, channels)
-        self.atrous = nn.ModuleList(atrous(rate) for rate in rates)
-        self.project = conv((2 + len(rates)) * channels, channels)
-
-    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
-        """Returns the projected branches, joined in TensorFlow's order: pool, 1x1, atrous."""
-        # Mean over the whole grid; TensorFlow pools over windows of the size of the training crop.
-        pooled = self.pool(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
-        branches = [pooled, self.pointwise(x), *(branch(x) for branch in self.atrous)]
-        return self.project(torch.cat(branches, dim=1))
 
 
 class Decoder(nn.Module):
@@ -149,8 +76,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.reduce = conv(low_level_channels, _LOW_LEVEL_CHANNELS)
         self.refine = nn.Sequential(
-            _separable(conv, channels + _LOW_LEVEL_CHANNELS, channels),
-            _separable(conv, channels, channels),
+            depthwise_separable(conv, channels + _LOW_LEVEL_CHANNELS, channels),
+            depthwise_separable(conv, channels, channels),
         )
 
     def forward(
@@ -221,7 +148,7 @@ class DeepLabV3(nn.Module):
         self.head_features = head_features
         specs = {f: feature_specs[f] for f in input_features(head_features, decoder, auxiliary)}
         self.strides = {feature: spec.stride for feature, spec in specs.items()}
-        spec = specs[head_features.segmentation]
+        spec = specs[head_features.dense]
         rates = () if aspp == "pool" else atrous_rates(spec.stride)
         separable = aspp == "separable"
         self.aspp = ASPP(spec.channels, channels, rates=rates, separable=separable, conv=conv)
@@ -245,7 +172,7 @@ class DeepLabV3(nn.Module):
             features: Feature maps of the backbone, those of `strides` among them.
             image_size: (height, width) of the network input in pixels.
         """
-        high, low = self.head_features.segmentation, self.head_features.stride_4
+        high, low = self.head_features.dense, self.head_features.stride_4
         x = self.dropout(self.aspp(features[high]))
         grids = {
             feature: grid_centres(image_size, stride, self.padding, x.device)
@@ -266,16 +193,6 @@ class DeepLabV3(nn.Module):
     def class_layers(self) -> list[nn.Module]:
         """Returns the layers whose outputs are logits of the labels."""
         return [self.classifier, *([self.auxiliary[-1]] if self.auxiliary is not None else [])]
-
-
-def _separable(
-    conv: Callable[..., ConvBNAct], in_channels: int, out_channels: int, dilation: int = 1
-) -> nn.Sequential:
-    """Returns a depthwise 3x3 and a 1x1 convolution, each with batch norm and ReLU."""
-    return nn.Sequential(
-        conv(in_channels, in_channels, 3, dilation=dilation, groups=in_channels),
-        conv(in_channels, out_channels),
-    )
 
 
 def _auxiliary_classifier(

@@ -29,7 +29,7 @@ _CHANNELS = 128
 
 def input_features(head_features: HeadFeatures) -> tuple[Feature, Feature]:
     """Returns the features that the head reads; its backbone must return them."""
-    return head_features.segmentation, head_features.stride_8
+    return head_features.dense, head_features.stride_8
 
 
 class LRASPP(nn.Module):

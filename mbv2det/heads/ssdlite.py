@@ -78,7 +78,7 @@ class SSDLite(nn.Module):
     ) -> None:
         super().__init__()
         self.slots = slots
-        self.input_features = head_features.detection
+        self.input_features = (head_features.stride_16, head_features.stride_32)
         self.anchors = anchors
         conv = partial(ConvBNAct, padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
         channels = [feature_specs[feature].channels for feature in self.input_features]
@@ -214,7 +214,7 @@ class SSDLiteConfig(DetectionMethod):
 
     def features(self, available: HeadFeatures) -> tuple[Feature, ...]:
         """Returns the features of the first two levels."""
-        return available.detection
+        return available.stride_16, available.stride_32
 
     def build(self, backbone: Backbone, width_mult: float, label_map: LabelMap) -> SSDLite:
         """Builds the network of the head, with initial weights."""

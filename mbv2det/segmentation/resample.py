@@ -5,8 +5,10 @@ DeepLab interpolates logits to full size with aligned corners, which is exact on
 equals DeepLab's for those.
 """
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -45,6 +47,49 @@ def bilinear_weights(
         target: Positions to interpolate at, in the same units.
     """
     cells = torch.arange(len(source), device=source.device, dtype=torch.float32)
+    return (1 - (_indices(source, target)[:, None] - cells).abs()).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The two cells on either side of each target position along one axis, and their weights.
+
+    Attributes:
+        first: Index of the first of the two cells; the other is the next one. On an axis of one
+            cell, both are that cell.
+        distance: Distance from the first cell's centre, in cells: 0..1.
+    """
+
+    first: Int64[Tensor, " m"]
+    distance: Float[Tensor, " m"]
+
+    def weights(
+        self, which: Int64[Tensor, "*shape"]
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Returns the weights of the first and of the second cell at the given positions.
+
+        They are those of `bilinear_weights`.
+
+        Args:
+            which: Indices of target positions.
+        """
+        distance = self.distance[which]
+        return 1 - distance, 1 - (1 - distance)
+
+
+def neighbours(source: Float[Tensor, " n"], target: Float[Tensor, " m"]) -> Neighbours:
+    """Returns the cells that `resample` interpolates between at each target position.
+
+    Args:
+        source: Centres of the cells; evenly spaced.
+        target: Positions to interpolate at, in the same units.
+    """
+    indices = _indices(source, target)
+    first = indices.floor().clamp(max=max(len(source) - 2, 0))
+    return Neighbours(first.long(), indices - first)
+
+
+def _indices(source: Float[Tensor, " n"], target: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Returns target positions in cells, from 0 to n - 1."""
     spacing = source[1] - source[0] if len(source) > 1 else torch.ones((), device=source.device)
-    indices = ((target - source[0]) / spacing).clamp(0, len(source) - 1)
-    return (1 - (indices[:, None] - cells).abs()).clamp(min=0)
+    return ((target - source[0]) / spacing).clamp(0, len(source) - 1)

@@ -262,7 +262,13 @@ def draw_prediction(
     return picture
 
 
-def mean_monitor(tasks: Sequence[TrainableTask], results: Mapping[str, Mapping[str, Any]]) -> float:
-    """Returns the mean of the tasks' `monitor` metrics; a task without ground truth counts 0."""
-    values = [results[task.name][task.monitor] or 0.0 for task in tasks]
-    return sum(values) / len(values)
+def mean_monitor(
+    tasks: Sequence[TrainableTask], results: Mapping[str, Mapping[str, Any]]
+) -> float | None:
+    """Returns the mean of the tasks' `monitor` metrics.
+
+    Tasks without ground truth are left out; None if no task has any.
+    """
+    values = [results[task.name][task.monitor] for task in tasks]
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None

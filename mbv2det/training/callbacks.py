@@ -69,8 +69,8 @@ def ramped_average(
 class BestWeights(Callback):
     """Writes `best.safetensors` and `metrics.json` whenever the validation score improves.
 
-    The score is the mean of the tasks' `monitor` metrics. For a run that is never validated, the
-    last weights are written.
+    The score is the mean of the tasks' `monitor` metrics. Where it is undefined, as the validation
+    split has no ground truth, and for a run that is never validated, the last weights are written.
 
     Args:
         folder: Folder of the run.
@@ -92,10 +92,10 @@ class BestWeights(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the weights if the score is the best so far."""
         assert isinstance(pl_module, DenseModule)
-        score = float(trainer.callback_metrics["val/score"])
-        if trainer.sanity_checking or score <= self.best:
+        score = trainer.callback_metrics.get("val/score")
+        if trainer.sanity_checking or (score is not None and float(score) <= self.best):
             return
-        self.best = score
+        self.best = 0.0 if score is None else float(score)
         if trainer.is_global_zero:
             metrics = metrics_document(pl_module.results) | {"epoch": trainer.current_epoch}
             self._save(pl_module, metrics)
@@ -118,6 +118,19 @@ class BestWeights(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the best score."""
         self.best = state_dict["best"]
+
+
+class ValidateLastEpoch(Callback):
+    """Callback that makes Lightning validate the last epoch of a run, where schedules are best.
+
+    `check_val_every_n_epoch` alone would leave out the end of a run of which it is no divisor.
+    """
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Looks whether the epoch is the last one."""
+        is_last = trainer.current_epoch + 1 == trainer.max_epochs
+        if is_last and trainer.check_val_every_n_epoch is not None:
+            trainer.check_val_every_n_epoch = 1
 
 
 class ValidationLine(Callback):

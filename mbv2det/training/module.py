@@ -180,7 +180,9 @@ class DenseModule(pl.LightningModule):
         for block in self.results.values():
             scalars = {f"val/{k}": v for k, v in block.items() if isinstance(v, float)}
             self.log_dict(scalars)
-        self.log("val/score", mean_monitor(self.tasks, self.results))
+        score = mean_monitor(self.tasks, self.results)
+        if score is not None:
+            self.log("val/score", score)
         self.log_dict(self._mean_losses())
 
     def _mean_losses(self) -> dict[str, float]:

@@ -39,9 +39,6 @@ def make_trainer(
     if arguments["enable_progress_bar"] is not False:
         bars = [RichProgressBar() if sys.stdout.isatty() else TQDMProgressBar(_PLAIN_REFRESH)]
     arguments["callbacks"] = [*(arguments["callbacks"] or []), *callbacks, *bars]
-    period, epochs = arguments["check_val_every_n_epoch"], arguments["max_epochs"]
-    if period and epochs and 0 < epochs < period:  # a short run is validated at its end
-        arguments["check_val_every_n_epoch"] = epochs
     # Lightning would wrap our samplers in one that pads the epoch with repeats.
     arguments["use_distributed_sampler"] = False
     with lightning_errors():

@@ -64,7 +64,7 @@ def read_tensorflow(source: str) -> WeightsSource:
     """Reads TensorFlow's variables, in PyTorch's layout and under TensorFlow's names.
 
     Args:
-        source: An `.npz` file, or the prefix, index file or folder of a checkpoint.
+        source: As for `read_variables`.
 
     Raises:
         ConfigError: If the source cannot be read, or is none of these networks.

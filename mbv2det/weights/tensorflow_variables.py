@@ -1,19 +1,26 @@
-"""TensorFlow's variables by name, from an `.npz` file or a checkpoint, for inference."""
+"""TensorFlow's variables by name, for inference, from any file that they are published in."""
 
 import re
+import tarfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
 from mbv2det.errors import ConfigError
+from mbv2det.weights.tensorflow_bundle import read_bundle
+from mbv2det.weights.tensorflow_graph import read_frozen_graph
 
 _NUMERIC_KINDS = "biuf"  # `numpy.dtype.kind` of numbers
 # Errors that numpy raises for a damaged archive, or a file that is not an archive.
 _READ_ERRORS = (ValueError, OSError, EOFError, AttributeError, RuntimeError, BadZipFile, zlib.error)
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+# The files of a release that are read.
+_PUBLISHED = re.compile(r"(\.index|\.data-\d{5}-of-\d{5}|frozen_\w*\.pb)$")
 _AVERAGE = "/ExponentialMovingAverage"
 # Variables that only training needs: optimisers' slots and counters.
 _TRAINING = re.compile(
@@ -27,13 +34,14 @@ def read_variables(source: str) -> tuple[dict[str, Any], list[str]]:
     Moving averages replace their variables; variables that only training needs are left out.
 
     Args:
-        source: An `.npz` file, or the prefix, index file or folder of a checkpoint.
+        source: An `.npz` file, the prefix, index file or folder of a checkpoint, a frozen graph
+            (`.pb`), or the archive (`.tar.gz`) of a release.
 
     Raises:
         ConfigError: If the source cannot be read, or holds anything but numbers.
     """
     path = Path(source)
-    arrays = _read_npz(path) if path.suffix == ".npz" else _read_checkpoint(source)
+    arrays = _read_npz(path) if path.suffix == ".npz" else _read_published(source)
     for name, array in arrays.items():
         dtype = np.asarray(array).dtype
         if dtype.kind not in _NUMERIC_KINDS:
@@ -54,26 +62,54 @@ def _read_npz(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _read_checkpoint(source: str) -> dict[str, Any]:
-    prefix = source.removesuffix(".index")
-    if not (Path(prefix).is_dir() or Path(f"{prefix}.index").is_file()):
+def _read_published(source: str) -> dict[str, Any]:
+    """Reads a checkpoint, a frozen graph, or the archive or folder of a release."""
+    path = Path(source)
+    if path.name.endswith(_ARCHIVES) and path.is_file():
+        return _read_archive(path)
+    if path.suffix == ".pb":
+        return read_frozen_graph(path)
+    prefix = _checkpoint_in(path) if path.is_dir() else re.sub(r"\.(index|data-\S+)$", "", source)
+    if prefix is None or not Path(f"{prefix}.index").is_file():
         raise ConfigError(
-            f"{source}: expected an .npz file of TensorFlow's variables, or a checkpoint "
-            f"(the PREFIX of PREFIX.index), found none"
+            f"{source}: expected TensorFlow's variables as an .npz file, a checkpoint (the PREFIX "
+            "of PREFIX.index), a frozen graph (.pb), or the folder or archive (.tar.gz) of a "
+            "release, found none"
         )
+    return read_bundle(prefix)
+
+
+def _checkpoint_in(folder: Path) -> str | None:
+    """Returns the prefix of the only checkpoint in a folder, or of the newest of several."""
+    prefixes = [str(file).removesuffix(".index") for file in folder.glob("*.index")]
+    return max(prefixes, key=_step, default=None)
+
+
+def _step(prefix: str) -> int:
+    """Returns the step in the name of a checkpoint, as in `model.ckpt-1000`; 0 for none."""
+    match = re.search(r"-(\d+)$", prefix)
+    return int(match[1]) if match else 0
+
+
+def _read_archive(path: Path) -> dict[str, Any]:
+    """Reads the checkpoint in an archive, or its frozen graph if it has no checkpoint."""
     try:
-        import tensorflow
-    except ImportError:
-        raise ConfigError(
-            f"{source}: reading a checkpoint needs tensorflow (pip install tensorflow); or save "
-            "its variables on a machine with tensorflow: r = tf.train.load_checkpoint(PREFIX); "
-            "np.savez('weights.npz', **{n: r.get_tensor(n) for n in r.get_variable_to_shape_map()})"
-        ) from None
-    try:
-        reader = tensorflow.train.load_checkpoint(prefix)
-        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    except (tensorflow.errors.OpError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{source}: expected a checkpoint, got a damaged one ({error})") from None
+        with tarfile.open(path) as archive, TemporaryDirectory() as folder:
+            members = [m for m in archive.getmembers() if m.isfile() and _PUBLISHED.search(m.name)]
+            for member in members:
+                member.name = Path(member.name).name  # the folders of the archive do not matter
+                archive.extract(member, folder, filter="data")
+            names = {member.name for member in members}
+            graphs = sorted(name for name in names if name.endswith(".pb"))
+            if not graphs or any(name.endswith(".index") for name in names):
+                return _read_published(folder)
+            return read_frozen_graph(Path(folder) / graphs[0])
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        reason = str(error).partition("\n")[0].rstrip(": ")
+        raise ConfigError(f"{path}: not a whole archive ({reason})") from None
+    except ConfigError as error:
+        message = str(error).partition(": ")[2]  # without the path of the temporary folder
+        raise ConfigError(f"{path}: {message}") from None
 
 
 def _for_inference(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -305,7 +305,7 @@ def layer_outputs(network: type[MobileNetV1 | MobileNetV2]) -> dict[Feature, Ten
 def materialised(network: type[MobileNetV1 | MobileNetV2]) -> dict[int, Materialised]:
     """Returns the largest tensor that must be held as a whole, by the cells along a side."""
     outputs = layer_outputs(network)
-    pooled = outputs[network.head_features.classification].mean(dim=(2, 3), keepdim=True)
+    pooled = outputs[network.head_features.last].mean(dim=(2, 3), keepdim=True)
     held = [
         pooled,
         *(output for feature, output in outputs.items() if feature.layer not in _IN_PARTS),

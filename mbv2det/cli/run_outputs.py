@@ -1,0 +1,91 @@
+"""What a training run writes while it runs: averaged weights, checkpoints, logs and pictures."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+from torch import nn
+
+from mbv2det.cli.settings import Settings
+from mbv2det.data.annotations import Annotations
+from mbv2det.data.dataset import read_sample
+from mbv2det.deploy.pictures import compare_with_annotation
+from mbv2det.structures import SampleKey
+from mbv2det.tasks.task import Prediction, TrainableTask
+from mbv2det.training.callbacks import (
+    BestWeights,
+    DamagedFileWarnings,
+    Ema,
+    PredictionPictures,
+    ValidateLastEpoch,
+    ValidationLine,
+)
+from mbv2det.weights.header import WeightsInfo
+from mbv2det.weights.share_file import save_weights
+
+
+def training_callbacks(
+    settings: Settings,
+    folder: Path,
+    info: WeightsInfo,
+    training: Annotations,
+    validation: Annotations,
+    tasks: Sequence[TrainableTask],
+) -> list[Callback]:
+    """Returns the callbacks for weight averaging, saving, pictures and messages."""
+    decay = settings.config.optim.ema_decay
+    ema = Ema(decay) if decay else None
+    callbacks: list[Callback] = [
+        *([ema] if ema else []),
+        BestWeights(folder, partial(_save, info), ema),
+        ValidateLastEpoch(),
+        ValidationLine(),
+        PredictionPictures(validation, partial(_picture, validation, tasks)),
+        DamagedFileWarnings({"train": training, "val": validation}),
+    ]
+    if settings.trainer["logger"] is not False:
+        callbacks.append(LearningRateMonitor("step"))
+    if settings.trainer["enable_checkpointing"] is not False:
+        callbacks.append(
+            ModelCheckpoint(
+                folder / "checkpoints",
+                "last",
+                every_n_epochs=1,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            )
+        )
+    return callbacks
+
+
+def run_loggers(folder: Path) -> list[Logger]:
+    """Returns the loggers of TensorBoard's events and metrics.csv."""
+    _keep_metrics(folder / "metrics.csv")
+    return [
+        TensorBoardLogger(folder, name="", version=""),
+        CSVLogger(folder, name="", version=""),
+    ]
+
+
+@rank_zero_only
+def _keep_metrics(file: Path) -> None:
+    """Renames the metrics.csv of a resumed run, which the logger would overwrite."""
+    if file.is_file():
+        number = len(list(file.parent.glob("metrics.before_resume_*.csv"))) + 1
+        file.replace(file.with_name(f"metrics.before_resume_{number}.csv"))
+
+
+def _save(info: WeightsInfo, path: Path, model: nn.Module, metrics: dict[str, Any]) -> None:
+    save_weights(path, model.state_dict(), replace(info, metrics=metrics))
+
+
+def _picture(
+    split: Annotations, tasks: Sequence[TrainableTask], index: int, prediction: Prediction
+) -> Image.Image:
+    return compare_with_annotation(read_sample(split, SampleKey(0, index)), prediction, tasks)
