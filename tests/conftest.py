@@ -44,13 +44,13 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """What a test draws depends on no other test, nor on the process that it runs in."""
+    """Seeds torch, so that random numbers depend neither on other tests nor on the process."""
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def real_data():
-    """Path of a folder of real data; skips the test where there is none."""
+    """Returns path of a folder of real data; skips the test where there is none."""
 
     def folder(name):
         if not (REAL_DATA / name).is_dir():
@@ -62,7 +62,7 @@ def real_data():
 
 @pytest.fixture(scope="session")
 def real_weights():
-    """Path of a file of trained weights; skips the test where there is none."""
+    """Returns path of a file of trained weights; skips the test where there is none."""
 
     def file(name):
         if not (REAL_WEIGHTS / name).is_file():
@@ -82,7 +82,7 @@ def one_thread():
 
 
 def write_noise(path, height, width):
-    """An image of random pixels, the same for the same file name."""
+    """Returns an image of random pixels, the same for the same file name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(list(path.name.encode()))
     Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(path)
@@ -106,7 +106,7 @@ def make_coco():
 
 
 def voc_object(name="dog", box=(5, 6, 20, 18), **tags):
-    """An <object>; a corner of None is left out, other tags are added."""
+    """Returns an <object>; a corner of None is left out, other tags are added."""
     corners = "".join(
         f"<{tag}>{value}</{tag}>"
         for tag, value in zip(CORNERS, box, strict=True)

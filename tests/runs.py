@@ -42,7 +42,7 @@ SEGMENTATION = "segmentation: {name: deeplabv3}"
 def write_config(
     folder: Path, num_train: int = 8, num_val: int = 5, *, heads: str = DETECTION, stride: int = 32
 ) -> Path:
-    """A tiny data set and a configuration for it, in `folder`."""
+    """Returns a tiny data set and a configuration for it, in `folder`."""
     make_shapes(
         folder / "shapes", ShapesSpec(num_train=num_train, num_val=num_val), show_progress=False
     )

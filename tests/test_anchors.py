@@ -121,16 +121,19 @@ def test_without_reduction_the_lowest_level_has_six_anchors_per_cell():
 def test_upper_levels_equal_torchvision_on_a_square_image():
     generator = DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.2, max_ratio=0.95, clip=False)
     images = ImageList(torch.zeros(1, 3, 320, 320), [(320, 320)])
-    theirs = generator(images, [torch.zeros(1, 1, *grid) for grid in GRIDS_320])[0]
+    expected = generator(images, [torch.zeros(1, 1, *grid) for grid in GRIDS_320])[0]
     spec = AnchorSpec(reduce_lowest=False)
-    ours = make_anchors(spec, GRIDS_320, (320, 320))
+    anchors = make_anchors(spec, GRIDS_320, (320, 320))
     # Theirs: s, the one between, 2, 1/2, 3, 1/3. Ours: s, 2, 1/2, 3, 1/3, the one between.
-    theirs = theirs.view(-1, 6, 4)[:, [0, 2, 3, 4, 5, 1]].reshape(-1, 4)
+    expected = expected.view(-1, 6, 4)[:, [0, 2, 3, 4, 5, 1]].reshape(-1, 4)
     # They compute fractions of the image in float32: a few 1e-7 of 526 px.
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+    torch.testing.assert_close(anchors, expected, rtol=0, atol=1e-3)
     reduced = levels_of(make_anchors(AnchorSpec(), GRIDS_320, (320, 320)), GRIDS_320)
     torch.testing.assert_close(
-        torch.cat(reduced[1:]), torch.cat(levels_of(theirs, GRIDS_320, spec)[1:]), rtol=0, atol=1e-3
+        torch.cat(reduced[1:]),
+        torch.cat(levels_of(expected, GRIDS_320, spec)[1:]),
+        rtol=0,
+        atol=1e-3,
     )
 
 

@@ -14,7 +14,7 @@ from mbv2det.labels import LabelMap
 
 
 def annotations_of(boxes, starts=(0, 2, 2, 4), size=(30, 40)):
-    """Three images; objects are cats and dogs in turn, every third is a crowd."""
+    """Returns three images; objects are cats and dogs in turn, every third is a crowd."""
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
     count, images = len(boxes), len(starts) - 1
     objects = Objects(

@@ -41,7 +41,7 @@ def sample_of(image, boxes, epoch=0, index=0, ignore=False, mask=None):
 
 
 def painted(boxes, size=SIZE):
-    """Black, with box i filled with a colour of its own."""
+    """Returns a black image, with every box filled with a different colour."""
     image = np.zeros((*size, 3), np.uint8)
     for i, (x_min, y_min, x_max, y_max) in enumerate(np.asarray(boxes, int)):
         image[y_min:y_max, x_min:x_max] = (200, 10 * i, 50)
@@ -49,7 +49,7 @@ def painted(boxes, size=SIZE):
 
 
 def labelled(boxes, size=SIZE):
-    """Zeros, with label i + 1 in box i: the mask of the painted scene."""
+    """Returns the mask of the painted scene: label i + 1 in box i, zeros elsewhere."""
     mask = np.zeros(size, np.uint8)
     for i, (x_min, y_min, x_max, y_max) in enumerate(np.asarray(boxes, int)):
         mask[y_min:y_max, x_min:x_max] = i + 1
@@ -57,13 +57,13 @@ def labelled(boxes, size=SIZE):
 
 
 def colours_of(mask):
-    """The painted scene that belongs to a mask; what is ignored has the fill's colour."""
+    """Returns the painted scene that belongs to a mask; what is ignored has the fill's colour."""
     colours = np.array([(0, 0, 0), *((200, 10 * i, 50) for i in range(254)), FILL])
     return colours[mask]
 
 
 def extent(image, colour):
-    """The box around the pixels of a colour."""
+    """Returns the box around the pixels of a colour."""
     rows, columns = np.nonzero((image == colour).all(axis=2))
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
@@ -76,13 +76,13 @@ def draws(config, count, boxes=BOXES, size=SIZE, preprocessor=PREPROCESSOR):
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Flips, expansions and crops of one scene."""
+    """Returns flips, expansions and crops of one scene."""
     return draws(GEOMETRY, 200)
 
 
 @pytest.fixture(scope="module")
 def ignoring_scenes():
-    """The same scenes with every other object ignored."""
+    """Returns the same scenes with every other object ignored."""
     augment, image = Augment(GEOMETRY, PREPROCESSOR, seed=0), painted(BOXES)
     return [augment(sample_of(image, BOXES, epoch, ignore=True)) for epoch in range(200)]
 
@@ -247,7 +247,7 @@ def kept_by_torchvision(count):
 
 @pytest.fixture(scope="module")
 def crops():
-    """(height, width, objects kept) of many crops, ours and torchvision's."""
+    """Returns (height, width, objects kept) of many crops, ours and torchvision's."""
     count = 800
     ours = [(*s.image.shape[:2], len(s.instances)) for s in draws(CROP, count)]
     return np.array(ours), np.array(kept_by_torchvision(count))
@@ -271,7 +271,7 @@ def test_crops_have_the_distribution_of_torchvisions(crops, statistic):
 
 
 def iou_with_centre_inside(crop, box):
-    """One pair, by hand; 0 where the box's centre lies outside the crop."""
+    """Returns the IoU of one pair; 0 if the centre of the box is outside the crop."""
     left, top, right, bottom = crop
     x_min, y_min, x_max, y_max = box
     x, y = (x_min + x_max) / 2, (y_min + y_max) / 2
@@ -362,7 +362,7 @@ def test_box_of_the_whole_image_covers_the_whole_augmented_image():
 
 @st.composite
 def scenes_with_edges(draw):
-    """An image size, and boxes of at least two pixels of which many touch the image's edge."""
+    """Returns an image size, and boxes of at least two pixels, many at the image's edge."""
     height, width = draw(st.integers(2, 90)), draw(st.integers(2, 90))
     boxes = []
     for _ in range(draw(st.integers(0, 6))):
@@ -418,7 +418,7 @@ def test_a_crowd_is_kept_in_every_crop_that_overlaps_it():
 
 @pytest.fixture(scope="module")
 def scaled():
-    """Scale, crop and flip of one scene."""
+    """Returns scaled, cropped and flipped copies of one scene."""
     return draws(replace(SCALE, flip=0.5), 200)
 
 

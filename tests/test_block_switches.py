@@ -20,7 +20,7 @@ RESIDUAL = [f"layer_{k}" for k in (4, 6, 7, 9, 10, 11, 13, 14, 16, 17)]
 
 
 def block(bottleneck="linear", shortcut="bottleneck", out_channels=8, stride=1):
-    """A block with the same random weights for all settings."""
+    """Returns a block with the same random weights for all settings."""
     return randomise(
         InvertedResidual(
             8, out_channels, expand_ratio=6, stride=stride, dilation=1, conv=ConvBNAct,
@@ -39,7 +39,7 @@ def outputs(module, x):
 
 
 def norm(layer, x):
-    """Batch norm in evaluation mode, as a formula."""
+    """Returns the values after batch norm in evaluation mode, by its formula."""
     n = layer.norm
     scale = n.weight / (n.running_var + n.eps).sqrt()
     return (x - n.running_mean[:, None, None]) * scale[:, None, None] + n.bias[:, None, None]

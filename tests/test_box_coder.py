@@ -45,9 +45,9 @@ def test_encode_then_decode_is_identity(seed):
 
 def test_encode_equals_torchvision():
     boxes, anchors = random_boxes(100, 0), random_boxes(100, 1)
-    theirs = TorchvisionBoxCoder((10.0, 10.0, 5.0, 5.0)).encode_single(boxes, anchors)
+    expected = TorchvisionBoxCoder((10.0, 10.0, 5.0, 5.0)).encode_single(boxes, anchors)
     # float32: 3e-5 of the difference of two centres near 400, over an anchor 4 px wide, times 10.
-    torch.testing.assert_close(BoxCoder().encode(boxes, anchors), theirs, rtol=1e-5, atol=2e-4)
+    torch.testing.assert_close(BoxCoder().encode(boxes, anchors), expected, rtol=1e-5, atol=2e-4)
 
 
 def test_decode_equals_torchvision():

@@ -24,7 +24,7 @@ def label_map(names):
 
 
 def random_split(seed, num_images=12, num_classes=4, objects=60, detections=250):
-    """Objects, and detections half of which are near one; class 0 never annotated, frequent ties.
+    """Returns objects, and detections half of which are near one; class 0 is not annotated.
 
     Coordinates are whole numbers, so that conversions of the box format are exact.
     """
@@ -56,31 +56,31 @@ def random_split(seed, num_images=12, num_classes=4, objects=60, detections=250)
 
 
 def rows(detections, which):
-    """Some rows of the detections."""
+    """Returns some rows of the detections."""
     return replace(detections, **{name: column[which] for name, column in vars(detections).items()})
 
 
 def backwards(detections):
-    """The last image first, each image's own rows in the order they were."""
+    """Returns the last image first, each image's own rows in the order they were."""
     return rows(detections, np.argsort(-detections.image, kind="stable"))
 
 
 def first_images(truth, num_images):
-    """The ground truth of a split that has its first images only."""
+    """Returns the ground truth of a split that has its first images only."""
     some = truth.of_images(np.arange(num_images))
     starts, annotated = some.starts[: num_images + 1], some.annotated[:num_images]
     return replace(some, starts=starts, annotated=annotated)
 
 
 def regrouped(truth, order):
-    """The same ground truth built from rows in another order."""
+    """Returns the same ground truth built from rows in another order."""
     columns = {name: getattr(truth, name)[order] for name in COLUMNS}
     image = truth.image[order]
     return Objects.group_by_image(truth.label_map, truth.num_images, image, **columns)
 
 
 def pycocotools_ap(annotation, results):
-    """The twelve numbers and the AP of each category, -1 where there is no ground truth."""
+    """Returns the twelve numbers and the AP of each category, -1 where there is no ground truth."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = annotation
@@ -127,17 +127,17 @@ def as_coco(truth, detections):
     return annotation, results
 
 
-def assert_equal_to_pycocotools(ours, annotation, results):
+def assert_equal_to_pycocotools(result, annotation, results):
     # 1e-9: the same arithmetic in double precision, up to the order of sums.
     overall, per_class = pycocotools_ap(annotation, results)
-    ours_or_minus_1 = {name: -1 if ours[name] is None else ours[name] for name in NAMES}
-    assert ours_or_minus_1 == pytest.approx(overall, abs=1e-9)
-    ours_per_class = [-1 if ap is None else ap for ap in ours["per_class"].values()]
-    assert ours_per_class == pytest.approx(per_class, abs=1e-9)
+    result_or_minus_1 = {name: -1 if result[name] is None else result[name] for name in NAMES}
+    assert result_or_minus_1 == pytest.approx(overall, abs=1e-9)
+    result_per_class = [-1 if ap is None else ap for ap in result["per_class"].values()]
+    assert result_per_class == pytest.approx(per_class, abs=1e-9)
 
 
 def read_fixture():
-    """The published example: COCO's own files, and the same as flat arrays."""
+    """Returns the published example: COCO's own files, and the same as flat arrays."""
     if not FIXTURE.exists():
         pytest.skip(f"the published COCO example is not at {FIXTURE}")
     annotation = json.loads((FIXTURE / "instances_val2014_100.json").read_text())

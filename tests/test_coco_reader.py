@@ -242,7 +242,7 @@ def masks_of(tmp_path, make_coco, *outlines):
 
 
 def run_lengths(mask):
-    """COCO's, uncompressed: down the columns, zeros first."""
+    """Returns COCO's uncompressed run lengths: down the columns, zeros first."""
     flat = np.asarray(mask).ravel(order="F")
     starts = np.flatnonzero(np.diff(flat, prepend=0))
     counts = np.diff(starts, prepend=0, append=flat.size)
@@ -256,7 +256,7 @@ def compressed(mask):
 
 @pytest.fixture
 def blob():
-    """A mask of many runs of all lengths, zeros first, in the size of image 40."""
+    """Returns a mask of many runs of all lengths, zeros first, in the size of image 40."""
     y, x = np.mgrid[:30, :40]
     return ((x * x + 7 * y * y) % 97 >= 40).astype(np.uint8)
 
@@ -376,7 +376,7 @@ def test_masks_of_the_shapes_equal_the_rendered_ones(tmp_path):
 
 
 def drawn_by_pycocotools(coco, image_id, label_of_category):
-    """The rule in plain words: a pixel of one instance alone has its label, of two none."""
+    """Returns the rule in plain words: a pixel of one instance alone has its label, of two none."""
     image = coco.imgs[image_id]
     shape = (image["height"], image["width"])
     count, mask = np.zeros(shape, int), np.zeros(shape, int)

@@ -12,7 +12,7 @@ SHIPPED = ROOT / "configs/ssdlite_voc.yaml"
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path, monkeypatch):
-    """The working folder, outside the repository."""
+    """Returns the working folder, outside the repository."""
     monkeypatch.chdir(tmp_path)
 
 

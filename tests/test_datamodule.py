@@ -43,7 +43,7 @@ def first_batch(data, epoch=0):
 
 
 def sample(count, index=0, counted=True, faults=(), masked=False):
-    """A grey image of the index, with `count` boxes of labels 0.. (or None), and its mask."""
+    """Returns a grey image, with `count` boxes of labels 0, 1, ... or None, and its mask."""
     image = np.full((4, 6, 3), index, np.uint8)
     key, mask = SampleKey(0, index, counted), image[..., 0] if masked else None
     if count is None:
@@ -214,7 +214,7 @@ def test_counted_returns_a_batch_without_repeats_unchanged():
 
 
 def tensors_of(batch):
-    """Every tensor of a batch by the name of its field."""
+    """Returns every tensor of a batch by the name of its field."""
     tensors = {}
     for holder in (batch, batch.boxes):
         for field in fields(holder):

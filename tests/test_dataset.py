@@ -28,7 +28,7 @@ ORIENTATION = 0x0112  # EXIF's tag
 
 
 def masks_of(folder, names, size=(30, 40), value_of=None):
-    """A list of images and of masks full of 0, 1, ..."""
+    """Returns a list of images and of masks full of 0, 1, ..."""
     for value, name in enumerate(names):
         write_noise(folder / f"{name}.png", 30, 40)
         Image.new("L", size[::-1], value).save(folder / f"{name}_mask.png")
@@ -42,7 +42,7 @@ def masks_of(folder, names, size=(30, 40), value_of=None):
 
 
 def boxes_of(folder, counts):
-    """A list of images with the given number of boxes each."""
+    """Returns a list of images with the given number of boxes each."""
     for name in counts:
         write_noise(folder / f"{name}.png", 30, 40)
     total = sum(counts.values())
@@ -202,7 +202,7 @@ def test_mask_of_another_size_than_annotated_is_an_error(tmp_path):
 
 
 def turned_photo(folder, mask):
-    """A photo of 20x30 stored pixels, red left and blue right, to be rotated clockwise."""
+    """Returns a photo of 20x30 stored pixels, red left and blue right, to be rotated clockwise."""
     stored = Image.new("RGB", (30, 20), BLUE)
     stored.paste(RED, (0, 0, 15, 20))
     exif = Image.Exif()

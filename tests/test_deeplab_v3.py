@@ -79,8 +79,8 @@ def small_features(height, width, count=2):
 
 def copy_in_order(source, target):
     """Copies tensors by position: both list the same layers in the same order."""
-    ours = target.state_dict()
-    target.load_state_dict(dict(zip(ours, source.values(), strict=True)))
+    names = target.state_dict()
+    target.load_state_dict(dict(zip(names, source.values(), strict=True)))
 
 
 # Counts
@@ -192,17 +192,17 @@ def test_full_aspp_equals_torchvisions(stride):
     specs = {HIGH: FeatureSpec(24, stride)}
     head = DeepLabV3(specs, 5, head_features=HEAD_FEATURES, aspp="full", channels=16)
     ours = randomise(head.aspp, gain=2**0.5)
-    theirs = deeplabv3.ASPP(24, atrous_rates(stride), 16).eval()
+    reference = deeplabv3.ASPP(24, atrous_rates(stride), 16).eval()
     # Theirs lists 1x1, atrous, pool; its projection reads the branches in that order too.
     branches = [ours.pointwise, *ours.atrous, ours.pool]
     source = [t for branch in branches for t in branch.state_dict().values()]
     projection = ours.project.state_dict()
     pool, *others = projection["conv.weight"].split(16, dim=1)
     projection["conv.weight"] = torch.cat([*others, pool], dim=1)
-    copy_in_order(dict(enumerate([*source, *projection.values()])), theirs)
+    copy_in_order(dict(enumerate([*source, *projection.values()])), reference)
     x = torch.randn(2, 24, 40, 37, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        joined, expected = ours(x), theirs(x)
+        joined, expected = ours(x), reference(x)
     assert expected.std() > 0.3  # the outputs are not constant
     # The same float32 products; the projection adds the branches in another order.
     torch.testing.assert_close(joined, expected, rtol=1e-5, atol=1e-5)

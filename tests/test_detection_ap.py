@@ -22,7 +22,7 @@ PER_IMAGE = 6
 
 
 def split():
-    """Ground truth of 21 images and the detections of each, with many equal scores."""
+    """Returns ground truth of 21 images and the detections of each, with many equal scores."""
     rng = np.random.default_rng(0)
     corner = rng.integers(0, 200, (NUM_IMAGES * PER_IMAGE, 2))
     boxes = np.concatenate([corner, corner + rng.integers(8, 150, corner.shape)], 1).astype(float)

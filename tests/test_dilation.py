@@ -20,7 +20,7 @@ SIZES = [(96, 128), (97, 129), (90, 131), (225, 225)]
 
 
 def backbone(output_stride, out_features, padding="symmetric", **settings):
-    """A backbone with the same random weights at every output stride."""
+    """Returns a backbone with the same random weights at every output stride."""
     net = MobileNetV2(0.35, output_stride, out_features=out_features, padding=padding, **settings)
     return randomise(net)
 
@@ -29,7 +29,7 @@ def backbone(output_stride, out_features, padding="symmetric", **settings):
 
 
 def central_weights(padding, times):
-    """Stride-2 convolutions whose only nonzero weight is the central one."""
+    """Returns stride-2 convolutions whose only nonzero weight is the central one."""
     convs = nn.Sequential(*(conv2d(1, 1, 3, stride=2, padding=padding) for _ in range(times)))
     for conv in convs:
         conv.weight.data = torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]]).view(1, 1, 3, 3)

@@ -55,6 +55,6 @@ def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(one_and_tw
 
 
 def test_images_have_different_numbers_of_matched_anchors(one_and_two):
-    """Else dividing by each process's own count would pass as well."""
+    """Checks that dividing by the count of a single process would fail the other tests."""
     one, _ = one_and_two
     assert any(gradient.abs().max() > 1e-3 for gradient in one.values())

@@ -13,13 +13,13 @@ LABELS = LabelMap.of_masks((BACKGROUND, "road", "tree"))
 
 
 def write_mask(path, value):
-    """A mask of one value, of the size that images have here."""
+    """Returns a mask of one value, of the size that images have here."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (40, 30), value).save(path)
 
 
 def source_of(root, images, masks, list_lines=None):
-    """A folder of images, and masks of values 0, 1, ... in the order given."""
+    """Returns a folder of images, and masks of values 0, 1, ... in the order given."""
     for name in images:
         write_noise(root / "images" / name, 30, 40)
     (root / "masks").mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def read(*sources, ignore_value=255):
 
 
 def pairs(annotations):
-    """The value that fills the mask of each image, by the name of the image."""
+    """Returns the value that fills the mask of each image, by the name of the image."""
     values = [np.unique(annotations.mask(index)).item() for index in range(len(annotations))]
     return dict(
         zip(

@@ -16,7 +16,7 @@ def pixels():
 
 @pytest.fixture
 def turned(tmp_path):
-    """A JPEG of 20x30 stored pixels, red left and blue right, to be shown turned clockwise."""
+    """Returns a JPEG of 20x30 stored pixels, red left, blue right, to be rotated clockwise."""
     stored = Image.new("RGB", (30, 20), BLUE)
     stored.paste(RED, (0, 0, 15, 20))
     exif = Image.Exif()
@@ -26,7 +26,7 @@ def turned(tmp_path):
 
 
 def is_colour(pixel, colour):
-    """Up to JPEG's rounding: colours tested differ by 255."""
+    """Compares colours up to JPEG's rounding; the tested colours differ by 255."""
     return np.abs(pixel.astype(int) - colour).max() < 10
 
 
@@ -130,16 +130,16 @@ def test_truncated_file_gives_a_fault_and_its_pixels(tmp_path, suffix):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(pixels).save(path)
-    whole, _ = read_image(path)
+    original, _ = read_image(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     image, faults = read_image(path)
     assert len(faults) == 1
     assert faults[0].startswith("truncated")
-    assert image.shape == whole.shape
+    assert image.shape == original.shape
     # BMP stores the last row first; a third of the rows keeps off the JPEG blocks around the cut.
-    there = slice(-21, None) if suffix == "bmp" else slice(None, 21)
-    np.testing.assert_array_equal(image[there], whole[there])
-    assert (image != whole).any()
+    intact = slice(-21, None) if suffix == "bmp" else slice(None, 21)
+    np.testing.assert_array_equal(image[intact], original[intact])
+    assert (image != original).any()
 
 
 def test_reading_a_truncated_file_leaves_pil_strict(tmp_path, pixels):

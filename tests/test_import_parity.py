@@ -476,15 +476,15 @@ def test_weights_that_cannot_be_downloaded_are_refused(monkeypatch):
 
 def test_weights_are_downloaded_by_name(monkeypatch):
     reference = timm_net(1.0)
-    asked = []
+    calls = []
 
     def create_model(name, pretrained):
-        asked.append((name, pretrained))
+        calls.append((name, pretrained))
         return reference
 
     monkeypatch.setattr(pytest.importorskip("timm"), "create_model", create_model)
     source = read_timm("mobilenetv2_100.ra_in1k")
-    assert asked == [("mobilenetv2_100.ra_in1k", True)]
+    assert calls == [("mobilenetv2_100.ra_in1k", True)]
     assert source.info.model.backbone.width_mult == 1
     assert torch.equal(source.tensors["bn2.weight"], reference.bn2.weight)
 
@@ -494,7 +494,7 @@ def test_weights_are_downloaded_by_name(monkeypatch):
 
 @pytest.fixture(scope="module")
 def plain_hf():
-    """One network for all tests that only read settings."""
+    """Returns one network for all tests that only read settings."""
     return hf_net()
 
 

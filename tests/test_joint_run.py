@@ -32,7 +32,7 @@ def joint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undecided(joint, tmp_path_factory):
-    """The same weights with varied maps: so short a training finds background everywhere."""
+    """Returns the weights with varied maps: a short training predicts only background."""
     config, run = joint
     model, info = load_model(run / "best.safetensors")
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -57,14 +57,14 @@ def measured(config, weights, out, *arguments):
 
 def test_one_weights_file_gives_both_sections_of_metrics(joint, tmp_path):
     config, run = joint
-    found = measured(config, run / "best.safetensors", tmp_path / "m.json")
+    metrics = measured(config, run / "best.safetensors", tmp_path / "m.json")
     trained = json.loads((run / "metrics.json").read_text())
-    assert found["detection"] == trained["detection"]
-    assert found["segmentation"] == trained["segmentation"]
-    assert set(found["segmentation"]) == {
+    assert metrics["detection"] == trained["detection"]
+    assert metrics["segmentation"] == trained["segmentation"]
+    assert set(metrics["segmentation"]) == {
         "mIoU", "pixel_accuracy", "boundary_IoU", "per_class", "images"
     }  # fmt: skip
-    assert list(found["segmentation"]["per_class"])[:2] == ["background", "ellipse"]
+    assert list(metrics["segmentation"]["per_class"])[:2] == ["background", "ellipse"]
 
 
 def test_eval_measures_the_tasks_of_the_configuration(joint, tmp_path):
@@ -161,7 +161,7 @@ def test_predictor_of_a_batch_equals_one_by_one(joint, undecided):
 
 
 def test_dropout_is_a_function_of_the_step(tmp_path):
-    """Resuming in the second epoch drops what the unbroken run dropped."""
+    """Checks that a run resumed in the second epoch drops the same values."""
     heads = SEGMENTATION.replace("}", ", dropout: 0.5}")
     config = write_config(tmp_path, num_train=8, num_val=2, heads=heads, stride=16)
     constant = "--optim.schedule=constant"

@@ -43,12 +43,12 @@ def features(low_grid, high_grid):
 
 
 def torchvision_head(head):
-    """Torchvision's head with our weights."""
-    theirs = LRASPPHead(12, 24, 5, 128).eval()
+    """Returns torchvision's head with our weights."""
+    reference = LRASPPHead(12, 24, 5, 128).eval()
     parts = [head.project, head.gate, head.low_classifier, head.high_classifier]
     ours = [tensor for part in parts for tensor in part.state_dict().values()]
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours, strict=True)))
-    return theirs
+    reference.load_state_dict(dict(zip(reference.state_dict(), ours, strict=True)))
+    return reference
 
 
 def test_the_head_reads_its_input_features():

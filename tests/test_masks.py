@@ -24,7 +24,7 @@ def grey(values):
 
 
 def palette(values):
-    """A palette image of the values, with colours that differ from them."""
+    """Returns a palette image of the values, with colours that differ from them."""
     image = Image.frombytes("P", np.shape(values)[::-1], np.asarray(values, np.uint8).tobytes())
     image.putpalette([255 - value // 3 for value in range(768)])
     return image
@@ -214,14 +214,14 @@ CLASSES = ("zebra", "dog", "tv")
 
 
 def box_of(top, left, bottom, right):
-    """A full rectangle of the picture."""
+    """Returns a full rectangle of the picture."""
     mask = np.zeros(SIZE, np.uint8, order="F")
     mask[top:bottom, left:right] = 1
     return mask
 
 
 def instance_masks(*images, label_map=None):
-    """Each image is a list of (class, outline or None, crowd)."""
+    """Returns masks; each image is a list of (class, outline or None, crowd)."""
     instances = [instance for image in images for instance in image]
     codes = [b"" if m is None else bytes(rle.encode(m)["counts"]) for _, m, _ in instances]
     return InstanceMasks(
@@ -315,7 +315,7 @@ def test_instances_become_labels_of_voc_by_its_names():
 
 
 def of_masks(masks):
-    """The annotation of one image with this mask alone."""
+    """Returns the annotation of one image with this mask alone."""
     return Annotations("split", np.array(["a"]), np.array(["a"]), np.array([SIZE]), masks=masks)
 
 

@@ -9,7 +9,7 @@ ROW = torch.tensor([[10.0 * i, 0.0, 10.0 * i + 10, 10.0] for i in range(4)])
 
 
 def targets_of(*images):
-    """Each image is a list of (box, label, ignore); padded to the longest."""
+    """Returns padded targets; each image is a list of (box, label, ignore)."""
     most = max(1, *(len(image) for image in images))
     boxes = torch.zeros(len(images), most, 4)
     labels = torch.full((len(images), most), -1)

@@ -47,7 +47,7 @@ def blobs(seed, side=20, ignored=0.15):
 
 
 def authors_boundary(mask, width):
-    """As Cheng et al. do: 3x3 erosions of the mask within a frame of zeros."""
+    """Returns the boundary as Cheng et al. compute it: 3x3 erosions of the zero-padded mask."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width)
     return mask - eroded[1:-1, 1:-1]

@@ -28,7 +28,7 @@ def shapes(net, height, width):
 
 
 def depthwise_settings(net):
-    """Stride and dilation of each layer that has either."""
+    """Returns stride and dilation of each layer that has either."""
     convs = {name: net.layers[name].depthwise.conv for name in LAYERS[1:]}
     return {
         name: (conv.stride[0], conv.dilation[0])
@@ -140,15 +140,15 @@ def test_settings_reach_every_layer():
 @pytest.mark.parametrize("width_mult", [0.25, 0.5, 0.75, 1.0])
 def test_every_layer_equals_transformers(width_mult, padding):
     config = MobileNetV1Config(depth_multiplier=width_mult, tf_padding=padding == "same")
-    theirs = randomise(MobileNetV1Model(config), gain=GAIN)
-    ours = MobileNetV1(width_mult, out_features=FEATURES, padding=padding, norm_eps=1e-3).eval()
+    reference = randomise(MobileNetV1Model(config), gain=GAIN)
+    network = MobileNetV1(width_mult, out_features=FEATURES, padding=padding, norm_eps=1e-3).eval()
     # Both list the same tensors in the same order.
-    weights = zip(ours.state_dict(), theirs.state_dict().values(), strict=True)
-    ours.load_state_dict(dict(weights))
+    weights = zip(network.state_dict(), reference.state_dict().values(), strict=True)
+    network.load_state_dict(dict(weights))
     x = random_images(75, 96, count=2)
     with torch.no_grad():
-        features = ours(x)
-        hidden = theirs(x, output_hidden_states=True).hidden_states
+        features = network(x)
+        hidden = reference(x, output_hidden_states=True).hidden_states
     for feature, expected in zip(FEATURES[1:], hidden[1::2], strict=True):  # after every 1x1
         assert expected.std() > 0.2, feature  # the signal has not died out
         # The same float32 operations in the same order, on values of up to 6.

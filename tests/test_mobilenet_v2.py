@@ -36,7 +36,7 @@ class RunsCode:
 
 
 def on_meta(**settings):
-    """A network of shapes without values, which is enough to count."""
+    """Returns a network of shapes without values, which is enough to count."""
     with torch.device("meta"):
         return MobileNetV2(**settings)
 
@@ -50,7 +50,7 @@ def num_params(module):
 
 
 def num_madds(function, size):
-    """Multiply-adds of one image on the meta device: half of the FLOPs."""
+    """Returns multiply-adds of one image on the meta device: half of the FLOPs."""
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         function(torch.empty(1, 3, size, size, device="meta"))
@@ -220,7 +220,7 @@ def test_features_are_not_overwritten_by_later_layers():
 
 
 def depthwise_settings(net):
-    """Stride and dilation of the depthwise convolution of each block, by layer number."""
+    """Returns stride and dilation of the depthwise convolution of each block, by layer number."""
     return {
         int(name.removeprefix("layer_")): (
             layer.depthwise.conv.stride[0],
@@ -321,13 +321,13 @@ def test_norm_settings_reach_every_norm():
 
 @pytest.mark.parametrize("width_mult", [0.35, 0.5, 0.75, 1.0, 1.4])
 def test_every_layer_equals_torchvision(width_mult, tmp_path):
-    theirs = torchvision_net(width_mult)
-    ours = MobileNetV2(width_mult, out_features=FEATURES).eval()
-    load(ours, saved(theirs.state_dict(), tmp_path))
+    reference = torchvision_net(width_mult)
+    network = MobileNetV2(width_mult, out_features=FEATURES).eval()
+    load(network, saved(reference.state_dict(), tmp_path))
     x = expected = images(75, 96, count=2)
     with torch.no_grad():
-        features = ours(x)
-        for feature, layer in zip(FEATURES, theirs.features, strict=True):
+        features = network(x)
+        for feature, layer in zip(FEATURES, reference.features, strict=True):
             expected = layer(expected)
             assert expected.std() > 0.05, feature  # the signal has not died out
             # The same float32 operations in the same order, on values of order ten.

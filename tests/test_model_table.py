@@ -120,19 +120,19 @@ PADDED = {
 
 @pytest.fixture(scope="module")
 def counts():
-    """The counts of every row, by table and name."""
+    """Returns the counts of every row, by table and name."""
     rows = [(name, row) for name, table in TABLES.items() for row in table.rows]
     return {(name, row.name): row.model.count() for name, row in rows}
 
 
 def digits(number, figure, rounding=round):
-    """The number in the unit and with the decimals of the figure."""
+    """Returns the number in the unit and with the decimals of the figure."""
     decimals = len(figure[:-1].partition(".")[2])
     return rounding(number / {"M": 1e6, "B": 1e9}[figure[-1]] * 10**decimals) / 10**decimals
 
 
 def is_as_published(number, figure):
-    """Whether the figure is the number rounded or truncated; both sources do either."""
+    """Returns whether a figure is the rounded or truncated number; both sources do either."""
     return float(figure[:-1]) in (digits(number, figure), digits(number, figure, floor))
 
 
@@ -211,7 +211,7 @@ def padded(size, rate):
 
 
 def deeplab(grid, channels, rates, positions):
-    """The full ASPP: pooling, 1x1 and three atrous branches of 256 channels, joined; 21 labels."""
+    """Returns the full ASPP: pooling, 1x1, three atrous branches of 256 channels; 21 labels."""
     branches = 1 + grid**2 + 9 * sum(positions(grid, rate) for rate in rates)
     return channels * 256 * branches + grid**2 * (5 * 256 * 256 + 256 * 21)
 
@@ -229,7 +229,7 @@ def mobilenet_v1(size, output_stride, rates, positions):
 
 
 def resnet_101(size, output_stride, rates, positions):
-    """torchvision's ResNet-101, whose strides are in the 3x3 of the first block of a stage."""
+    """Returns torchvision's ResNet-101, with strides in the 3x3 of a stage's first block."""
     grid = ceil(size / 2)
     total = grid**2 * 49 * 3 * 64
     grid, stride, rate, channels = ceil(grid / 2), 4, 1, 64
@@ -275,7 +275,7 @@ def test_mobilenet_v1_with_other_rates():
 
 
 def tensorflows_resnet_101(size, output_stride, rates):
-    """Padded multiply-adds of DeepLabv3 on slim's `resnet_v1_101_beta`."""
+    """Returns padded multiply-adds of DeepLabv3 on slim's `resnet_v1_101_beta`."""
     grid = ceil(size / 2)
     total = grid**2 * 9 * (3 * 64 + 64 * 64 + 64 * 128)
     grid, stride, rate, channels = ceil(grid / 2), 4, 1, 128
@@ -336,7 +336,7 @@ def test_a_table_is_printed(monkeypatch, capsys):
 
 @pytest.fixture
 def widest(monkeypatch):
-    """Table 7 with the largest counts in every row, and its cells."""
+    """Returns table 7 with the largest counts in every row, and its cells."""
     most = Counts(58_040_661, 57_932_245, 4_248_491_504_896, 4_680_738_125_056)
     monkeypatch.setattr(Trained, "count", lambda _: most)
     table = TABLES["7"]
@@ -360,7 +360,7 @@ def test_in_a_pipe_every_row_is_one_line_without_truncation(columns, widest, mon
 
 
 def shown_at(columns, name, counts, monkeypatch):
-    """The lines of a table on a terminal of so many columns, without its notes and commands."""
+    """Returns the lines of a table at a terminal width, without its notes and commands."""
     counted = {id(row.model): counts[name, row.name] for row in TABLES[name].rows}
     for kind in (Classifier, Trained):
         monkeypatch.setattr(kind, "count", lambda model: counted[id(model)])

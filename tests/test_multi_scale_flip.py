@@ -50,7 +50,7 @@ def unscaled_probabilities(model, images):
 
 
 def interpolated(values, rows, columns):
-    """Bilinear interpolation of (C, h, w) at fractional indices, held constant at the ends."""
+    """Interpolates (C, h, w) bilinearly at fractional indices, constant at the ends."""
     planes = []
     for plane in np.asarray(values):
         wide = np.array([np.interp(columns, np.arange(len(line)), line) for line in plane])

@@ -25,7 +25,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """The checkpoint, in the folder of a run as a training leaves it."""
+    """Returns the checkpoint, in the folder of a run as a training leaves it."""
     run = tmp_path_factory.mktemp("old") / "runs/tiny/1"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").touch()
@@ -70,7 +70,7 @@ def test_old_weights_predict_the_same_numbers(name, checkpoint):
 
 
 def computed(predictor, predictions):
-    """What was recorded, computed now."""
+    """Returns the recorded quantities as computed now."""
     pixels = np.random.default_rng(1).integers(0, 256, (1, 3, 64, 64), np.uint8)
     with torch.no_grad():
         outputs = predictor.model(torch.from_numpy(pixels))

@@ -24,7 +24,7 @@ class Network(nn.Module):
 
 
 def settings_of(network, config):
-    """(learning rate, weight decay) by parameter name."""
+    """Returns (learning rate, weight decay) by parameter name."""
     names = {param: name for name, param in network.named_parameters()}
     return {
         names[param]: (group["lr"], group["weight_decay"])
@@ -34,7 +34,7 @@ def settings_of(network, config):
 
 
 def tensorflow_rmsprop(start, gradients, lr, decay, momentum, eps):
-    """TensorFlow's documented rule, from ms = 1 and mom = 0.
+    """Computes TensorFlow's documented rule, from ms = 1 and mom = 0.
 
     ms <- decay ms + (1 - decay) g^2; mom <- momentum mom + lr g / sqrt(ms + eps); w <- w - mom
     """
@@ -111,12 +111,12 @@ def test_rmsprop_resumes_from_its_state():
 
 
 def test_only_full_kernels_decay():
-    found = settings_of(Network(), OptimConfig(weight_decay=0.1))
-    assert {name for name, (_, decay) in found.items() if decay} == {
+    settings = settings_of(Network(), OptimConfig(weight_decay=0.1))
+    assert {name for name, (_, decay) in settings.items() if decay} == {
         "backbone.0.weight",
         "pointwise.weight",
     }
-    assert {decay for _, decay in found.values()} == {0.0, 0.1}
+    assert {decay for _, decay in settings.values()} == {0.0, 0.1}
 
 
 def test_backbone_has_its_own_learning_rate():
@@ -194,9 +194,9 @@ def test_constant_schedule_does_not_depend_on_the_number_of_steps():
 
 def test_schedule_is_a_function_of_the_step_alone():
     factor = factor_of(300, schedule="cosine")
-    there = [factor(step) for step in range(300)]
-    back = [factor(step) for step in reversed(range(300))][::-1]
-    assert there == back
+    forward = [factor(step) for step in range(300)]
+    backward = [factor(step) for step in reversed(range(300))][::-1]
+    assert forward == backward
 
 
 def test_schedule_scales_every_group():

@@ -52,8 +52,8 @@ def test_inputs_are_files_and_folders_to_any_depth(tmp_path):
     (tmp_path / "a/b").mkdir(parents=True)
     for name in ("x.jpg", "a/y.PNG", "a/b/z.bmp", "a/notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    found = image_files([tmp_path / "x.jpg", tmp_path / "a"])
-    assert [p.name for p in found] == ["x.jpg", "z.bmp", "y.PNG"]
+    files = image_files([tmp_path / "x.jpg", tmp_path / "a"])
+    assert [p.name for p in files] == ["x.jpg", "z.bmp", "y.PNG"]
     with pytest.raises(ConfigError, match=r"found none at .*nowhere"):
         image_files([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()

@@ -235,7 +235,7 @@ def test_padding_of_a_mask_is_ignored(source, rows, columns):
 
 
 def centre_of(weights):
-    """(row, column) of the centre of gravity."""
+    """Returns (row, column) of the centre of gravity."""
     y, x = np.indices(weights.shape) + 0.5
     return np.array([(weights * y).sum(), (weights * x).sum()]) / weights.sum()
 

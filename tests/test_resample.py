@@ -59,10 +59,12 @@ def test_resample_is_the_identity_on_its_own_grid():
 @pytest.mark.parametrize("columns", [1, 4])
 def test_one_cell_is_spread_over_its_axis(columns):
     values = random(2, 3, 1, columns)
-    one, own, wanted = evenly(1, 7), evenly(columns, 7, 16), evenly(16)
-    assert torch.equal(resample(values, (one, own), (wanted, own)), values.expand(-1, -1, 16, -1))
+    one, cells, positions = evenly(1, 7), evenly(columns, 7, 16), evenly(16)
     assert torch.equal(
-        resample(values.mT, (own, one), (own, wanted)), values.mT.expand(-1, -1, -1, 16)
+        resample(values, (one, cells), (positions, cells)), values.expand(-1, -1, 16, -1)
+    )
+    assert torch.equal(
+        resample(values.mT, (cells, one), (cells, positions)), values.mT.expand(-1, -1, -1, 16)
     )
 
 

@@ -26,12 +26,12 @@ def on_meta(kind=ResNet50, **settings):
         return kind(**settings)
 
 
-def our_name(theirs):
-    """Our name of a tensor of torchvision's."""
-    layer = theirs.partition(".")[0]
+def our_name(reference_name):
+    """Returns our name of a tensor of torchvision's network."""
+    layer = reference_name.partition(".")[0]
     if layer == "fc":
-        return theirs.replace("fc", "classifier.linear")
-    return f"layers.stem.{theirs}" if layer in STEM else f"layers.{theirs}"
+        return reference_name.replace("fc", "classifier.linear")
+    return f"layers.stem.{reference_name}" if layer in STEM else f"layers.{reference_name}"
 
 
 # Counts
@@ -47,7 +47,7 @@ def test_parameters_with_the_imagenet_classifier(kind, published):
 
 @pytest.fixture(scope="module", params=[32, 16, 8])
 def both(request):
-    """torchvision's network and ours with its weights."""
+    """Returns torchvision's network, and ours with its weights."""
     torch.manual_seed(0)
     with torch.device("meta"):  # random numbers are drawn once, not twice
         theirs = resnet50(num_classes=7, replace_stride_with_dilation=DILATED[request.param])

@@ -8,10 +8,10 @@ from mbv2det.resolve import Difference, Overrides, Resolution, check_shapes, in_
 
 
 def test_weights_win_if_nothing_is_overridden():
-    found = resolve({"eval.flip": True, "a": 1}, {"eval.flip": False, "a": 1}, Overrides())
-    assert found.values == {"eval.flip": True, "a": 1}
-    assert found.differences == (Difference("eval.flip", True, False, "the weights"),)
-    assert found.overridden == ()
+    resolution = resolve({"eval.flip": True, "a": 1}, {"eval.flip": False, "a": 1}, Overrides())
+    assert resolution.values == {"eval.flip": True, "a": 1}
+    assert resolution.differences == (Difference("eval.flip", True, False, "the weights"),)
+    assert resolution.overridden == ()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def example(num_images=2, ignored=0.3, seed=0):
 
 
 def reference(logits, masks):
-    """DeepLab's way: corners aligned, which is exact where cells lie in the corner pixels."""
+    """Computes the loss as DeepLab: aligned corners, exact if cells are in the corner pixels."""
     full = F.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=True)
     chosen = full.log_softmax(dim=1).movedim(1, -1)[masks != IGNORE_INDEX]
     return -chosen.gather(1, masks[masks != IGNORE_INDEX].long()[:, None]).sum()

@@ -18,7 +18,7 @@ def random_outputs(num_images, cells, stride, num_labels=4, seed=0):
 
 
 def assert_labels_of(result, logits):
-    """The map has the label of the largest logit, but for ties within rounding."""
+    """Returns the map has the label of the largest logit, but for ties within rounding."""
     best = logits.topk(2, dim=0)
     clear = best.values[0] - best.values[1] > 1e-4
     assert clear.float().mean() > 0.99
@@ -28,7 +28,7 @@ def assert_labels_of(result, logits):
 
 
 def evaluated(logits, rows, columns, stride):
-    """Bilinear interpolation, one line after the other, held constant beyond the last cells."""
+    """Interpolates bilinearly along each axis, constant beyond the last cells."""
     cell_rows, cell_columns = (np.arange(size) * stride for size in logits.shape[1:])
     wide = [[np.interp(columns, cell_columns, line) for line in plane] for plane in logits.numpy()]
     high = [

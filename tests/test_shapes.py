@@ -31,7 +31,7 @@ def read_files(root):
 
 
 def box_sides(mask):
-    """Height and width of the box around a mask, relative to the image."""
+    """Returns height and width of the box around a mask, relative to the image."""
     rows, columns = np.nonzero(mask)
     extent = (rows.max() + 1 - rows.min(), columns.max() + 1 - columns.min())
     return np.array(extent) / mask.shape

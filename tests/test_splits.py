@@ -22,7 +22,7 @@ def write_image(path):
 
 
 def write_mask(path, left, right):
-    """A mask whose halves have these values."""
+    """Returns a mask whose halves have these values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.full((12, 16), left, np.uint8)
     values[:, 8:] = right
@@ -47,7 +47,7 @@ def read(root, split=None, *, boxes=False, masks=True, **data):
 
 
 def refused(error, root, split=None, **arguments):
-    """The one line that reading ends in."""
+    """Returns the one line that reading ends in."""
     with pytest.raises(error) as caught:
         read(root, split, **arguments)
     assert "\n" not in str(caught.value)
@@ -55,14 +55,14 @@ def refused(error, root, split=None, **arguments):
 
 
 def labels_in(annotations):
-    """The labels in the mask of every image; None where it has none."""
+    """Returns the labels in the mask of every image; None where it has none."""
     masks = [annotations.mask(index) for index in range(len(annotations))]
     values = [None if mask is None else np.unique(mask).tolist() for mask in masks]
     return dict(zip(annotations.image_ids.tolist(), values, strict=True))
 
 
 def boxes_in(annotations):
-    """The number of boxes of every image; None where nobody annotated them."""
+    """Returns the number of boxes of every image; None where nobody annotated them."""
     counts = [annotations.instances(index, (12, 16)) for index in range(len(annotations))]
     numbers = [None if instances is None else len(instances) for instances in counts]
     return dict(zip(annotations.image_ids.tolist(), numbers, strict=True))
@@ -73,27 +73,27 @@ def boxes_in(annotations):
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    """A VOCdevkit: a has boxes, b both, c a mask; d SBD's mask, b too; e of val both; f of 2007."""
+    """Returns a VOCdevkit: a: boxes, b: both, c: mask, d and b: SBD's mask, e: val, f: 2007."""
     root = tmp_path_factory.mktemp("voc")
-    place = root / "VOC2012"
+    year_folder = root / "VOC2012"
     for name in "abcde":
-        write_image(place / f"JPEGImages/{name}.png")
-    for name, kind in {"a": "dog", "b": "cat", "e": "dog"}.items():
-        write_xml(place / f"Annotations/{name}.xml", kind)
+        write_image(year_folder / f"JPEGImages/{name}.png")
+    for name, class_name in {"a": "dog", "b": "cat", "e": "dog"}.items():
+        write_xml(year_folder / f"Annotations/{name}.xml", class_name)
     for name, values in {"b": (0, DOG), "c": (PERSON, 255), "e": (0, CAT)}.items():
-        write_mask(place / f"SegmentationClass/{name}.png", *values)
-    write_mask(place / "SegmentationClassAug/b.png", 1, 1)
-    write_mask(place / "SegmentationClassAug/d.png", 0, CAT)
-    write_lines(place / "ImageSets/Main/train.txt", "a", "b")
-    write_lines(place / "ImageSets/Segmentation/train.txt", "b", "c")
-    write_lines(place / "ImageSets/Segmentation/train_aug.txt", "b", "d")
-    for kind in ("Main", "Segmentation"):
-        write_lines(place / f"ImageSets/{kind}/val.txt", "e")
-        write_lines(root / f"VOC2007/ImageSets/{kind}/train.txt", "f")
+        write_mask(year_folder / f"SegmentationClass/{name}.png", *values)
+    write_mask(year_folder / "SegmentationClassAug/b.png", 1, 1)
+    write_mask(year_folder / "SegmentationClassAug/d.png", 0, CAT)
+    write_lines(year_folder / "ImageSets/Main/train.txt", "a", "b")
+    write_lines(year_folder / "ImageSets/Segmentation/train.txt", "b", "c")
+    write_lines(year_folder / "ImageSets/Segmentation/train_aug.txt", "b", "d")
+    for subfolder in ("Main", "Segmentation"):
+        write_lines(year_folder / f"ImageSets/{subfolder}/val.txt", "e")
+        write_lines(root / f"VOC2007/ImageSets/{subfolder}/train.txt", "f")
     write_image(root / "VOC2007/JPEGImages/f.png")
     write_xml(root / "VOC2007/Annotations/f.xml", "horse")
     write_mask(root / "VOC2007/SegmentationClass/f.png", 0, HORSE)
-    write_lines(place / "mine.txt", "b.png 1", "a.png -1")
+    write_lines(year_folder / "mine.txt", "b.png 1", "a.png -1")
     return root
 
 
@@ -202,7 +202,7 @@ def test_voc_folder_may_be_the_root_itself(voc):
 
 @pytest.fixture(scope="module")
 def own_voc(tmp_path_factory):
-    """VOC's files in folders of other names, one of the two listed images without a mask."""
+    """Returns VOC's files in other folders; one of the two listed images has no mask."""
     root = tmp_path_factory.mktemp("own")
     for name in "abc":
         write_image(root / f"pictures/{name}.png")
@@ -346,7 +346,7 @@ def test_256_labels_are_refused(folder):
 
 
 def outlined(annotation):
-    """An annotation with its box as outline."""
+    """Returns an annotation with its box as outline."""
     x, y, w, h = annotation["bbox"]
     return annotation | {"segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
 
@@ -410,7 +410,7 @@ def test_coco_masks_without_background_ignore_the_rest(coco):
 
 def test_unknown_category_of_masks_is_one_line_with_the_nearest(coco):
     line = refused(DataError, coco, WHERE, mask_classes=(BACKGROUND, "doge"))
-    assert "no class 'doge'" in line
+    assert "got 'doge'" in line
     assert line.endswith("did you mean 'dog'?")
 
 

@@ -59,7 +59,7 @@ def corners_to_delta(box, anchor):
 
 
 def looped_box_loss(outputs, targets, matches):
-    """Smooth L1 by its definition: d^2 / 2 below 1, |d| - 1/2 above."""
+    """Sums smooth L1 by its definition: d^2 / 2 below 1, |d| - 1/2 above."""
     total = 0.0
     for i, a in matches.positive.nonzero().tolist():
         target_deltas = corners_to_delta(
@@ -72,7 +72,7 @@ def looped_box_loss(outputs, targets, matches):
 
 
 def looped_softmax_loss(logits, targets, matches):
-    """-log softmax of the target slot over positives and the hardest 3:1 negatives, at least 3."""
+    """Sums -log softmax of the target slot over positives and the hardest negatives, 3:1."""
     total = 0.0
     for i, image in enumerate(logits.tolist()):
         negatives, num_positives = [], 0
@@ -88,7 +88,7 @@ def looped_softmax_loss(logits, targets, matches):
 
 
 def looped_focal_loss(logits, targets, matches, alpha=0.25, gamma=2.0):
-    """-alpha_t (1 - p_t)^gamma log p_t over every class of every positive and negative anchor."""
+    """Sums -alpha_t (1 - p_t)^gamma log p_t over the classes of all matched anchors."""
     total = 0.0
     for i, image in enumerate(logits.tolist()):
         for a, row in enumerate(image):

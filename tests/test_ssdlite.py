@@ -55,7 +55,7 @@ def small_head(slots=SOFTMAX, **settings):
 
 
 def small_features(height, width, count=1):
-    """Random features, with the grids of a backbone for an input of this size."""
+    """Returns random features, with the grids of a backbone for an input of this size."""
     generator = torch.Generator().manual_seed(0)
     return {
         feature: torch.randn(
@@ -212,15 +212,15 @@ def test_predictors_equal_torchvisions_ssdlite_head():
     channels = [head_in.in_channels for head_in in _depthwise_of(small_head())]
     head = randomise(small_head())
     norm = partial(nn.BatchNorm2d, eps=1e-3)
-    theirs = SSDLiteHead(channels, head.anchors.per_cell(6), SOFTMAX.num_slots, norm).eval()
-    copy_in_order(head.class_predictors, theirs.classification_head)
-    copy_in_order(head.box_predictors, theirs.regression_head)
+    reference = SSDLiteHead(channels, head.anchors.per_cell(6), SOFTMAX.num_slots, norm).eval()
+    copy_in_order(head.class_predictors, reference.classification_head)
+    copy_in_order(head.box_predictors, reference.regression_head)
     features = small_features(96, 160, count=2)
     levels = list(features.values())
     with torch.no_grad():
         for extra in head.extras:
             levels.append(extra(levels[-1]))
-        outputs, expected = head(features, (96, 160)), theirs(levels)
+        outputs, expected = head(features, (96, 160)), reference(levels)
     assert expected["cls_logits"].std() > 0.5  # the outputs are not constant
     # The same float32 operations on the same weights.
     torch.testing.assert_close(outputs.logits, expected["cls_logits"], rtol=1e-5, atol=1e-5)
@@ -322,7 +322,7 @@ def test_every_parameter_gets_a_finite_gradient():
 
 @pytest.fixture(scope="module")
 def exported():
-    """A network that was never run, its export, and images of the exported size."""
+    """Returns a network that was never run, its export, and images of the exported size."""
     torch.manual_seed(0)
     model = randomise(detector(SOFTMAX, width_mult=0.35))
     images = torch.randint(0, 256, (1, 3, 96, 224), dtype=torch.uint8)

@@ -289,7 +289,7 @@ def test_runs_with_other_settings_are_refused(tmp_path, monkeypatch, capsys):
         (["--trainer.fast_dev_run=true"], "trainer.fast_dev_run: expected false, with which runs"),
         (
             ["--heads.detection=null", "--heads.segmentation.name=lraspp"],
-            "heads.detection: expected a head, which the study compares, got none",
+            "heads.detection: expected a head, got none",
         ),
     ],
 )
@@ -319,9 +319,9 @@ def test_the_table_shows_mean_and_deviation_of_the_seeds(capsys):
     ]
 
 
-@pytest.mark.parametrize(("given", "seeds"), [("2", [0, 1]), ("[5]", [5])])
-def test_seeds_are_a_count_or_a_list(given, seeds):
-    assert bottlenecks.seeds_of(json.loads(given)) == seeds
+@pytest.mark.parametrize(("option", "seeds"), [("2", [0, 1]), ("[5]", [5])])
+def test_seeds_are_a_count_or_a_list(option, seeds):
+    assert bottlenecks.seeds_of(json.loads(option)) == seeds
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def built(info):
 
 
 def weights_of(heads, names=ANIMALS, backbone=BACKBONE):
-    """A network of random weights, and these weights."""
+    """Returns a network of random weights, and these weights."""
     info = info_of(heads, names, backbone)
     model = randomise(built(info))
     return model, WeightsSource(
@@ -65,7 +65,7 @@ def weights_of(heads, names=ANIMALS, backbone=BACKBONE):
 
 
 def start(source, heads, names, backbone=BACKBONE):
-    """The network started from the weights, its tensors before that, and what was transferred."""
+    """Returns the network with transferred weights, its initial tensors, and the transfer."""
     info = info_of(heads, names, backbone)
     model = randomise(built(info), seed=2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -197,7 +197,7 @@ def test_predictions_do_not_depend_on_the_order_of_the_classes():
 
 
 def by_name(detections, names):
-    """(name, score, box) in the order of their scores, rounded to float32's precision."""
+    """Returns (name, score, box) in the order of scores, rounded to float32's precision."""
     columns = (detections.labels, detections.scores, detections.boxes)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     rounded = [(names[k], round(s, 4), [round(v, 2) for v in box]) for k, s, box in rows]

@@ -26,14 +26,14 @@ def test_two_processes_evaluate_21_images_with_the_metrics_of_one(
     trained_by_two, tmp_path, batch_size
 ):
     config, run = trained_by_two
-    found = {}
+    metrics = {}
     for devices in (1, 2):
         out = tmp_path / f"{devices}.json"
         run_tool(
             "eval", config, "--weights", run / "best.safetensors", "--out", out,
             f"--trainer.devices={devices}", f"--data.batch_size={batch_size}",
         )  # fmt: skip
-        found[devices] = json.loads(out.read_text())
-    assert found[1]["images"] == found[2]["images"] == 21
-    assert found[1]["detection"] == found[2]["detection"]
-    assert found[1]["segmentation"] == found[2]["segmentation"]
+        metrics[devices] = json.loads(out.read_text())
+    assert metrics[1]["images"] == metrics[2]["images"] == 21
+    assert metrics[1]["detection"] == metrics[2]["detection"]
+    assert metrics[1]["segmentation"] == metrics[2]["segmentation"]

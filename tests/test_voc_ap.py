@@ -34,7 +34,7 @@ def split_of(objects, detections, class_names=("cat",), num_images=2):
 
 
 def devkit_class_ap(objects, detections, threshold=0.5):
-    """VOCevaldet.m and VOCap.m line by line, for one class, in inclusive pixel coordinates.
+    """Computes VOCevaldet.m and VOCap.m line by line, for one class, in inclusive pixels.
 
     Args:
         objects: Rows (image, box, difficult).
@@ -92,7 +92,7 @@ def devkit_class_ap(objects, detections, threshold=0.5):
 
 
 def continuous(boxes):
-    """Inclusive pixel coordinates, counted from 1, to continuous ones."""
+    """Converts inclusive pixel coordinates, counted from 1, to continuous ones."""
     return np.asarray(boxes, dtype=float) - [1, 1, 0, 0]
 
 

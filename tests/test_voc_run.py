@@ -40,7 +40,7 @@ FOLDER = (
 
 
 def scene(number):
-    """An image of 48x64 with a cat or a dog on it, and its mask, the object's rim not labelled."""
+    """Returns an image of 48x64 with a cat or a dog, and its mask with an ignored rim."""
     label = (CAT, DOG)[number % 2]
     image = np.random.default_rng(number).integers(0, 60, (48, 64, 3), np.uint8)
     mask = np.zeros((48, 64), np.uint8)
@@ -51,7 +51,7 @@ def scene(number):
 
 
 def save_mask(mask, path):
-    """A palette PNG, as VOC's are."""
+    """Returns a palette PNG, as VOC's are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(mask)
     image.putpalette([*range(256)] * 3)
@@ -66,23 +66,23 @@ def write_config(folder, data):
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    """A configuration, and what training and evaluating both heads with it left behind."""
+    """Returns a configuration, and what training and evaluating both heads with it left behind."""
     folder = tmp_path_factory.mktemp("voc")
-    place = folder / "data/VOC2012"
+    year_folder = folder / "data/VOC2012"
     for name in ("JPEGImages", "Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
-        (place / name).mkdir(parents=True)
+        (year_folder / name).mkdir(parents=True)
     for number, name in enumerate(NAMES):
         image, mask = scene(number)
-        Image.fromarray(image).save(place / f"JPEGImages/{name}.jpg")
+        Image.fromarray(image).save(year_folder / f"JPEGImages/{name}.jpg")
         if name in LISTS["Segmentation/train"] + LISTS["Segmentation/val"]:
-            save_mask(mask, place / f"SegmentationClass/{name}.png")
+            save_mask(mask, year_folder / f"SegmentationClass/{name}.png")
         if name in LISTS["Main/train"] + LISTS["Main/val"]:
             size = "<size><width>64</width><height>48</height></size>"
             content = voc_object(("cat", "dog")[number % 2], (13, 9, 44, 40))
             xml = f"<annotation>{size}{content}</annotation>"
-            (place / f"Annotations/{name}.xml").write_text(xml)
+            (year_folder / f"Annotations/{name}.xml").write_text(xml)
     for name, lines in LISTS.items():
-        (place / f"ImageSets/{name}.txt").write_text("\n".join(lines) + "\n")
+        (year_folder / f"ImageSets/{name}.txt").write_text("\n".join(lines) + "\n")
     data = "format: voc, train: {split: train}, val: {split: val}"
     config = write_config(folder, data)
     with config.open("a") as file:
@@ -116,9 +116,9 @@ def test_metrics_have_a_section_for_each_task(voc):
 def test_eval_gives_the_metrics_of_training(voc):
     config, run, _, evaluated = voc
     trained = json.loads((run / "metrics.json").read_text())
-    found = json.loads((config.parent / "metrics.json").read_text())
-    assert found["detection"] == trained["detection"]
-    assert found["segmentation"] == trained["segmentation"]
+    metrics = json.loads((config.parent / "metrics.json").read_text())
+    assert metrics["detection"] == trained["detection"]
+    assert metrics["segmentation"] == trained["segmentation"]
     assert "val: 2 images, 2 objects of 2 classes, 1 masks of 21 labels" in evaluated.stderr
 
 
@@ -136,7 +136,7 @@ def test_predict_finds_boxes_and_a_mask(voc, tmp_path):
 
 @pytest.fixture(scope="module")
 def masks(tmp_path_factory):
-    """A configuration of a folder of masks that gives no names; four images to train on."""
+    """Returns a configuration of a folder of masks that gives no names; four images to train on."""
     folder = tmp_path_factory.mktemp("masks")
     for number, name in enumerate(NAMES[:6]):
         split = "train" if number < 4 else "val"

@@ -115,8 +115,8 @@ def test_the_weights_settings_win_and_each_difference_is_printed(trained, tmp_pa
     root = f"--trainer.default_root_dir={tmp_path}"
     done = run_command("train", config, *QUICK, f"--weights={weights}", root)
     assert [line for line in done.stderr.splitlines() if line.endswith("win")] == [
-        f"{key}: {stored} in the weights, {asked} configured; the weights win"
-        for key, (stored, asked) in SETTINGS.items()
+        f"{key}: {stored} in the weights, {configured} configured; the weights win"
+        for key, (stored, configured) in SETTINGS.items()
     ]
     _, stored = load_weights(weights)
     _, info = load_weights(tmp_path / "tiny/1/best.safetensors")
@@ -480,9 +480,9 @@ def test_weights_are_imported_and_predict(library_files, trained, tmp_path):
 def test_other_sources_are_refused_and_nothing_is_written(
     library_files, format, source, expected, tmp_path
 ):
-    given = source if "Weights" in source else library_files / source
+    argument = source if "Weights" in source else library_files / source
     out = tmp_path / "out.safetensors"
-    assert expected in fails("import_weights", format, given, "--out", out)
+    assert expected in fails("import_weights", format, argument, "--out", out)
     assert list(tmp_path.iterdir()) == []
     assert not (library_files / "witness").exists()
 
@@ -571,7 +571,7 @@ def test_a_pickle_in_torchs_cache_is_not_executed(tmp_path, monkeypatch):
     assert not out.exists()
 
 
-def test_empty_weights_are_refused(library_files, tmp_path):
+def test_weights_with_nan_are_refused(library_files, tmp_path):
     state = torch.load(library_files / "net.pth", weights_only=True)
     state["features.0.0.weight"].fill_(float("nan"))
     torch.save(state, tmp_path / "nan.pth")

@@ -34,7 +34,7 @@ print(json.dumps({"file": mbv2det.__file__, "results": results}))
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
-    """Folder of the unpacked wheel."""
+    """Returns folder of the unpacked wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [
         sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index",

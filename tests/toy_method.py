@@ -62,8 +62,10 @@ class PointLoss:
         classes = F.binary_cross_entropy_with_logits(outputs.logits, target, reduction="sum")
         box = boxes.gather(1, owner[..., None].expand(-1, -1, 4))
         point = outputs.points[None]
-        wanted = torch.cat([point - box[..., :2], box[..., 2:] - point], dim=-1) / outputs.stride
-        sides = F.l1_loss(outputs.distances[positive], wanted[positive], reduction="sum")
+        target_sides = (
+            torch.cat([point - box[..., :2], box[..., 2:] - point], dim=-1) / outputs.stride
+        )
+        sides = F.l1_loss(outputs.distances[positive], target_sides[positive], reduction="sum")
         return LossTerms({"points": classes, "sides": sides}, positive.sum().float())
 
 
@@ -72,14 +74,14 @@ class PointPostprocess:
     most: int
 
     def __call__(self, outputs, frames):
-        found = []
+        detections = []
         for logits, distances, frame in zip(outputs.logits, outputs.distances, frames, strict=True):
             scores, labels = logits.sigmoid().max(dim=1)
             scores, order = scores.topk(min(self.most, len(scores)))
             points, sides = outputs.points[order], distances[order] * outputs.stride
             boxes = torch.cat([points - sides[:, :2], points + sides[:, 2:]], dim=1)
-            found.append(Detections(frame.boxes_to_original(boxes), scores, labels[order]))
-        return found
+            detections.append(Detections(frame.boxes_to_original(boxes), scores, labels[order]))
+        return detections
 
 
 @dataclass(frozen=True, kw_only=True)

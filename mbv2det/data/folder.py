@@ -105,7 +105,7 @@ def _read_pairs(
 
 
 def _listed_name(line: str, known: Collection[str]) -> str:
-    """Returns the image name in a line of a list; a name may itself end in a number."""
+    """Returns the image name in a line of a list; a name may end in a number."""
     name = without_suffix(line, SUFFIXES)
     return name if name in known else without_suffix(without_column(line), SUFFIXES)
 

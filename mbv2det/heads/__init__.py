@@ -1,5 +1,5 @@
 """Heads: from backbone features to raw outputs, one file each.
 
 Every head is called with (features, image size). The classification head is
-`mbv2det.backbones.classifier.Classifier`, since a backbone may have one of its own.
+`mbv2det.backbones.classifier.Classifier`, since a backbone may also have one.
 """

@@ -13,15 +13,15 @@ blocks. At every stage of MobileNetV2 that has a block with a shortcut, these ar
   of input and output channels; and the largest one that takes no more multiply-adds, whose input
   and output are more than three times as wide and must be held for the shortcut.
 
-Memory is the largest sum of activations that are alive during any one operation: its inputs, its
+Memory is the largest sum of activations that are alive during one operation: its inputs, its
 outputs (batch norms and activation functions work in place), and the input of the block until the
 shortcut has been added. Floats have 16 bits, as in the paper; 1 KB is 1000 bytes.
 
 Table 3 is about whole networks at 224 pixels: at each resolution, the largest tensor that must be
-held as a whole, which leaves out the inside of whatever can be run in parts. At 56, 28 and 14 cells
-the paper's figures for MobileNetV2 are larger than the measured ones, because the paper pairs the
-channels of a stage with the resolution of the stage's input, which only its first expansion has. At
-7 cells its figure for MobileNetV1 is twice what 1024 channels take. The maxima agree.
+held as a whole, without the inner tensors of blocks that can be run in parts. At 56, 28 and 14
+cells the paper's figures for MobileNetV2 are larger than the measured ones, because the paper pairs
+the channels of a stage with the resolution of the stage's input, which only its first expansion
+has. At 7 cells its figure for MobileNetV1 is twice what 1024 channels take. The maxima agree.
 
 Writes block_cost.png and block_cost.json into --out; takes seconds.
 """
@@ -165,7 +165,7 @@ def _draw_networks(axes: Axes, networks: Mapping[str, Mapping[int, Materialised]
 def _draw_bars(
     axes: Axes, heights: Sequence[float], index: int, count: int, label: str, **style: Any
 ) -> None:
-    """Draws one bar for each group, the `index`-th of the group's `count`, with its height."""
+    """Draws bar number `index` of `count` in every group."""
     width = 0.85 / count
     centres = [group + (index - (count - 1) / 2) * width for group in range(len(heights))]
     bars = axes.bar(centres, heights, width, label=label, **style)
@@ -181,7 +181,7 @@ def _finish_axes(axes: Axes) -> None:
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the study."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -27,9 +27,9 @@ _EXPAND_RATIO = 6
 _PARTS = 6
 _BYTES = 2  # bytes of a 16-bit float
 
-# The outputs of these layers need not be held as a whole. MobileNetV2's stem is in effect the
-# expansion of the first block, which has none of its own, and the last convolution is followed by
-# global pooling: both can be computed a group of channels at a time.
+# The outputs of these layers need not be held as a whole. MobileNetV2's stem acts as the expansion
+# of the first block, which has no other expansion, and the last convolution is followed by global
+# pooling: both can be computed a group of channels at a time.
 _IN_PARTS = ("layer_1", "layer_19")
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -79,11 +79,11 @@ class ActivationRecorder(TorchDispatchMode):
     A view counts as the tensor whose storage it shares.
 
     Args:
-        weights: Tensors that are not activations.
+        weights: Tensors that are not counted as activations.
 
     Attributes:
         sizes: Number of elements of every storage, by address.
-        operations: Addresses of the storages that each operation touched.
+        operations: Addresses of the storages that each operation read or wrote.
     """
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
@@ -137,7 +137,7 @@ def peak_elements(block: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) 
 
     Args:
         block: The block whose tensors are weights, not activations.
-        run: Computes the output of the block.
+        run: Function that computes the output of the block.
         x: Input of the block.
     """
     with ActivationRecorder(list(block.state_dict().values())) as recorder:
@@ -225,10 +225,10 @@ def multiply_adds(make: Callable[[], nn.Module], channels: int, cells: int) -> i
 
 
 def equally_costly(channels: int, cells: int) -> int:
-    """Returns the inner channels of the largest ResNet bottleneck that is no costlier than ours.
+    """Returns the inner channels of the largest ResNet bottleneck of at most the same cost.
 
     Args:
-        channels: Input and output channels of our inverted residual.
+        channels: Input and output channels of the inverted residual.
         cells: Height and width of the feature map.
     """
 
@@ -236,23 +236,23 @@ def equally_costly(channels: int, cells: int) -> int:
         outer_channels = inner_channels * Bottleneck.expansion
         return multiply_adds(partial(resnet_bottleneck, inner_channels), outer_channels, cells)
 
-    ours = multiply_adds(partial(inverted_residual, channels), channels, cells)
-    return bisect_right(range(1, _EXPAND_RATIO * channels), ours, key=cost)
+    budget = multiply_adds(partial(inverted_residual, channels), channels, cells)
+    return bisect_right(range(1, _EXPAND_RATIO * channels), budget, key=cost)
 
 
 def stage_costs(channels: int, cells: int) -> list[Cost]:
     """Returns the costs of every variant at one stage."""
     narrow, wide = channels // Bottleneck.expansion, equally_costly(channels, cells)
-    ours = inverted_residual(channels)
+    inverted = inverted_residual(channels)
     return [
         _cost("ResNet, same ends", resnet_bottleneck(narrow), narrow, channels, cells),
         _cost("ResNet, same MAdds", resnet_bottleneck(wide), wide, channels, cells),
-        _cost("inverted", ours, ours.expanded_channels, channels, cells),
+        _cost("inverted", inverted, inverted.expanded_channels, channels, cells),
         *(
-            _cost(variant, ours, ours.expanded_channels, channels, cells, parts)
+            _cost(variant, inverted, inverted.expanded_channels, channels, cells, parts)
             for variant, parts in (
                 (f"inverted, {_PARTS} parts", _PARTS),
-                ("inverted, by channel", ours.expanded_channels),
+                ("inverted, by channel", inverted.expanded_channels),
             )
         ),
     ]

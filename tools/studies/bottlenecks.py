@@ -7,18 +7,18 @@ The ablation of the MobileNetV2 paper (section 6.4, figure 6), on detection inst
 classification. Five networks of equal size are trained with the same settings and seeds:
 
 - paper: linear bottlenecks, shortcuts between bottlenecks;
-- relu6: ReLU6 after every bottleneck, which destroys part of the information in so few channels;
+- relu6: ReLU6 after every bottleneck, which destroys part of the information in its few channels;
 - expansions: shortcuts between the expansions of the blocks instead of their bottlenecks;
 - none: no shortcuts;
 - identity: the paper's network with blocks that are the identity at the start, the default of this
-  toolkit. Only the paper's block can start so; in the other four every batch norm starts with
-  weight one.
+  toolkit. Only the paper's block can start like this; in the other four networks, every batch norm
+  starts with weight one.
 
 CONFIG needs a detection head. The study sets backbone.bottleneck, backbone.shortcut,
-backbone.zero_init_residual and seed; it validates after every epoch unless told otherwise. Prints
-AP, AP50 and the training loss of the last epoch (mean and standard deviation over the seeds). After
-every run it writes bottlenecks.json and bottlenecks.png (thin lines: seeds; thick lines: means)
-into --out. Runs that have finished there are not trained again.
+backbone.zero_init_residual and seed; by default it validates after every epoch. Prints AP, AP50 and
+the training loss of the last epoch (mean and standard deviation over the seeds). After every run it
+writes bottlenecks.json and bottlenecks.png (thin lines: seeds; thick lines: means) into --out. Runs
+that have finished there are not trained again.
 """
 
 import csv
@@ -136,7 +136,7 @@ def check(settings: Settings) -> None:
         ConfigError: If there is no detection head, or the runs would write no metrics.csv.
     """
     if DetectionTask.name not in settings.config.heads:
-        raise ConfigError("heads.detection: expected a head, which the study compares, got none")
+        raise ConfigError("heads.detection: expected a head, got none")
     for key, value in (("logger", None), ("fast_dev_run", False)):
         got = settings.trainer[key]
         if got != value:
@@ -245,13 +245,13 @@ def write(curves: Mapping[str, Mapping[int, Curve]], out: Path) -> None:
 
 
 def seeds_of(option: int | list[int]) -> list[int]:
-    """Returns the seeds of the option: those of a list, or so many, counted from 0."""
+    """Returns the seeds of the option: those of a list, or 0, 1, ... for a number of seeds."""
     return list(range(option)) if isinstance(option, int) else option
 
 
 @one_line_errors
 def main() -> None:
-    """Entry point."""
+    """Runs the study."""
     parser = SettingsParser(__doc__ or "")
     parser.add_option(
         "--seeds",
@@ -262,8 +262,9 @@ def main() -> None:
     parser.add_option(
         "--out", type=Path, default=Path("runs/studies/bottlenecks"), help="output folder"
     )
-    given = first_argument_as_config(sys.argv[1:])
-    arguments = [*given[:2], "--trainer.check_val_every_n_epoch=1", *given[2:]]
+    command_line = first_argument_as_config(sys.argv[1:])
+    default = "--trainer.check_val_every_n_epoch=1"
+    arguments = [*command_line[:2], default, *command_line[2:]]
     settings = parser.parse(arguments)
     check(settings)
     options = settings.options

@@ -1,11 +1,11 @@
-"""Times a joint model against separate models of its two tasks, interleaved in one process.
+"""Compares the time of a joint model with that of separate models of its two tasks.
 
     python tools/studies/joint_cost.py CONFIG [--key.sub=value ...]
 
 CONFIG needs both heads. Prints the median time of a forward pass of one image in evaluation mode
 over --rounds passes, and the ratio of the joint model's to the sum of the detector's and the
 segmenter's. The joint model and the segmenter run at the output stride of CONFIG, the detector at
-output stride 32, its own.
+output stride 32. The passes of the models are interleaved in one process.
 """
 
 import statistics
@@ -66,7 +66,7 @@ def median_seconds(
 
 @one_line_errors
 def main() -> None:
-    """Entry point."""
+    """Runs the study."""
     parser = SettingsParser(__doc__ or "")
     parser.add_option("--rounds", type=int, default=40, help="timed passes of each model")
     settings = parser.parse(sys.argv[1:])

@@ -43,7 +43,7 @@ _UNLIMITED = 1000  # characters, wider than any table
 
 @one_line_errors
 def main() -> None:
-    """Entry point."""
+    """Runs the study."""
     parser = argparse.ArgumentParser(
         description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -60,11 +60,11 @@ def train(
 
     Args:
         model: The network; left in training mode.
-        data: Data whose training split is read, in the same order as mbv2det reads it.
+        data: Data whose training split is read, in the same order as by mbv2det.
         epochs: Number of epochs.
         optimizer: Optimizer of the model's parameters.
-        factor: Returns the factor of the learning rates from the step and the number of steps.
-        loss: Returns the loss of a batch.
+        factor: Function from the step and the number of steps to the factor of the learning rates.
+        loss: Function that returns the loss of a batch.
     """
     loader = data.train_dataloader()
     rates = [group["lr"] for group in optimizer.param_groups]

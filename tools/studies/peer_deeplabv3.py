@@ -89,7 +89,7 @@ def evaluate(model: Peer, data: DenseData) -> dict[str, object]:
 
 @one_line_errors
 def main() -> None:
-    """Entry point."""
+    """Runs the study."""
     settings = peer.parse(__doc__ or "", sys.argv[1:])
     config = settings.config
     torch.manual_seed(config.seed)

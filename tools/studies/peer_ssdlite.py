@@ -40,7 +40,7 @@ class Extractor(nn.Module):
 
     Args:
         features: Layers of torchvision's MobileNetV2.
-        norm: Makes the norms of the extra levels.
+        norm: Builder of the norms of the extra levels.
     """
 
     def __init__(self, features: nn.Sequential, norm: partial[nn.BatchNorm2d]) -> None:
@@ -65,7 +65,7 @@ class Extractor(nn.Module):
 
 
 def build(num_classes: int, size: tuple[int, int], weights: str) -> SSD:
-    """Builds torchvision's SSD on the given file of ImageNet weights."""
+    """Builds torchvision's SSD, with ImageNet weights from a file."""
     backbone = mobilenet_v2()
     backbone.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
@@ -121,7 +121,7 @@ def factor(step: int, total: int) -> float:
 
 @one_line_errors
 def main() -> None:
-    """Entry point."""
+    """Runs the study."""
     settings = peer.parse(__doc__ or "", sys.argv[1:])
     config = settings.config
     torch.manual_seed(config.seed)

@@ -1,8 +1,8 @@
 """The models of the MobileNetV2 paper with their published sizes and costs, table by table.
 
 Sources: Sandler et al. 2018, arXiv:1801.04381, and the README of TensorFlow's slim. Detectors and
-segmenters are given by the command that trains them: each is a configuration of this toolkit, and
-needs no code of its own.
+segmenters are defined by the command that trains them: each is a configuration of this toolkit and
+needs no other code.
 """
 
 from dataclasses import dataclass
@@ -52,8 +52,8 @@ class Trained:
 
     Attributes:
         settings: Arguments of the train command.
-        evaluation: Arguments that the eval command adds, where the published multiply-adds are
-            those of an evaluation with other settings than the training's; else empty.
+        evaluation: Additional arguments of the eval command, if the published multiply-adds are
+            those of an evaluation with other settings than in training; else empty.
         heads_only: Whether the heads are counted without the backbone.
     """
 
@@ -63,7 +63,7 @@ class Trained:
 
     @property
     def command(self) -> str:
-        """The command that trains the model, or evaluates it, where another row trains it."""
+        """The command that trains the model, or evaluates it if another row trains it."""
         if self.evaluation:
             return f"mbv2det eval {self.settings} {self.evaluation} --weights=FILE"
         return f"mbv2det train {self.settings}"
@@ -80,7 +80,7 @@ class Trained:
 
 
 def _views(config: Config) -> list[torch.Tensor]:
-    """The image at every scale of `eval.scales`, together with its mirror image if `eval.flip`."""
+    """Returns the image at every scale of `eval.scales`, with its mirror image if `eval.flip`."""
     sizes = [scaled_size(config.data.size, scale) for scale in config.eval.scales]
     return [torch.empty(1 + config.eval.flip, 3, *size, device="meta") for size in sizes]
 
@@ -91,11 +91,11 @@ class Row:
 
     Attributes:
         name: Name of the model.
-        model: How to build and count it.
+        model: The model, which can be built and counted.
         parameters: Published number of parameters, with M for a million.
         multiply_adds: Published multiply-adds of one image, with M for a million or B for a
             billion.
-        note: Why the counted figures differ from the published ones; empty if they do not.
+        note: Reason why the counted figures differ from the published ones; empty if they do not.
     """
 
     name: str
@@ -112,7 +112,7 @@ class PublishedTable:
     Attributes:
         title: Heading of the table.
         rows: The models.
-        source: Where the figures were published, in one word: the heading of their columns.
+        source: Publication of the figures in one word, the heading of their columns.
         without_norms: Whether the published parameters exclude those of batch norms.
         padded: Whether the published multiply-adds include the padding of atrous convolutions.
         remark: Explanation that concerns all rows.

@@ -3,9 +3,9 @@
     python tools/studies/readme_picture.py --weights FILE --out FILE.png [--scenes 0 1 2]
 
 The scenes are validation images, which no training has seen; --scenes chooses them by number, from
-0. Boxes, names and scores, tints and legends are those that `predict` draws. The picture is stored
-with 256 colours, so that its file stays small. The README's own picture stands beside this script,
-as readme_picture.png; the wheel leaves it out.
+0. Boxes, names, scores, tints and legends are drawn as by `predict`. The picture is stored with 256
+colours, so that its file stays small. The README's picture is next to this script, as
+readme_picture.png; the wheel does not contain it.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _COLOURS = 256
 
 
 def scene_files(data: Path, scenes: Sequence[int]) -> list[Path]:
-    """Returns the validation images with the given numbers, from 0; makes the data on first use.
+    """Returns the validation images with some numbers; renders the data set on first use.
 
     Args:
         data: Folder of the embedded data set.
@@ -60,7 +60,7 @@ def draw_row(predictor: Predictor, files: Sequence[Path], min_score: float) -> I
 
 @one_line_errors
 def main() -> None:
-    """Entry point."""
+    """Runs the study."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -75,7 +75,7 @@ class Panel:
 
 def spiral(count: int = 300) -> Points:
     """Returns points on an Archimedean spiral at equal angles; the last is 1 from the centre."""
-    # The centre is left out: every matrix maps it to itself.
+    # Without the centre, which every matrix maps to the centre.
     angle = np.linspace(0, 2 * np.pi * _TURNS, count + 1)[1:]
     return angle[:, None] / angle[-1] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
@@ -208,7 +208,7 @@ def _finish_axes(axes: Axes, results: Sequence[InformationLoss]) -> None:
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the study."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
