@@ -2,13 +2,12 @@
 
 import difflib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +20,7 @@ from rich.progress import (
 from mbv2det.build import load_network
 from mbv2det.console import console, log
 from mbv2det.deploy.annotated_files import AnnotatedFiles
+from mbv2det.deploy.image_predictor import ImagePredictor
 from mbv2det.deploy.inputs import find_sources
 from mbv2det.deploy.predictor import Predictor, load
 from mbv2det.deploy.read_ahead import read_ahead, read_batches
@@ -98,16 +98,15 @@ def predict_files(
         raise ConfigError(f"--weights: expected a head, got a backbone alone in {weights}")
     _check_classes(predictor.tasks, options.classes)
     formats = _checked_formats(predictor.tasks, options.formats)
-    predict: Callable[[list[np.ndarray]], list[Prediction]] = predictor
     if options.tiling is not None:
-        predict = TiledPredictor(predictor, options.tiling, options.batch_size)
+        predictor = TiledPredictor(predictor, options.tiling, options.batch_size)
     sources = find_sources(inputs, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         writers = Writers(out, predictor.tasks, formats, options)
     except OSError as error:
         raise ConfigError(f"--out: expected a folder to write to, got {out} ({error})") from None
-    return _run(predict, sources, writers, options.batch_size)
+    return _run(predictor, sources, writers, options.batch_size)
 
 
 class Writers:
@@ -160,7 +159,7 @@ def select_classes(
 
 
 def _run(
-    predict: Callable[[list[np.ndarray]], list[Prediction]],
+    predictor: ImagePredictor,
     sources: Sequence[Source],
     writers: Writers,
     batch_size: int,
@@ -169,7 +168,7 @@ def _run(
     started = time.perf_counter()
     try:
         with closing(read_ahead(read_batches(sources, batch_size))) as batches:
-            _predict_batches(predict, _with_progress(batches, sources), writers, done)
+            _predict_batches(predictor, _with_progress(batches, sources), writers, done)
     except KeyboardInterrupt:
         writers.close()
         log(f"interrupted: the results of {done.num_images} images are complete in {writers.out}")
@@ -193,7 +192,7 @@ def _run(
 
 
 def _predict_batches(
-    predict: Callable[[list[np.ndarray]], list[Prediction]],
+    predictor: ImagePredictor,
     batches: Iterator[list[InputImage | Unreadable]],
     writers: Writers,
     done: Progressed,
@@ -201,7 +200,7 @@ def _predict_batches(
     for batch in batches:
         images = [item for item in batch if isinstance(item, InputImage)]
         done.unreadable += [item.reason for item in batch if isinstance(item, Unreadable)]
-        predictions = predict([image.pixels for image in images]) if images else []
+        predictions = predictor([image.pixels for image in images]) if images else []
         for image, prediction in zip(images, predictions, strict=True):
             for fault in image.faults:
                 log(f"{image.info.file_name}: {fault}")
@@ -234,7 +233,7 @@ def _with_progress(
             progress.update(bar, speed=f"{speed:.1f} images/s")
 
 
-def _load(weights: str, options: PredictOptions) -> Predictor:
+def _load(weights: str, options: PredictOptions) -> ImagePredictor:
     """The predictor of a weights file, at another input size where one is asked for."""
     if options.image_size is None:
         return load(weights, options.device)

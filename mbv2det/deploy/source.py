@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -51,6 +51,7 @@ class Unreadable:
     reason: str
 
 
+@runtime_checkable
 class Source(Protocol):
     """Images in order."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from mbv2det.deploy.predictor import Predictor
+from mbv2det.deploy.image_predictor import ImagePredictor
 from mbv2det.errors import ConfigError
 from mbv2det.structures import Detections, supervision_library
 from mbv2det.tasks.detection import DetectionTask
@@ -85,7 +85,7 @@ def _divide(length: int, count: int, overlap: float) -> tuple[int, int]:
 class TiledPredictor:
     """A predictor that sees each image whole and in tiles, and merges the detections.
 
-    It is called as a `Predictor` is. Other tasks than detection see the whole image alone.
+    It is called as the predictor is. Other tasks than detection see the whole image alone.
 
     Args:
         predictor: Predicts images and tiles.
@@ -96,7 +96,7 @@ class TiledPredictor:
         ConfigError: If the predictor detects nothing.
     """
 
-    def __init__(self, predictor: Predictor, tiling: Tiling, batch_size: int = 8) -> None:
+    def __init__(self, predictor: ImagePredictor, tiling: Tiling, batch_size: int = 8) -> None:
         if DetectionTask.name not in (task.name for task in predictor.tasks):
             raise ConfigError("--tiles: expected weights with a head for detection, got none")
         self.predictor = predictor
@@ -125,7 +125,7 @@ class TiledPredictor:
 
 
 def detect_tiles(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     image: UInt8[np.ndarray, "H W 3"],
     tiling: Tiling,
     batch_size: int = 8,
