@@ -76,8 +76,11 @@ def test_hidden_files_are_left_out_and_counted(folder, capsys):
     assert "2 hidden files left out" in capsys.readouterr().err
 
 
-def test_earlier_results_below_the_input_are_left_out(folder, capsys):
-    assert file_names(folder / "a", out=folder / "a/b") == ["1.png", "2.PNG"]
+@pytest.mark.parametrize("out", ["a", "a/out"])
+def test_earlier_results_below_the_input_are_left_out(folder, capsys, out):
+    (folder / out / "pictures/b").mkdir(parents=True)
+    (folder / out / "pictures/b/1.jpg").write_bytes(b"")
+    assert file_names(folder / "a", out=folder / out) == ["1.png", "2.PNG", "b/1.png"]
     assert "1 files of earlier results left out" in capsys.readouterr().err
 
 

@@ -11,6 +11,7 @@ from mbv2det.atomic_write import atomic_write
 from mbv2det.deploy.source import InputImage, Video
 from mbv2det.deploy.video import VideoFile
 from mbv2det.drawing import DrawingSizes
+from mbv2det.tasks.result_files import PICTURES, VIDEOS
 from mbv2det.tasks.task import Prediction, Task, draw_prediction
 
 _QUALITY = 92
@@ -62,7 +63,7 @@ class AnnotatedFiles:
             self._video_file(image.video, image).add(picture)
             return
         kind = "jpg" if max(picture.size) <= _JPEG_SIDE else "png"
-        with atomic_write(self.out / "pictures" / f"{image.info.name}.{kind}") as part:
+        with atomic_write(self.out / PICTURES / f"{image.info.name}.{kind}") as part:
             picture.save(part, format={"jpg": "jpeg"}.get(kind, kind), quality=_QUALITY)
         self.num_pictures += 1
 
@@ -73,7 +74,7 @@ class AnnotatedFiles:
             sizes = DrawingSizes.of(Image.fromarray(image.pixels))
             below = sizes.row * sum(task.num_rows_below for task in self.tasks)
             height, width = image.info.size
-            path = self.out / "videos" / f"{video.name}.mp4"
+            path = self.out / VIDEOS / f"{video.name}.mp4"
             self._video = (video, VideoFile(path, video.fps, (height + below, width)))
             self.videos.append(path)
         return self._video[1]

@@ -18,7 +18,7 @@ from mbv2det.deploy.pictures import distinct
 from mbv2det.deploy.source import InputImage, Source, Unreadable
 from mbv2det.deploy.video import VideoSource
 from mbv2det.errors import ConfigError, DataError
-from mbv2det.tasks.result_files import ImageInfo
+from mbv2det.tasks.result_files import MASKS, PICTURES, VIDEOS, ImageInfo
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
@@ -68,7 +68,7 @@ def find_sources(inputs: Sequence[str], out: Path | None = None) -> list[Source]
     Args:
         inputs: Image or video files, folders that are searched to any depth, globs, `camera:0` or a
             number for a camera, and addresses of streams.
-        out: Folder of results, whose files are no inputs even where it lies in an input folder.
+        out: Folder of results; pictures, videos and masks of an earlier run there are no inputs.
 
     Raises:
         ConfigError: For an input that does not exist, or if there is no image at all.
@@ -126,9 +126,8 @@ def _files_in(folder: Path, root: Path, out: Path | None) -> list[InputFile]:
     """Images and videos in a folder; hidden files and earlier results are counted, not taken."""
     inside = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_media(path)]
     hidden = [path for path in inside if _is_hidden(path.relative_to(folder))]
-    results = [
-        path for path in inside if out is not None and out.resolve() in path.resolve().parents
-    ]
+    written = [] if out is None else [(out / name).resolve() for name in (PICTURES, VIDEOS, MASKS)]
+    results = [path for path in inside if not set(written).isdisjoint(path.resolve().parents)]
     for reason, left_out in (("hidden files", hidden), ("files of earlier results", results)):
         if left_out:
             log(f"{folder}: {len(left_out)} {reason} left out, the first {left_out[0]}")

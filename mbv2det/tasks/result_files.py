@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Folders of images and videos below that of the results.
+PICTURES = "pictures"
+VIDEOS = "videos"
+MASKS = "masks"
+
 
 @dataclass(frozen=True)
 class ImageInfo:

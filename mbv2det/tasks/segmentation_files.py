@@ -5,7 +5,7 @@ from pathlib import Path
 from mbv2det.atomic_write import atomic_write
 from mbv2det.drawing import index_image
 from mbv2det.labels import LabelMap
-from mbv2det.tasks.result_files import ImageInfo
+from mbv2det.tasks.result_files import MASKS, ImageInfo
 from mbv2det.tasks.task import Prediction
 
 
@@ -19,7 +19,7 @@ class IndexMaskFiles:
     """
 
     def __init__(self, folder: Path, label_map: LabelMap, min_score: float) -> None:
-        self.folder = folder / "masks"
+        self.folder = folder / MASKS
         self.label_map = label_map
 
     def add(self, image: ImageInfo, prediction: Prediction) -> None:
