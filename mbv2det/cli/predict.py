@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     size = None if options.image_size is None else _image_size(options.image_size)
     if not 0 <= options.min_score <= 1:
         raise ConfigError(f"--min-score: expected a score from 0 to 1, got {options.min_score}")
-    if options.batch_size < 1:
+    if options.batch_size is not None and options.batch_size < 1:
         raise ConfigError(f"--batch-size: expected at least 1, got {options.batch_size}")
     if options.tile_overlap is not None and options.tiles is None:
         raise ConfigError("--tile-overlap: expected --tiles beside it, got none")
@@ -106,7 +106,12 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     )
     add("--classes", metavar="NAMES", help="keep these classes alone: dog,person")
     add("--formats", metavar="NAMES", help="results to write (default pictures,json,masks)")
-    add("--batch-size", type=int, default=8, metavar="N", help="images at once (default 8)")
+    add(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images that the network sees at once (default 1 on a processor, 16 on a GPU)",
+    )
     add(
         "--image-size",
         metavar="SIZE",

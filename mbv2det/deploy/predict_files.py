@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,11 +28,16 @@ from mbv2det.deploy.read_ahead import read_ahead, read_batches
 from mbv2det.deploy.source import InputImage, Source, Unreadable
 from mbv2det.deploy.tiles import TiledPredictor, Tiling
 from mbv2det.errors import ConfigError, DataError
+from mbv2det.tasks.result_files import PICTURES
 from mbv2det.tasks.task import Prediction, ResultFiles, Task
 from mbv2det.weights.readers import read_model
 
-PICTURES = "pictures"
 DEFAULT_FORMATS = (PICTURES, "json", "masks")
+
+_GPU_BATCH = 16
+_CPU_BATCH = (
+    1  # of one thread, 8 images at once take 1.25 (SSDLite) and 1.8 (DeepLabv3) times as long
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class PredictOptions:
         min_score: Lowest score of the detections in pictures, tables and YOLO labels.
         classes: Names of the classes to keep; None keeps all.
         image_size: (height, width) of the network input in place of that of the weights.
-        batch_size: Largest number of images that the network sees at once.
+        batch_size: Largest number of images that the network sees at once; by default 1 on a
+            processor, where batches cost more per image, and 16 on a GPU.
         formats: Kinds of results: "pictures" and the formats of the tasks; by default pictures,
             JSON and index PNGs.
         tiling: How images are cut into tiles for detection; None for whole images.
@@ -52,7 +59,7 @@ class PredictOptions:
     min_score: float = 0.3
     classes: tuple[str, ...] | None = None
     image_size: tuple[int, int] | None = None
-    batch_size: int = 8
+    batch_size: int | None = None
     formats: tuple[str, ...] | None = None
     tiling: Tiling | None = None
     device: str = "auto"
@@ -98,15 +105,16 @@ def predict_files(
         raise ConfigError(f"--weights: expected a head, got a backbone alone in {weights}")
     _check_classes(predictor.tasks, options.classes)
     formats = _checked_formats(predictor.tasks, options.formats)
+    batch_size = _batch_size(options)
     if options.tiling is not None:
-        predictor = TiledPredictor(predictor, options.tiling, options.batch_size)
+        predictor = TiledPredictor(predictor, options.tiling, batch_size)
     sources = find_sources(inputs, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         writers = Writers(out, predictor.tasks, formats, options)
     except OSError as error:
         raise ConfigError(f"--out: expected a folder to write to, got {out} ({error})") from None
-    return _run(predictor, sources, writers, options.batch_size)
+    return _run(predictor, sources, writers, batch_size)
 
 
 class Writers:
@@ -241,6 +249,14 @@ def _load(weights: str, options: PredictOptions) -> ImagePredictor:
     info = replace(source.info, preprocess=replace(source.info.preprocess, size=options.image_size))
     model, _ = load_network(replace(source, info=info))
     return Predictor(model, info, options.device)
+
+
+def _batch_size(options: PredictOptions) -> int:
+    """The size of batches that is asked for, or one that suits the device."""
+    if options.batch_size is not None:
+        return options.batch_size
+    on_gpu = torch.cuda.is_available() if options.device == "auto" else options.device != "cpu"
+    return _GPU_BATCH if on_gpu else _CPU_BATCH
 
 
 def _check_classes(tasks: Sequence[Task], classes: Sequence[str] | None) -> None:

@@ -35,7 +35,7 @@ def read_batches(
         yield batch
 
 
-def read_ahead(items: Iterator[Item], ahead: int = 2) -> Generator[Item, None, None]:
+def read_ahead(items: Iterator[Item], ahead: int = 3) -> Generator[Item, None, None]:
     """Yields what an iterator yields, which runs in a thread of its own.
 
     One thread, because PIL decodes truncated files by a switch of the whole process.
