@@ -13,13 +13,20 @@ coordinates: pixel column i covers [i, i + 1].
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
+from mbv2det.errors import ConfigError
 from mbv2det.geometry import Frame
+from mbv2det.labels import BACKGROUND, LabelMap
+
+if TYPE_CHECKING:
+    import supervision
 
 # Label of the mask pixels that are left out of training and metrics. Files of a data set may have
 # another value for them.
@@ -223,6 +230,29 @@ class Detections:
     def __getitem__(self, rows: Tensor) -> "Detections":
         return Detections(self.boxes[rows], self.scores[rows], self.labels[rows])
 
+    def at_least(self, min_score: float) -> "Detections":
+        """Returns the detections with at least this score."""
+        return self[self.scores >= min_score]
+
+    def to_supervision(self, label_map: LabelMap) -> "supervision.Detections":
+        """Returns the detections for the library supervision, with trackers, zones and drawing.
+
+        Its `class_id` is the label, and its `data["class_name"]` the name of the class.
+
+        Args:
+            label_map: Classes of the detections.
+
+        Raises:
+            ConfigError: If supervision is not installed.
+        """
+        labels = self.labels.cpu().numpy()
+        return supervision_library().Detections(
+            xyxy=self.boxes.float().cpu().numpy(),
+            confidence=self.scores.float().cpu().numpy(),
+            class_id=labels,
+            data={"class_name": np.array(label_map.names)[labels]},
+        )
+
 
 @dataclass(frozen=True)
 class Classification:
@@ -246,6 +276,47 @@ class SegmentationMap:
     """
 
     labels: UInt8[Tensor, "H W"]
+
+    def to_supervision(self, label_map: LabelMap) -> "supervision.Detections":
+        """Returns the map for the library supervision: one mask for each class in the image.
+
+        Background and `IGNORE_INDEX` are left out. Each mask has the box around it; `class_id` and
+        `data["class_name"]` are as those of detections.
+
+        Args:
+            label_map: Labels of the pixels.
+
+        Raises:
+            ConfigError: If supervision is not installed.
+        """
+        library = supervision_library()
+        labels = self.labels.cpu().numpy()
+        background = label_map.label_of_name.get(BACKGROUND)
+        counts = np.bincount(labels.ravel(), minlength=256)[: len(label_map)]
+        present = np.array([k for k in counts.nonzero()[0] if k != background], np.int64)
+        masks = labels == present[:, None, None]
+        return library.Detections(
+            xyxy=library.mask_to_xyxy(masks, "exclusive").astype(np.float32),
+            mask=masks,
+            class_id=present,
+            data={"class_name": np.array(label_map.names)[present]},
+        )
+
+
+def supervision_library() -> ModuleType:
+    """Returns the library supervision, an extra that takes a second to import.
+
+    Raises:
+        ConfigError: If it is not installed.
+    """
+    try:
+        import supervision
+    except ImportError as error:
+        raise ConfigError(
+            f"expected the library supervision, which cannot be imported ({error}); install it "
+            'with: pip install "mbv2det[supervision]"'
+        ) from None
+    return supervision
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ def read_image(
 ) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[str, ...]]:
     """Decodes an image file as upright RGB.
 
-    The camera's orientation tag (EXIF) is applied, unless only the unrotated pixels have the
-    annotated size. A truncated file is decoded as far as possible.
+    The camera's orientation tag (EXIF) is applied, unless only the pixels as stored have the
+    annotated size. A truncated file is decoded as far as possible. An image of more than 178
+    million pixels, PIL's limit (twice `PIL.Image.MAX_IMAGE_PIXELS`), is refused before it is
+    decoded: it would take several times 0.5 GB.
 
     Args:
         path: Path of the image file.
@@ -32,8 +34,8 @@ def read_image(
         The pixels, and a phrase for each fault that was worked around.
 
     Raises:
-        DataError: If the file is missing or no image, or if the image has another size than
-            annotated.
+        DataError: If the file is missing, no image or too large, or if the image has another size
+            than annotated.
     """
     try:
         image, faults = _decode(Path(path).read_bytes())
@@ -41,7 +43,15 @@ def read_image(
         raise DataError(f"{path}: expected an image file, found none") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: expected an image, got a file of another kind") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise DataError(
+            f"{path}: expected at most {limit // 10**6} million pixels, got more ({error}); scale "
+            "the image down or cut it into parts"
+        ) from None
+    except MemoryError:
+        raise DataError(f"{path}: too large for the memory of this machine") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from None
     upright = _upright(image)
     if annotated_size is not None and upright.size[::-1] != annotated_size:

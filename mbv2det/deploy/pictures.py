@@ -53,8 +53,13 @@ def compare_with_annotation(
 
 def unique_names(files: Sequence[Path]) -> list[str]:
     """A name for each file: its stem, with a number where files of several folders share it."""
+    return distinct([file.stem for file in files])
+
+
+def distinct(wanted: Sequence[str]) -> list[str]:
+    """The names wanted, with a number (`_2`, ...) where one is taken by an earlier one."""
     names: dict[str, None] = {}  # in order
-    for file in files:
-        candidates = chain([file.stem], (f"{file.stem}_{n}" for n in count(2)))
+    for want in wanted:
+        candidates = chain([want], (f"{want}_{n}" for n in count(2)))
         names[next(name for name in candidates if name not in names)] = None
     return list(names)

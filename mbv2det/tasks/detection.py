@@ -3,7 +3,7 @@
 `METHODS` lists the detection methods. A new method has its own files and adds one entry.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mbv2det.atomic_write import write_json
 from mbv2det.config import EvalSettings
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.statistics import network_boxes
@@ -23,6 +22,7 @@ from mbv2det.labels import LabelMap
 from mbv2det.model_config import EvalConfig, HeadConfig
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import Batch, Detections, LossTerms, Sample
+from mbv2det.tasks.detection_files import CocoResults, DetectionTable, YoloLabels
 from mbv2det.tasks.task import DrawingStyle, Prediction, ResultFiles, SplitMetric, TrainableTask
 
 METHODS: list[type[DetectionMethod]] = [SSDLiteConfig]
@@ -40,6 +40,11 @@ class DetectionTask(TrainableTask):
     name: ClassVar[str] = "detection"
     head_kinds: ClassVar[Sequence[type[HeadConfig]]] = METHODS
     hub_pipeline: ClassVar[str] = "object-detection"
+    formats: ClassVar[Mapping[str, Callable[[Path, LabelMap, float], ResultFiles]]] = {
+        "json": CocoResults,
+        "csv": DetectionTable,
+        "yolo": YoloLabels,
+    }
     annotation: ClassVar[Literal["boxes", "masks"]] = "boxes"
     monitor: ClassVar[str] = "AP"
     per_class_metric: ClassVar[str] = "AP"
@@ -54,9 +59,10 @@ class DetectionTask(TrainableTask):
         """Returns the detections of each image."""
         return self.postprocess(outputs, frames)
 
-    def result_files(self, folder: Path, min_score: float) -> ResultFiles:
-        """Returns a writer of COCO's results file."""
-        return CocoResults(folder, self.label_map, min_score)
+    def select(self, part: Detections, names: Collection[str]) -> Detections:
+        """Returns the detections of the classes with these names."""
+        labels = torch.tensor(self.labels_of(names), dtype=torch.int64, device=part.labels.device)
+        return part[torch.isin(part.labels, labels)]
 
     def raw_tensor(self, outputs: Any) -> Tensor:
         """Returns the raw outputs as one tensor, to compare two implementations."""
@@ -122,60 +128,3 @@ class DetectionTask(TrainableTask):
     def relabel(cls, split: Annotations, label_map: LabelMap) -> Annotations:
         """Returns the split with its objects in the labels of another map, matched by name."""
         return split.with_label_map(label_map)
-
-
-class CocoResults:
-    """Writer of `results.json`: detections in COCO's results format.
-
-    One record for each detection: `image_id` (the name of the image, as a number if it is one),
-    `category_id` (the id of the class in its data set), `bbox` ([x, y, width, height] in pixels of
-    the original image) and `score`.
-
-    Args:
-        folder: Folder to write to.
-        label_map: Classes of the detections.
-        min_score: Lowest score of the detections in pictures.
-    """
-
-    def __init__(self, folder: Path, label_map: LabelMap, min_score: float) -> None:
-        self.path = folder / "results.json"
-        self.label_map = label_map
-        self.min_score = min_score
-        self.records: list[dict[str, Any]] = []
-
-    def add(self, name: str, prediction: Prediction) -> None:
-        """Adds the detections of one image."""
-        if prediction.detection is not None:
-            self.records += coco_records(name, prediction.detection, self.label_map)
-
-    def close(self) -> list[str]:
-        """Writes the file."""
-        write_json(self.path, self.records)
-        shown = sum(record["score"] >= self.min_score for record in self.records)
-        return [
-            f"{shown} objects with a score of at least {self.min_score} in the pictures, "
-            f"all {len(self.records)} candidates in {self.path}"
-        ]
-
-
-def coco_records(name: str, detections: Detections, label_map: LabelMap) -> list[dict[str, Any]]:
-    """Returns COCO's result records of one image.
-
-    Args:
-        name: Name of the image.
-        detections: Detections in pixels of the original image.
-        label_map: Classes of the detections.
-    """
-    image_id: int | str = int(name) if name.isdecimal() else name
-    columns = (detections.boxes, detections.scores, detections.labels)
-    return [
-        {
-            "image_id": image_id,
-            "category_id": label_map.ids[label],
-            "bbox": [round(v, 2) for v in (x_min, y_min, x_max - x_min, y_max - y_min)],
-            "score": round(score, 5),
-        }
-        for (x_min, y_min, x_max, y_max), score, label in zip(
-            *(column.tolist() for column in columns), strict=True
-        )
-    ]

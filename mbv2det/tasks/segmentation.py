@@ -1,6 +1,6 @@
 """Segmentation: a label for every pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal, cast
@@ -12,19 +12,22 @@ from torch import Tensor, nn
 from mbv2det.config import DataConfig, EvalSettings
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.statistics import describe_masks
-from mbv2det.drawing import Colour, add_legend, index_image, mask_legend, mask_palette, tint_labels
+from mbv2det.drawing import Colour, add_legend, mask_legend, mask_palette, tint_labels
 from mbv2det.geometry import Frame
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
 from mbv2det.heads.lraspp import LRASPPConfig
-from mbv2det.labels import LabelMap
+from mbv2det.labels import BACKGROUND, LabelMap
 from mbv2det.model_config import EvalConfig, HeadConfig
 from mbv2det.preprocess import Preprocessor
 from mbv2det.segmentation.method import SegmentationHeadConfig
 from mbv2det.segmentation.multi_scale_flip import MultiScaleFlip
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.postprocess import SegmentationPostprocess
-from mbv2det.structures import Batch, LossTerms, Sample, SegmentationMap
+from mbv2det.structures import IGNORE_INDEX, Batch, LossTerms, Sample, SegmentationMap
+from mbv2det.tasks.segmentation_files import IndexMaskFiles
 from mbv2det.tasks.task import DrawingStyle, Prediction, ResultFiles, SplitMetric, TrainableTask
+
+_LEGEND_ROWS = 2  # of a video
 
 
 class SegmentationTask(TrainableTask):
@@ -39,6 +42,9 @@ class SegmentationTask(TrainableTask):
     name: ClassVar[str] = "segmentation"
     head_kinds: ClassVar[Sequence[type[HeadConfig]]] = (DeepLabV3Config, LRASPPConfig)
     hub_pipeline: ClassVar[str] = "image-segmentation"
+    formats: ClassVar[Mapping[str, Callable[[Path, LabelMap, float], ResultFiles]]] = {
+        "masks": IndexMaskFiles
+    }
     annotation: ClassVar[Literal["boxes", "masks"]] = "masks"
     monitor: ClassVar[str] = "mIoU"
     per_class_metric: ClassVar[str] = "IoU"
@@ -54,9 +60,18 @@ class SegmentationTask(TrainableTask):
         """Returns the label of every pixel of each image."""
         return self.postprocess(outputs, frames)
 
-    def result_files(self, folder: Path, min_score: float) -> ResultFiles:
-        """Returns a writer of index PNGs."""
-        return IndexMaskFiles(folder / "masks", self.label_map)
+    def select(self, part: SegmentationMap, names: Collection[str]) -> SegmentationMap:
+        """Returns the map with other classes as background, or ignored if there is no background."""
+        rest = self.label_map.label_of_name.get(BACKGROUND, IGNORE_INDEX)
+        table = torch.full((256,), rest, dtype=torch.uint8, device=part.labels.device)
+        for label in self.labels_of(names):
+            table[label] = label
+        return SegmentationMap(table[part.labels.long()])
+
+    @property
+    def num_rows_below(self) -> int:
+        """Space for the legend of a frame."""
+        return _LEGEND_ROWS
 
     def raw_tensor(self, outputs: SegmentationOutputs) -> Tensor:
         """Returns the logits."""
@@ -141,27 +156,3 @@ class SegmentationTask(TrainableTask):
             return data
         values = data.mask_values or label_map.ids
         return replace(data, classes=label_map.names, mask_values=values)
-
-
-class IndexMaskFiles:
-    """Writer of one index PNG per image, with the values of the data set and VOC's palette.
-
-    Args:
-        folder: Folder to write to.
-        label_map: Labels of the pixels.
-    """
-
-    def __init__(self, folder: Path, label_map: LabelMap) -> None:
-        self.folder = folder
-        self.label_map = label_map
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def add(self, name: str, prediction: Prediction) -> None:
-        """Writes the mask of one image."""
-        if prediction.segmentation is not None:
-            labels = prediction.segmentation.labels.cpu().numpy()
-            index_image(labels, self.label_map).save(self.folder / f"{name}.png")
-
-    def close(self) -> list[str]:
-        """Returns a line with the folder of the files."""
-        return [f"index PNGs: {self.folder}"]

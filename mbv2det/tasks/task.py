@@ -5,7 +5,7 @@ evaluation and prediction loop over tasks and do not depend on their names.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -31,6 +31,7 @@ from mbv2det.structures import (
     Sample,
     SegmentationMap,
 )
+from mbv2det.tasks.result_files import ImageInfo
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,16 @@ class SplitMetric(Protocol):
 
 @runtime_checkable
 class ResultFiles(Protocol):
-    """A writer of a task's predictions to files."""
+    """A writer of a task's predictions in one format, made from (folder, label map, min_score).
 
-    def add(self, name: str, prediction: Prediction) -> None:
-        """Adds the prediction of one image.
+    Everything that was added is on disk in valid files, even if the run is interrupted.
+    """
+
+    def add(self, image: ImageInfo, prediction: Prediction) -> None:
+        """Writes the prediction of one image.
 
         Args:
-            name: Name of the image, unique in one call of predict.
+            image: Names of the image.
             prediction: Prediction of the image.
         """
         ...
@@ -115,6 +119,9 @@ class Task(ABC):
     name: ClassVar[str]
     head_kinds: ClassVar[Sequence[type[HeadConfig]]]  # the first is the default
     hub_pipeline: ClassVar[str]  # name of the task on the Hugging Face Hub
+    # Result files by the name of their format, each made from a folder, a label map and the lowest
+    # score of the detections that are shown.
+    formats: ClassVar[Mapping[str, Callable[[Path, LabelMap, float], ResultFiles]]]
 
     def __init__(self, head: HeadConfig, label_map: LabelMap, thresholds: EvalConfig) -> None:
         self.label_map = label_map
@@ -124,13 +131,26 @@ class Task(ABC):
         """Returns the task's part of the `Prediction` of each image, from raw outputs."""
 
     @abstractmethod
-    def result_files(self, folder: Path, min_score: float) -> ResultFiles:
-        """Returns a writer of the predictions of any number of images.
+    def select(self, part: Any, names: Collection[str]) -> Any:
+        """Returns the task's part of a `Prediction` without classes that have other names."""
+
+    def result_files(
+        self, folder: Path, formats: Collection[str], min_score: float
+    ) -> list[ResultFiles]:
+        """Returns writers of the predictions of any number of images.
 
         Args:
             folder: Folder to write to.
-            min_score: Lowest score of the detections in pictures.
+            formats: Names of the formats; those that the task lacks are ignored.
+            min_score: Lowest score of the detections that are shown.
         """
+        wanted = [make for name, make in self.formats.items() if name in formats]
+        return [make(folder, self.label_map, min_score) for make in wanted]
+
+    def labels_of(self, names: Collection[str]) -> list[int]:
+        """Returns the labels of the classes with these names that the task has."""
+        labels = (self.label_map.find(name) for name in names)
+        return [label for label in labels if label is not None]
 
     @abstractmethod
     def raw_tensor(self, outputs: Any) -> Tensor:
@@ -144,6 +164,11 @@ class Task(ABC):
     def palette(self) -> dict[str, Colour]:
         """Returns colours by class name for all tasks to use; empty if the task has none."""
         return {}
+
+    @property
+    def num_rows_below(self) -> int:
+        """Rows of text below the frames of a video, where every frame has the same space."""
+        return 0
 
     def draw(
         self, picture: Image.Image, prediction: Prediction, style: DrawingStyle
