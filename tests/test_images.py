@@ -198,3 +198,10 @@ def test_real_bmp_is_read(real_data):
 def test_a_path_may_be_text(tmp_path):
     Image.new("RGB", (4, 3), "red").save(tmp_path / "a.png")
     assert read_image(str(tmp_path / "a.png"))[0].shape == (3, 4, 3)
+
+
+def test_enormous_image_is_an_error_before_it_is_decoded(tmp_path, pixels, monkeypatch):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # the limit is twice that, the image 600
+    with pytest.raises(DataError, match=r"a\.png: expected at most 0 million pixels, got more"):
+        read_image(tmp_path / "a.png")

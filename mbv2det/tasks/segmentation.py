@@ -61,7 +61,7 @@ class SegmentationTask(TrainableTask):
         return self.postprocess(outputs, frames)
 
     def select(self, part: SegmentationMap, names: Collection[str]) -> SegmentationMap:
-        """Returns the map with other classes as background, or ignored if there is no background."""
+        """Returns the map with all other classes as background, or ignored without background."""
         rest = self.label_map.label_of_name.get(BACKGROUND, IGNORE_INDEX)
         table = torch.full((256,), rest, dtype=torch.uint8, device=part.labels.device)
         for label in self.labels_of(names):
