@@ -51,23 +51,52 @@ class SSDPostprocess:
         Raises:
             ValueError: If there are not as many frames as images.
         """
-        scores = self.slots.scores(outputs.logits)
-        deltas = outputs.deltas.float()
+        return self.select(*self.decode(outputs), frames)
+
+    def decode(self, outputs: SSDOutputs) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A K"]]:
+        """Returns the box of every anchor and its score for each class, in float32.
+
+        This is tensor code that exported networks contain too.
+
+        Returns:
+            xyxy boxes in pixels of the network input, not clipped, and scores without background.
+        """
+        boxes = self.box_coder.decode(outputs.deltas.float(), outputs.anchors)
+        return boxes, self.slots.scores(outputs.logits)
+
+    def select(
+        self,
+        boxes: Float[Tensor, "B A 4"],
+        scores: Float[Tensor, "B A K"],
+        frames: Sequence[Frame],
+    ) -> list[Detections]:
+        """Returns the detections of each image from decoded boxes.
+
+        Args:
+            boxes: Boxes of `decode`.
+            scores: Scores of `decode`.
+            frames: Frame of each image of the batch.
+
+        Raises:
+            ValueError: If there are not as many frames as images.
+        """
         return [
-            self._detections(image_scores, _Boxes(image_deltas, outputs.anchors, frame))
-            for frame, image_deltas, image_scores in zip(frames, deltas, scores, strict=True)
+            self._detections(image_boxes, image_scores, frame)
+            for image_boxes, image_scores, frame in zip(boxes, scores, frames, strict=True)
         ]
 
-    def _detections(self, scores: Float[Tensor, "A K"], boxes: "_Boxes") -> Detections:
+    def _detections(
+        self, boxes: Float[Tensor, "A 4"], scores: Float[Tensor, "A K"], frame: Frame
+    ) -> Detections:
         """Applies the threshold, NMS and the limit to one image."""
         anchors, labels = (scores >= self.score_threshold).nonzero(as_tuple=True)
         # Among this many of all classes, no class can exceed its number of candidates.
         num_best = min(self.candidates_per_class, len(anchors))
         best = scores[anchors, labels].topk(num_best).indices
-        detections = self._suppressed(scores, boxes, (anchors[best], labels[best]))
+        detections = self._suppressed(boxes, scores, frame, (anchors[best], labels[best]))
         if len(detections) == self.max_detections or num_best == len(anchors):
             return detections
-        return self._suppressed(scores, boxes, self._best_of_each_class(scores))
+        return self._suppressed(boxes, scores, frame, self._best_of_each_class(scores))
 
     def _best_of_each_class(
         self, scores: Float[Tensor, "A K"]
@@ -79,36 +108,18 @@ class SSDPostprocess:
 
     def _suppressed(
         self,
+        boxes: Float[Tensor, "A 4"],
         scores: Float[Tensor, "A K"],
-        boxes: "_Boxes",
+        frame: Frame,
         candidates: tuple[Int64[Tensor, " N"], Int64[Tensor, " N"]],
     ) -> Detections:
         """Returns the best detections that NMS leaves of candidates, given by anchor and label."""
         anchors, labels = candidates
         detections = Detections(
-            boxes.decoded(anchors, self.box_coder), scores[anchors, labels], labels
+            frame.boxes_to_original(boxes[anchors]), scores[anchors, labels], labels
         )
         sides = detections.boxes[:, 2:] - detections.boxes[:, :2]
         # A box that was decoded wholly outside the image has no area after clipping.
         detections = detections[(sides > 0).all(dim=1)]
         kept = batched_nms(detections.boxes, detections.scores, detections.labels, self.nms_iou)
         return detections[kept[: self.max_detections]]
-
-
-@dataclass(frozen=True)
-class _Boxes:
-    """The boxes of one image as the head predicts them.
-
-    Attributes:
-        deltas: Box deltas of each anchor.
-        anchors: xyxy anchors in pixels of the network input.
-        frame: Frame of the image.
-    """
-
-    deltas: Float[Tensor, "A 4"]
-    anchors: Float[Tensor, "A 4"]
-    frame: Frame
-
-    def decoded(self, which: Int64[Tensor, " N"], coder: BoxCoder) -> Float[Tensor, "N 4"]:
-        """Returns the boxes of the given anchors, in pixels of the original image."""
-        return self.frame.boxes_to_original(coder.decode(self.deltas[which], self.anchors[which]))

@@ -1,0 +1,1 @@
+"""Benchmarks: how fast networks are, from image to prediction, and what else they cost."""
