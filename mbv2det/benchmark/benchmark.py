@@ -12,8 +12,9 @@ from mbv2det.benchmark.report import Result, document, load_of_machine, print_ta
 from mbv2det.benchmark.rounds import batch_of, time_in_rounds
 from mbv2det.benchmark.subject import Images, Setup
 from mbv2det.console import log
-from mbv2det.data.images import read_image
-from mbv2det.deploy.predict_files import image_files
+from mbv2det.deploy.inputs import find_sources
+from mbv2det.deploy.source import Unreadable
+from mbv2det.errors import DataError
 
 
 def run_benchmark(
@@ -60,14 +61,19 @@ def run_benchmark(
 
 
 def read_images(inputs: Sequence[Path]) -> Images:
-    """Reads images and folders of images.
+    """Reads images, videos, and folders of them.
 
     Raises:
         ConfigError: If an input does not exist, or there is no image.
-        DataError: If a file is no image.
+        DataError: If a file cannot be read.
     """
-    # PyTorch warns of arrays that cannot be written to.
-    return [np.array(read_image(file)[0]) for file in image_files(inputs)]
+    images = []
+    for source in find_sources([str(path) for path in inputs]):
+        for image in source:
+            if isinstance(image, Unreadable):
+                raise DataError(image.reason)
+            images.append(np.array(image.pixels))  # PyTorch warns of arrays that are read-only
+    return images
 
 
 def made_image(size: tuple[int, int]) -> Images:

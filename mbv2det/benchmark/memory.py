@@ -1,6 +1,7 @@
 """Peak memory of a network, measured in a process of its own."""
 
 import resource
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -44,4 +45,5 @@ def _peak_of_this_process() -> int:
         lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
         if "VmHWM" in lines:
             return int(lines["VmHWM"].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
