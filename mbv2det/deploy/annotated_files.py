@@ -68,7 +68,7 @@ class AnnotatedFiles:
         self.num_pictures += 1
 
     def _video_file(self, video: Video, image: InputImage) -> VideoFile:
-        """The file of the video that a frame belongs to; frames of one follow each other."""
+        """Returns the file of a frame's video; frames of one video follow each other."""
         if self._video is None or self._video[0] != video:
             self._close_video()
             sizes = DrawingSizes.of(Image.fromarray(image.pixels))

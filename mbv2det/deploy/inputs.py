@@ -48,7 +48,7 @@ class ImageFiles:
     files: Sequence[tuple[Path, ImageInfo]]
 
     def num_images(self) -> int:
-        """Number of the files."""
+        """Returns the number of files."""
         return len(self.files)
 
     def __iter__(self) -> Iterator[InputImage | Unreadable]:
@@ -63,7 +63,7 @@ class ImageFiles:
 
 
 def find_sources(inputs: Sequence[str], out: Path | None = None) -> list[Source]:
-    """The sources that the arguments of a command name.
+    """Returns the sources that the arguments of a command name.
 
     Args:
         inputs: Image or video files, folders that are searched to any depth, globs, `camera:0` or a
@@ -86,7 +86,7 @@ def _is_live(text: str) -> bool:
 
 
 def _camera(text: str) -> int | None:
-    """The number of the camera that an argument names; a file of that name comes first."""
+    """Returns the number of the camera that an argument names; a file of that name comes first."""
     match = re.fullmatch(r"(?:camera:)?(\d+)", text)
     return int(match[1]) if match and not Path(text).exists() else None
 
@@ -112,7 +112,7 @@ def _files_of(text: str, out: Path | None) -> list[InputFile]:
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The folders of a pattern before the first wildcard."""
+    """Returns the folders of a pattern before the first wildcard."""
     parts = pattern.parts
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     return Path(*parts[:first])
@@ -123,7 +123,7 @@ def _is_media(path: Path) -> bool:
 
 
 def _files_in(folder: Path, root: Path, out: Path | None) -> list[InputFile]:
-    """Images and videos in a folder; hidden files and earlier results are counted, not taken."""
+    """Returns images and videos in a folder; counts hidden files and earlier results instead."""
     inside = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_media(path)]
     hidden = [path for path in inside if _is_hidden(path.relative_to(folder))]
     written = [] if out is None else [(out / name).resolve() for name in (PICTURES, VIDEOS, MASKS)]
@@ -163,7 +163,7 @@ def _is_video(path: Path) -> bool:
 
 
 def distinct_paths(files: Sequence[InputFile]) -> list[str]:
-    """A path for each of several different files: relative to its input, where that is unique.
+    """Returns a unique path for each file: relative to its input, where that is enough.
 
     Files whose relative paths are equal get as many of their folders as tell them apart.
     """
@@ -180,7 +180,7 @@ def distinct_paths(files: Sequence[InputFile]) -> list[str]:
 
 
 def _number(name: str, taken: set[int]) -> int | None:
-    """The number that a name is, if no earlier image has it."""
+    """Returns the number that a name is, if no earlier image has it."""
     if not name.isdecimal() or int(name) in taken:
         return None
     taken.add(int(name))

@@ -41,7 +41,7 @@ def write_comparisons(
 def compare_with_annotation(
     sample: Sample, prediction: Prediction, tasks: Sequence[Task]
 ) -> Image.Image:
-    """The annotation of an image on the left, the prediction on the right."""
+    """Returns the annotation of an image on the left, the prediction on the right."""
     trained = [task for task in tasks if isinstance(task, TrainableTask)]
     annotation = Prediction(**{task.name: task.annotation_of(sample) for task in trained})
     pictures = [
@@ -52,12 +52,12 @@ def compare_with_annotation(
 
 
 def unique_names(files: Sequence[Path]) -> list[str]:
-    """A name for each file: its stem, with a number where files of several folders share it."""
+    """Returns a name for each file: its stem, with a number where an earlier file has it."""
     return distinct([file.stem for file in files])
 
 
 def distinct(wanted: Sequence[str]) -> list[str]:
-    """The names wanted, with a number (`_2`, ...) where one is taken by an earlier one."""
+    """Returns the names wanted, with a number (`_2`, ...) where one is taken by an earlier one."""
     names: dict[str, None] = {}  # in order
     for want in wanted:
         candidates = chain([want], (f"{want}_{n}" for n in count(2)))

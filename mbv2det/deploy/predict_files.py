@@ -158,7 +158,7 @@ class Writers:
 def select_classes(
     prediction: Prediction, tasks: Sequence[Task], names: Collection[str]
 ) -> Prediction:
-    """A prediction without the classes of other names."""
+    """Returns a prediction without the classes of other names."""
     parts: dict[str, Any] = {}
     for task in tasks:
         part = getattr(prediction, task.name)
@@ -242,7 +242,7 @@ def _with_progress(
 
 
 def _load(weights: str, options: PredictOptions) -> ImagePredictor:
-    """The predictor of a weights file, at another input size where one is asked for."""
+    """Returns the predictor of a weights file, at another input size where one is asked for."""
     if options.image_size is None:
         return load(weights, options.device)
     source = read_model(Path(weights))
@@ -252,7 +252,7 @@ def _load(weights: str, options: PredictOptions) -> ImagePredictor:
 
 
 def _batch_size(options: PredictOptions) -> int:
-    """The size of batches that is asked for, or one that suits the device."""
+    """Returns the size of batches that is asked for, or one that suits the device."""
     if options.batch_size is not None:
         return options.batch_size
     on_gpu = torch.cuda.is_available() if options.device == "auto" else options.device != "cpu"
@@ -274,7 +274,7 @@ def _check_classes(tasks: Sequence[Task], classes: Sequence[str] | None) -> None
 
 
 def _checked_formats(tasks: Sequence[Task], formats: Sequence[str] | None) -> Sequence[str]:
-    """The formats to write; refuses those that no task of the weights has."""
+    """Returns the formats to write; refuses those that no task of the weights has."""
     known = [PICTURES, *(name for task in tasks for name in task.formats)]
     for name in formats or ():
         if name not in known:

@@ -36,7 +36,7 @@ class Tiling:
 
     @classmethod
     def parse(cls, text: str, overlap: float = 0.2) -> "Tiling":
-        """The tiling of a command line: `ROWSxCOLUMNS`, or the side of a tile in pixels.
+        """Returns the tiling of a command line: `ROWSxCOLUMNS`, or the side of a tile in pixels.
 
         Raises:
             ConfigError: For anything else, or for an overlap that is no share below one half.
@@ -56,7 +56,7 @@ class Tiling:
         return cls(grid=(int(match[1]), int(match[2])), overlap=overlap)
 
     def tile(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Size and overlap of the tiles of an image.
+        """Returns size and overlap of the tiles of an image.
 
         Args:
             size: (height, width) of the image.
@@ -74,7 +74,7 @@ class Tiling:
 
 
 def _divide(length: int, count: int, overlap: float) -> tuple[int, int]:
-    """Length and overlap of `count` tiles along one side of an image, in pixels."""
+    """Returns length and overlap of `count` tiles along one side of an image, in pixels."""
     tile = min(length, math.ceil(length / (count - (count - 1) * overlap)))
     if count == 1 or tile == length:
         return tile, 0
@@ -179,7 +179,7 @@ def detect_tiles(
 
 
 def _within(detections: Detections, shape: tuple[int, ...]) -> Detections:
-    """Detections clipped to a tile, outside of which rounding may have put them."""
+    """Returns detections clipped to a tile, outside of which rounding may have put them."""
     height, width, _ = shape
     limits = torch.tensor([width, height, width, height], device=detections.boxes.device)
     boxes = torch.minimum(detections.boxes.clamp(min=0), limits)

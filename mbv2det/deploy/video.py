@@ -32,7 +32,7 @@ class VideoSource:
     name: str
 
     def num_images(self) -> int | None:
-        """Number of frames that a file states; None if it states none."""
+        """Returns the number of frames that a file states; None if it states none."""
         if isinstance(self.address, int) or "://" in self.address:
             return None
         capture = cv2.VideoCapture(self.address)

@@ -52,7 +52,7 @@ class CocoResults:
 def coco_records(
     image: ImageInfo, detections: Detections, label_map: LabelMap
 ) -> list[dict[str, Any]]:
-    """COCO's result records of one image, with the names of file and class.
+    """Returns COCO's result records of one image, with the names of file and class.
 
     Each has `image_id`, `file_name`, `category_id` (the id of the class in its data set),
     `category_name`, `bbox` ([x, y, width, height] in pixels of the original image) and `score`, and
@@ -149,7 +149,7 @@ class YoloLabels:
 
 
 def yolo_lines(detections: Detections, size: tuple[int, int]) -> list[str]:
-    """Detections in YOLO's label format.
+    """Returns detections in YOLO's label format.
 
     Args:
         detections: Objects, in pixels of the original image.

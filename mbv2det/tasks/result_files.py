@@ -86,15 +86,15 @@ class GrowingFile:
 
 
 def json_list(path: Path) -> GrowingFile:
-    """A JSON file with a list; its entries are `json_text` of records."""
+    """Returns a JSON file with a list; its entries are `json_text` of records."""
     return GrowingFile(path, "[\n", ",\n", "\n]\n")
 
 
 def json_object(path: Path) -> GrowingFile:
-    """A JSON file with an object; its entries are `json_text` of a key and of a value."""
+    """Returns a JSON file with an object; its entries are `json_text` of a key and of a value."""
     return GrowingFile(path, "{\n", ",\n", "\n}\n")
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON on one line."""
+    """Returns a value as JSON on one line."""
     return json.dumps(value)
