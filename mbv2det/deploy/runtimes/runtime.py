@@ -1,0 +1,28 @@
+"""What a predictor asks of a backend."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """Runs a network on batches of images; several threads may call it at once.
+
+    Attributes:
+        name: Name of the backend.
+        max_batch: Largest number of images of a call; None if there is no limit.
+    """
+
+    name: str
+    max_batch: int | None
+
+    def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Mapping[str, Any]:
+        """Returns what the network computes, by name.
+
+        Args:
+            images: RGB images of the network's input size, on the CPU.
+        """
+        ...
