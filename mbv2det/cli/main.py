@@ -7,6 +7,7 @@ _COMMANDS = {
     "train": "train a model: mbv2det train CONFIG [--key.sub=value ...]",
     "eval": "measure weights on a data set: mbv2det eval CONFIG --weights FILE",
     "predict": "find objects in images: mbv2det predict --weights FILE INPUT... --out DIR",
+    "export": "a file for another runtime: mbv2det export --weights FILE --format onnx --out FILE",
     "import_weights": "weights of other libraries: mbv2det import_weights FORMAT SOURCE --out FILE",
     "study": "a study of the paper's claims or a comparison: mbv2det study NAME ...",
     "model_table": "parameters and multiply-adds beside the published: mbv2det model_table",

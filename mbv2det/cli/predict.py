@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mbv2det.console import one_line_errors
+from mbv2det.deploy.memory import keep_freed_memory
 
 _DESCRIPTION = """
 Finds objects in images, labels their pixels or names the whole image, as the weights can. Writes to
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         prog=prog, description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files or folders of them")
-    parser.add_argument("--weights", required=True, help=".safetensors or .ckpt file")
+    parser.add_argument("--weights", required=True, help="weights, or a file that export wrote")
     parser.add_argument("--out", required=True, help="folder to write to")
     parser.add_argument(
         "--min-score",
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         "--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, ..."
     )
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    keep_freed_memory()
     from mbv2det.deploy.predict_files import predict_files  # --help needs no networks
 
     predict_files(

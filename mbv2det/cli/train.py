@@ -28,8 +28,8 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
 from mbv2det.data.dataset import read_sample
+from mbv2det.deploy.load import load
 from mbv2det.deploy.pictures import compare_with_annotation, write_comparisons
-from mbv2det.deploy.predictor import load
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel

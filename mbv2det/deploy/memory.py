@@ -38,4 +38,4 @@ def keep_freed_memory() -> bool:
         (_M_TRIM_THRESHOLD, _TRIM_THRESHOLD),
         (_M_TOP_PAD, _TOP_PAD),
     )
-    return all([mallopt(parameter, value) == 1 for parameter, value in settings])
+    return sum(mallopt(parameter, value) for parameter, value in settings) == len(settings)

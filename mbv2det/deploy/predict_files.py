@@ -7,8 +7,9 @@ from rich.progress import track
 
 from mbv2det.console import console, log
 from mbv2det.data.images import SUFFIXES, read_image
+from mbv2det.deploy.load import load
 from mbv2det.deploy.pictures import unique_names
-from mbv2det.deploy.predictor import Predictor, load
+from mbv2det.deploy.predictor import Predictor
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.tasks.task import draw_prediction
 
@@ -29,7 +30,7 @@ def predict_files(
         ConfigError: If the weights have no head, or an input does not exist.
         DataError: If no file could be read.
     """
-    predictor = load(weights, device)
+    predictor = load(weights, device=device)
     if not predictor.tasks:
         raise ConfigError(f"--weights: expected a head, got a backbone alone in {weights}")
     write_predictions(predictor, image_files(inputs), out, min_score)

@@ -1,8 +1,9 @@
 """Weights ready for use: images in, predictions out."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +48,8 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
         runtime: Runs the network.
         info: Header of the weights.
         model: Network in PyTorch; None for an exported file.
+        read: Turns what the runtime returns for a batch, and the frames of its images, into
+            predictions; None for the raw outputs of the heads.
 
     Attributes:
         runtime: Runs the network.
@@ -56,13 +59,18 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
     """
 
     def __init__(
-        self, runtime: Runtime, info: WeightsInfo, model: MultiTaskModel | None = None
+        self,
+        runtime: Runtime,
+        info: WeightsInfo,
+        model: MultiTaskModel | None = None,
+        read: Callable[[Mapping[str, Any], Sequence[Frame]], list[Prediction]] | None = None,
     ) -> None:
         self.runtime = runtime
         self.info = info
         self.tasks = build_tasks(info.model, info.eval, info.label_maps)
         self.preprocessor = Preprocessor(info.preprocess)
         self._model = model
+        self._read = partial(predict_all, self.tasks) if read is None else read
 
     @classmethod
     def of_model(
@@ -148,7 +156,7 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
         predictions: list[Prediction] = []
         for start in range(0, len(images), size):
             outputs = self.runtime(images[start : start + size])
-            predictions += predict_all(self.tasks, outputs, frames[start : start + size])
+            predictions += self._read(outputs, frames[start : start + size])
         return predictions
 
     def _sample(self, image: ImageInput) -> Sample:
@@ -194,33 +202,6 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
         """The model's page on the Hub."""
         data = ModelCardData(**self._hub_mixin_info.model_card_data.to_dict())
         return model_card(self.model, self.tasks, self.info, data)
-
-
-def load(
-    path: str | Path,
-    device: torch.device | str = "auto",
-    *,
-    threads: int | None = None,
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
-    compile: bool = False,
-) -> Predictor:
-    """Loads a predictor from a weights file.
-
-    Args:
-        path: A `.safetensors` file of this toolkit, or a `.ckpt` of one of its runs.
-        device: Device to run on; "auto" takes a GPU if there is one.
-        threads: Number of threads; None leaves it to the backend. PyTorch has one number for the
-            whole process.
-        dtype: Type of weights and features.
-        compile: Whether to compile the network at its first call (`torch.compile`).
-
-    Raises:
-        ConfigError: If the file is missing, damaged or of another toolkit.
-    """
-    model, info = load_model(Path(path))
-    return Predictor.of_model(
-        model, info, device, dtype=getattr(torch, dtype), compile=compile, threads=threads
-    )
 
 
 def load_backbone(

@@ -41,7 +41,7 @@ def prepared(model: MultiTaskModel, dtype: torch.dtype = torch.float32) -> Multi
     for block in network.modules():
         if isinstance(block, ConvBNAct) and isinstance(block.norm, nn.BatchNorm2d):
             block.conv = fuse_conv_bn_eval(block.conv, block.norm)
-            block.norm = nn.Identity()
+            block.add_module("norm", nn.Identity())
     if dtype != torch.float32:
         network.backbone.to(dtype)
         network.heads.to(dtype)

@@ -45,8 +45,35 @@ class SSDPostprocess:
         Raises:
             ValueError: If there are not as many frames as images.
         """
-        scores = self.slots.scores(outputs.logits)
+        return self.select(*self.decode(outputs), frames)
+
+    def decode(self, outputs: SSDOutputs) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A K"]]:
+        """Returns the box of every anchor and its score for each class, in float32.
+
+        This is tensor code that exported networks contain too.
+
+        Returns:
+            xyxy boxes in pixels of the network input, not clipped, and scores without background.
+        """
         boxes = self.box_coder.decode(outputs.deltas.float(), outputs.anchors)
+        return boxes, self.slots.scores(outputs.logits)
+
+    def select(
+        self,
+        boxes: Float[Tensor, "B A 4"],
+        scores: Float[Tensor, "B A K"],
+        frames: Sequence[Frame],
+    ) -> list[Detections]:
+        """Returns the detections of each image from decoded boxes.
+
+        Args:
+            boxes: Boxes of `decode`.
+            scores: Scores of `decode`.
+            frames: Frame of each image of the batch.
+
+        Raises:
+            ValueError: If there are not as many frames as images.
+        """
         return [
             self._detections(frame.boxes_to_original(image_boxes), image_scores)
             for frame, image_boxes, image_scores in zip(frames, boxes, scores, strict=True)

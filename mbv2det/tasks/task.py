@@ -22,6 +22,7 @@ from mbv2det.drawing import Colour
 from mbv2det.geometry import Frame
 from mbv2det.labels import LabelMap
 from mbv2det.model_config import EvalConfig, HeadConfig
+from mbv2det.output_layer import OutputLayer, OutputOption
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import (
     Batch,
@@ -115,6 +116,7 @@ class Task(ABC):
     name: ClassVar[str]
     head_kinds: ClassVar[Sequence[type[HeadConfig]]]  # the first is the default
     hub_pipeline: ClassVar[str]  # what the Hugging Face Hub calls the task
+    output_option: ClassVar[OutputOption | None] = None  # what `export` lets the user choose
 
     def __init__(self, head: HeadConfig, label_map: LabelMap, thresholds: EvalConfig) -> None:
         self.label_map = label_map
@@ -135,6 +137,18 @@ class Task(ABC):
     @abstractmethod
     def raw_tensor(self, outputs: Any) -> Tensor:
         """Raw outputs as one tensor, to compare two implementations."""
+
+    @abstractmethod
+    def output_layer(self, choice: str, size: tuple[int, int]) -> OutputLayer:
+        """The last layer of an exported network, which also reads what the file returns.
+
+        Args:
+            choice: One of the choices of `output_option`; empty if the task has none.
+            size: Size of the network input, (height, width) in pixels.
+
+        Raises:
+            ConfigError: If the head cannot be exported.
+        """
 
     @classmethod
     def name_classes(cls, data: DataConfig, label_map: LabelMap) -> DataConfig:
@@ -266,3 +280,9 @@ def mean_monitor(tasks: Sequence[TrainableTask], results: Mapping[str, Mapping[s
     """Mean of the metrics that select the best weights; 0 for a task without ground truth."""
     values = [results[task.name][task.monitor] or 0.0 for task in tasks]
     return sum(values) / len(values)
+
+
+def metrics_document(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of metrics.json: a section per task, and the number of images."""
+    images = max(block["images"] for block in results.values())
+    return {**{name: dict(block) for name, block in results.items()}, "images": images}

@@ -6,6 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import UInt8
 from torch import Tensor
 
+from mbv2det.deploy.graph import GraphInfo
+from mbv2det.weights.header import WeightsInfo
+
 
 @runtime_checkable
 class Runtime(Protocol):
@@ -26,3 +29,16 @@ class Runtime(Protocol):
             images: RGB images of the network's input size, on the CPU.
         """
         ...
+
+
+@runtime_checkable
+class GraphRuntime(Runtime, Protocol):
+    """Runs an exported file: what it returns are the tensors of the output layers.
+
+    Attributes:
+        info: Header of the weights that the file was made from.
+        graph: Description of the file.
+    """
+
+    info: WeightsInfo
+    graph: GraphInfo
