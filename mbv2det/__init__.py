@@ -13,14 +13,23 @@ from mbv2det.backbones.feature import Feature as Feature
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2 as MobileNetV2
 
 if TYPE_CHECKING:
+    from mbv2det.deploy.load import Backend, Dtype
     from mbv2det.deploy.predictor import Predictor
 
 
-def load(path: str | Path, device: str = "auto") -> "Predictor":
-    """Loads a predictor from a weights file; see `mbv2det.deploy.predictor.load`."""
-    from mbv2det.deploy import predictor
+def load(
+    path: str | Path,
+    backend: "Backend | None" = None,
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    dtype: "Dtype" = "float32",
+    compile: bool = False,
+) -> "Predictor":
+    """Loads a predictor from a weights or exported file; see `mbv2det.deploy.load.load`."""
+    from mbv2det.deploy.load import load as load_file
 
-    return predictor.load(path, device)
+    return load_file(path, backend, device, threads, dtype=dtype, compile=compile)
 
 
 def load_backbone(

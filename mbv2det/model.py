@@ -55,7 +55,7 @@ class MultiTaskModel(nn.Module):
         self, normalize: Normalize, backbone: Backbone, heads: Mapping[str, nn.Module]
     ) -> None:
         super().__init__()
-        self.normalize = normalize
+        self.normalize: nn.Module = normalize
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
 

@@ -78,7 +78,7 @@ MEASURED = info_of(
 def saved(tmp_path_factory):
     """Returns a predictor and the folder that it was saved to."""
     folder = tmp_path_factory.mktemp("hub")
-    predictor = Predictor(network_of(MEASURED), MEASURED)
+    predictor = Predictor.of_model(network_of(MEASURED), MEASURED)
     predictor.save_pretrained(folder)
     return predictor, folder
 
@@ -140,7 +140,7 @@ def test_the_model_card_contains_metrics_and_command(saved):
 )
 def test_the_model_card_of_imported_weights_says_so(heads, title, pipeline, tmp_path):
     info = info_of(heads)
-    Predictor(network_of(info), info).save_pretrained(tmp_path)
+    Predictor.of_model(network_of(info), info).save_pretrained(tmp_path)
     lines = (tmp_path / "README.md").read_text().splitlines()
     assert f"# mobilenet_v2 for {title}" in lines
     assert "Not measured: the weights come without metrics." in lines

@@ -31,7 +31,7 @@ PLACEHOLDERS = ("CONFIG", "NAME", "tiny.yaml")  # the last is beside the page th
 NO_SETTING = re.compile(r"heads\.(TASK|classification)\.")
 SECTIONS = ("augment", "backbone", "data", "eval", "heads", "optim", "trainer")
 # Packages of examples that no extra of the development environment installs.
-OPTIONAL = ("sahi", "trackers")
+OPTIONAL = {"sahi": "sahi", "trackers": "trackers", "mbv2det.deploy.sahi_model": "sahi"}
 
 
 def name_of(page):
@@ -195,8 +195,9 @@ def test_python_examples_compile_and_import_what_exists(page):
 
 
 def importable(module):
-    """Returns whether a module has to exist here: those of some extras may be absent."""
-    return module.partition(".")[0] not in OPTIONAL or find_spec(module) is not None
+    """Returns whether a module has to exist here: the packages of some extras may be absent."""
+    package = OPTIONAL.get(module) or OPTIONAL.get(module.partition(".")[0])
+    return package is None or find_spec(package) is not None
 
 
 def test_a_page_is_split_into_prose_and_commands(tmp_path):

@@ -7,10 +7,12 @@ from itertools import pairwise
 import block_cost
 import block_measures
 import bottlenecks
+import jaxtyping
 import numpy as np
 import pytest
 import readme_picture
 import relu_embedding
+import support_matrix
 import torch
 from PIL import Image
 from runs import DETECTION, ROOT, SEGMENTATION, run_command, write_config
@@ -371,3 +373,21 @@ def test_the_readme_picture_shows_predictions_side_by_side(tmp_path, monkeypatch
 def test_the_readme_of_the_studies_lists_every_study():
     text = (ROOT / "tools/studies/README.md").read_text()
     assert [name for name in studies() if f"\n## {name}\n" not in text] == []
+
+
+def test_the_support_matrix_lists_every_head_and_choice():
+    listed = [(head, choice) for head, choice, _ in support_matrix.rows()]
+    assert {("ssdlite", "inside"), ("ssdlite", "none"), ("lraspp", "logits")} < set(listed)
+    assert len(set(listed)) == len(listed)
+
+
+LRASPP_LOGITS = ("lraspp", "logits")
+
+
+def test_a_cell_of_the_support_matrix_is_a_difference_or_a_refusal(tmp_path, monkeypatch):
+    (info,) = (
+        i for head, choice, i in support_matrix.rows() if (head, choice) == ("lraspp", "logits")
+    )
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # for any number of images
+    assert 0 < float(support_matrix.cell(info, "pt2", "fp32", "logits", tmp_path)) < 1e-4
+    assert support_matrix.cell(info, "pt2", "int8", "logits", tmp_path) == "-"

@@ -16,8 +16,9 @@ from mbv2det.labels import LabelMap
 from mbv2det.model_config import BackboneConfig, EvalConfig, ModelConfig
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.structures import Batch, BoxTargets, SampleKey
+from mbv2det.tasks.task import metrics_document
 from mbv2det.training.callbacks import ramped_average
-from mbv2det.training.module import DenseModule, NonFiniteLossError, metrics_document
+from mbv2det.training.module import DenseModule, NonFiniteLossError
 
 
 @pytest.fixture(scope="module")

@@ -186,7 +186,7 @@ def test_predictions_do_not_depend_on_the_order_of_the_classes():
     new, _, _ = start(source, BOTH, names)
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
     predictions, expected = (
-        Predictor(net, info_of(BOTH, classes))([image])[0]
+        Predictor.of_model(net, info_of(BOTH, classes))([image])[0]
         for net, classes in ((new, names), (old, ANIMALS))
     )
     assert len(expected.detection.boxes) > 10

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 import mbv2det
 from mbv2det.benchmark.subject import STAGES, Facts, Images, Setup, StageClock, Subject
@@ -74,10 +73,7 @@ class _TimedPredictor:
         self._predictor = predictor
         self._clock = clock
         vars(predictor)["preprocessor"] = clock.timed("preprocess", predictor.preprocessor)
-        if hasattr(predictor, "runtime"):
-            vars(predictor)["runtime"] = _TimedRuntime(predictor.runtime, clock)
-        else:
-            _time_forward(predictor.model, clock)
+        vars(predictor)["runtime"] = _TimedRuntime(predictor.runtime, clock)
 
     def __call__(self, images: Images) -> Mapping[str, float]:
         clock = self._clock
@@ -106,17 +102,6 @@ class _TimedRuntime:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runtime, name)
-
-
-def _time_forward(network: nn.Module, clock: StageClock) -> None:
-    def begin(*_: object) -> None:
-        clock.seconds["network"] -= clock.now()
-
-    def end(*_: object) -> None:
-        clock.seconds["network"] += clock.now()
-
-    network.register_forward_pre_hook(begin)
-    network.register_forward_hook(end)
 
 
 def _facts(info: WeightsInfo, path: Path) -> Facts:

@@ -5,14 +5,16 @@ from collections.abc import Sequence
 
 from mbv2det.cli.settings import SettingsParser
 from mbv2det.console import one_line_errors
+from mbv2det.deploy.memory import keep_freed_memory
 from mbv2det.errors import ConfigError
 
 _DESCRIPTION = """
 Measures weights on the validation split of a configuration.
 
---weights FILE is a .safetensors or .ckpt file. Architecture, preprocessing, classes and thresholds
-are those stored in it; CONFIG gives the data and the tasks. eval.*, data.image_size, data.resize
-and backbone.output_stride on the command line override the stored settings.
+--weights FILE is a .safetensors or .ckpt file, or one that export wrote. Architecture,
+preprocessing, classes and thresholds are those stored in it; CONFIG gives the data and the tasks.
+eval.*, data.image_size, data.resize and backbone.output_stride on the command line override the
+settings stored with weights; an exported file keeps what it was exported with.
 """
 
 
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     settings = parser.parse(sys.argv[1:] if arguments is None else arguments)
     if "weights" not in settings.given:
         raise ConfigError("--weights: expected the .safetensors or .ckpt file to measure, got none")
+    keep_freed_memory()
     from mbv2det.cli.evaluation import evaluate  # imports Lightning, which --help does not need
 
     evaluate(settings)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,17 @@ from mbv2det.config import DataConfig
 from mbv2det.console import log
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.datamodule import DenseData
+from mbv2det.deploy.load import is_exported, load
+from mbv2det.deploy.measure import measure
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap, with_background
-from mbv2det.model_config import ModelConfig
+from mbv2det.model_config import EvalConfig, ModelConfig
 from mbv2det.preprocess import Preprocessor
 from mbv2det.resolve import Overrides, in_section, resolve
 from mbv2det.tasks import TASKS
+from mbv2det.tasks.task import metrics_document
 from mbv2det.training.callbacks import DamagedFileWarnings
-from mbv2det.training.module import DenseModule, metrics_document
+from mbv2det.training.module import DenseModule
 from mbv2det.training.trainer import lightning_errors, make_trainer, num_loader_workers
 from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.readers import read_model
@@ -42,6 +45,8 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         The content of metrics.json.
     """
     config = settings.config
+    if is_exported(str(config.weights)):
+        return evaluate_exported(settings)
     source = read_model(Path(str(config.weights)))
     info = resolved(source.info, settings)
     model, all_tasks = load_network(replace(source, info=info))
@@ -79,6 +84,48 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     document["weights"] = source.source
     if trainer.is_global_zero:
         conclude(document, settings.options.out)
+    return document
+
+
+# What an exported file holds and a command cannot change.
+_FIXED_BY_EXPORT = (
+    *(f"eval.{field.name}" for field in fields(EvalConfig)),
+    "data.image_size",
+    "data.resize",
+    "backbone",
+    "heads",
+)
+
+
+def evaluate_exported(settings: Settings) -> dict[str, Any]:
+    """Evaluates an exported file, in the runtime of its suffix.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        ConfigError: If the command line sets what the file holds.
+    """
+    config, file = settings.config, str(settings.config.weights)
+    for key in settings.given:
+        if key in _FIXED_BY_EXPORT or key.startswith(("backbone.", "heads.")):
+            raise ConfigError(f"--{key}: {file} keeps what it was exported with; export it again")
+    predictor = load(file)
+    measured = measured_tasks(predictor.info, settings)
+    tasks = [task for task in trainable(predictor.tasks) if task.name in measured]
+    split = read_measured_split(config.data, predictor.info, measured)
+    started = time.perf_counter()
+    document = measure(
+        predictor,
+        tasks,
+        split,
+        config.eval,
+        batch_size=config.data.batch_size,
+        num_workers=num_loader_workers(config.data),
+    )
+    document = with_speed(document, time.perf_counter() - started)
+    document["weights"], document["backend"] = file, predictor.runtime.name
+    conclude(document, settings.options.out)
     return document
 
 

@@ -8,6 +8,7 @@ _COMMANDS = {
     "eval": "measure weights on a data set: mbv2det eval CONFIG --weights FILE",
     "predict": "find objects in images: mbv2det predict --weights FILE INPUT... --out DIR",
     "benchmark": "time networks side by side: mbv2det benchmark FILE... [--peers]",
+    "export": "write a file for another runtime: mbv2det export --weights FILE --out model.onnx",
     "import_weights": "convert other weights: mbv2det import_weights FORMAT SOURCE --out FILE",
     "study": "run a study of the paper's claims: mbv2det study NAME ...",
     "model_table": "compare parameters and multiply-adds with published ones: mbv2det model_table",

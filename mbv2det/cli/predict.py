@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mbv2det.console import one_line_errors
+from mbv2det.deploy.memory import keep_freed_memory
 from mbv2det.errors import ConfigError
 
 _DESCRIPTION = """
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         raise ConfigError(f"--batch-size: expected at least 1, got {options.batch_size}")
     if options.tile_overlap is not None and options.tiles is None:
         raise ConfigError("--tile-overlap: expected --tiles beside it, got none")
+    keep_freed_memory()
     # Imported here: --help needs no networks.
     from mbv2det.deploy.predict_files import PredictOptions, predict_files
     from mbv2det.deploy.tiles import Tiling
@@ -95,7 +97,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="images, folders, globs, videos, cameras")
-    add("--weights", required=True, metavar="FILE", help=".safetensors or .ckpt file")
+    add("--weights", required=True, metavar="FILE", help="weights, or a file that export wrote")
     add("--out", required=True, metavar="DIR", help="folder to write to")
     add(
         "--min-score",

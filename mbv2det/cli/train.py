@@ -22,8 +22,8 @@ from mbv2det.counting import count_parameters
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
+from mbv2det.deploy.load import load
 from mbv2det.deploy.pictures import write_comparisons
-from mbv2det.deploy.predictor import load
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel

@@ -38,21 +38,12 @@ def read_image(
             than annotated.
     """
     try:
-        image, faults = _decode(Path(path).read_bytes())
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: expected an image file, found none") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: expected an image, got a file of another kind") from None
-    except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise DataError(
-            f"{path}: expected at most {limit // 10**6} million pixels, got more ({error}); scale "
-            "the image down or cut it into parts"
-        ) from None
-    except MemoryError:
-        raise DataError(f"{path}: too large for the memory of this machine") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise DataError(f"{path}: cannot be decoded ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    image, faults = _decode(content, str(path))
     upright = _upright(image)
     if annotated_size is not None and upright.size[::-1] != annotated_size:
         upright = image
@@ -64,18 +55,59 @@ def read_image(
     return np.asarray(_rgb(upright)), faults
 
 
-def _decode(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
+def decode_image(
+    content: bytes, name: str = "bytes"
+) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[str, ...]]:
+    """Decodes the content of an image file as upright RGB, as `read_image` does.
+
+    Args:
+        content: The bytes of an image file.
+        name: Name of the bytes in messages.
+
+    Returns:
+        The pixels, and a phrase for each fault that was worked around.
+
+    Raises:
+        DataError: If the bytes are no image.
+    """
+    image, faults = _decode(content, name)
+    return upright_rgb(image), faults
+
+
+def upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """Returns the RGB pixels of an image of any mode, turned by its orientation tag (EXIF)."""
+    return np.asarray(_rgb(_upright(image)))
+
+
+def _decode(content: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
+    try:
+        return _load(content)
+    except UnidentifiedImageError:
+        raise DataError(f"{name}: expected an image, got a file of another kind") from None
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise DataError(
+            f"{name}: expected at most {limit // 10**6} million pixels, got more ({error}); scale "
+            "the image down or cut it into parts"
+        ) from None
+    except MemoryError:
+        raise DataError(f"{name}: too large for the memory of this machine") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise DataError(f"{name}: cannot be decoded ({error})") from None
+
+
+def _load(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     image = Image.open(BytesIO(content))
     try:
         image.load()
     except OSError as error:
         if "truncated" not in str(error):
             raise
-        return _decode_truncated(content), ("truncated: the missing part is blank",)
+        return _load_truncated(content), ("truncated: the missing part is blank",)
     return image, ()
 
 
-def _decode_truncated(content: bytes) -> Image.Image:
+def _load_truncated(content: bytes) -> Image.Image:
     # PIL offers this tolerance only as a switch of the whole process.
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:

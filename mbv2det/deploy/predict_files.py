@@ -23,7 +23,8 @@ from mbv2det.console import console, log
 from mbv2det.deploy.annotated_files import AnnotatedFiles
 from mbv2det.deploy.image_predictor import ImagePredictor
 from mbv2det.deploy.inputs import find_sources
-from mbv2det.deploy.predictor import Predictor, load
+from mbv2det.deploy.load import load
+from mbv2det.deploy.predictor import Predictor
 from mbv2det.deploy.read_ahead import read_ahead, read_batches
 from mbv2det.deploy.source import InputImage, Source, Unreadable
 from mbv2det.deploy.tiles import TiledPredictor, Tiling
@@ -244,11 +245,11 @@ def _with_progress(
 def _load(weights: str, options: PredictOptions) -> ImagePredictor:
     """Returns the predictor of a weights file, at another input size where one is asked for."""
     if options.image_size is None:
-        return load(weights, options.device)
+        return load(weights, device=options.device)
     source = read_model(Path(weights))
     info = replace(source.info, preprocess=replace(source.info.preprocess, size=options.image_size))
     model, _ = load_network(replace(source, info=info))
-    return Predictor(model, info, options.device)
+    return Predictor.of_model(model, info, options.device)
 
 
 def _batch_size(options: PredictOptions) -> int:

@@ -1,8 +1,9 @@
 """Weights ready for use: images in, predictions out."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +11,16 @@ import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
 from jaxtyping import UInt8
+from torch import Tensor
 
 from mbv2det.atomic_write import write_json
 from mbv2det.backbones.backbone import Backbone
 from mbv2det.backbones.feature import Feature
-from mbv2det.build import build, build_backbone, build_tasks, evaluation_model, load_network
-from mbv2det.data.dataset import collate
-from mbv2det.data.images import read_image
+from mbv2det.build import build, build_backbone, build_tasks, load_network
+from mbv2det.deploy.image_input import ImageInput, pixels_of
 from mbv2det.deploy.model_card import model_card
+from mbv2det.deploy.runtimes.pytorch import PyTorchRuntime
+from mbv2det.deploy.runtimes.runtime import Runtime
 from mbv2det.errors import ConfigError
 from mbv2det.geometry import Frame
 from mbv2det.model import MultiTaskModel
@@ -36,48 +39,130 @@ _HUB_CONFIG = "config.json"
 class Predictor(ModelHubMixin, library_name="mbv2det"):
     """Predicts images with the preprocessing, classes and thresholds of its weights.
 
+    `mbv2det.load` makes one from a file. Several threads may use it at once.
+
     `save_pretrained(folder)`, `push_to_hub(repository)` and `Predictor.from_pretrained(folder or
-    repository)` are those of huggingface_hub.
+    repository)` are those of huggingface_hub; they need the network in PyTorch.
 
     Args:
-        model: Network with its weights.
-        info: Header of the weights file.
-        device: Device to run on; "auto" takes a GPU if there is one.
+        runtime: Runs the network.
+        info: Header of the weights.
+        model: Network in PyTorch; None for an exported file.
+        read: Turns what the runtime returns for a batch, and the frames of its images, into
+            predictions; None for the raw outputs of the heads.
 
     Attributes:
-        info: Header of the weights file: architecture, preprocessing, classes, thresholds, metrics.
-        tasks: Tasks of the model.
+        runtime: Runs the network.
+        info: Header of the weights: architecture, preprocessing, classes, thresholds, metrics.
+        tasks: Tasks of the network.
+        preprocessor: Preprocessing of the images.
     """
 
     def __init__(
-        self, model: MultiTaskModel, info: WeightsInfo, device: torch.device | str = "auto"
+        self,
+        runtime: Runtime,
+        info: WeightsInfo,
+        model: MultiTaskModel | None = None,
+        read: Callable[[Mapping[str, Any], Sequence[Frame]], list[Prediction]] | None = None,
     ) -> None:
-        self.device = _device(device)
-        try:
-            self.model = model.eval().to(self.device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"device: expected auto, or one of this machine's devices, got {device} ({reason})"
-            ) from None
+        self.runtime = runtime
         self.info = info
         self.tasks = build_tasks(info.model, info.eval, info.label_maps)
         self.preprocessor = Preprocessor(info.preprocess)
+        self._model = model
+        self._read = partial(predict_all, self.tasks) if read is None else read
 
-    @torch.inference_mode()
-    def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Prediction]:
-        """Predicts images; the results are in the pixels of each image.
+    @classmethod
+    def of_model(
+        cls,
+        model: MultiTaskModel,
+        info: WeightsInfo,
+        device: torch.device | str = "auto",
+        **options: Any,
+    ) -> "Predictor":
+        """Returns the predictor of a network in PyTorch.
 
         Args:
-            images: RGB images of any sizes.
+            model: Network with its weights; it stays as it is.
+            info: Header of the weights.
+            device: Device to run on; "auto" takes a GPU if there is one.
+            **options: Options of `PyTorchRuntime`.
+
+        Raises:
+            ConfigError: If there is no such device.
         """
-        samples = [
-            self.preprocessor(Sample(SampleKey(0, i), image, Frame(image.shape[:2])))
-            for i, image in enumerate(images)
-        ]
-        batch = collate(samples).to(self.device)
-        outputs = evaluation_model(self.model, self.tasks, self.info.eval)(batch.images)
-        return predict_all(self.tasks, outputs, batch.frames)
+        tasks = build_tasks(info.model, info.eval, info.label_maps)
+        runtime = PyTorchRuntime(model, tasks, info.eval, device, **options)
+        return cls(runtime, info, model)
+
+    @property
+    def model(self) -> MultiTaskModel:
+        """The network in PyTorch, as it was trained.
+
+        Raises:
+            ConfigError: If the predictor runs an exported file.
+        """
+        if self._model is None:
+            raise ConfigError(
+                f"model: expected a weights file, got an exported one, which {self.runtime.name} "
+                "runs; load the .safetensors file it was made from"
+            )
+        return self._model
+
+    def __call__(self, images: Sequence[ImageInput]) -> list[Prediction]:
+        """Predicts a batch of images; results are in the pixels of each (upright) image.
+
+        Args:
+            images: Paths, bytes of files, images of PIL, or arrays (H, W, 3) of uint8 RGB values,
+                of any sizes.
+
+        Returns:
+            One prediction for each image, in order.
+
+        Raises:
+            DataError: If one of them is no image.
+        """
+        if isinstance(images, str | bytes):
+            raise TypeError("images: expected a list of images; predict() takes a single one")
+        if not len(images):
+            return []
+        samples = [self._sample(image) for image in images]
+        batch = torch.from_numpy(np.stack([sample.image for sample in samples]))
+        return self.predict_batch(batch.permute(0, 3, 1, 2), [sample.frame for sample in samples])
+
+    def predict(self, image: ImageInput) -> Prediction:
+        """Predicts one image: a path, bytes of a file, an image of PIL or an array.
+
+        Raises:
+            DataError: If it is no image.
+        """
+        return self([image])[0]
+
+    def predict_file(self, path: str | Path) -> Prediction:
+        """Predicts one image file."""
+        return self.predict(path)
+
+    @torch.inference_mode()
+    def predict_batch(
+        self, images: UInt8[Tensor, "B 3 H W"], frames: Sequence[Frame]
+    ) -> list[Prediction]:
+        """Predicts images that are preprocessed already.
+
+        Args:
+            images: RGB images of the network's input size.
+            frames: Frame of each image, as from `Preprocessor`.
+        """
+        size = self.runtime.max_batch or len(images)
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), size):
+            outputs = self.runtime(images[start : start + size])
+            predictions += self._read(outputs, frames[start : start + size])
+        return predictions
+
+    def _sample(self, image: ImageInput) -> Sample:
+        pixels = pixels_of(image)
+        frame = Frame((pixels.shape[0], pixels.shape[1]))
+        return self.preprocessor(Sample(SampleKey(0, 0), pixels, frame))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_weights(save_directory / _HUB_WEIGHTS, self.model.state_dict(), self.info)
@@ -111,37 +196,12 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
                 )
             )
         model, info = load_model(file)
-        return cls(model, info, device)
+        return cls.of_model(model, info, device)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The model's page on the Hub."""
         data = ModelCardData(**self._hub_mixin_info.model_card_data.to_dict())
         return model_card(self.model, self.tasks, self.info, data)
-
-    def predict_file(self, path: str | Path) -> Prediction:
-        """Predicts one image file."""
-        return self([read_image(path)[0]])[0]
-
-
-def _device(device: torch.device | str) -> torch.device | str:
-    """The device of a name, where "auto" is a GPU if there is one."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
-def load(path: str | Path, device: torch.device | str = "auto") -> Predictor:
-    """Loads a predictor from a weights file.
-
-    Args:
-        path: A `.safetensors` file of this toolkit, or a `.ckpt` of one of its runs.
-        device: Device to run on; "auto" takes a GPU if there is one.
-
-    Raises:
-        ConfigError: If the file is missing, damaged or of another toolkit.
-    """
-    model, info = load_model(Path(path))
-    return Predictor(model, info, device)
 
 
 def load_backbone(

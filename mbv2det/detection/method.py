@@ -14,9 +14,11 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from mbv2det.errors import ConfigError
 from mbv2det.geometry import Frame
 from mbv2det.labels import LabelMap
 from mbv2det.model_config import EvalConfig, HeadConfig
+from mbv2det.output_layer import OutputLayer
 from mbv2det.structures import BoxTargets, Detections, LossTerms
 
 
@@ -60,6 +62,23 @@ class DetectionMethod(HeadConfig):
         self, label_map: LabelMap, thresholds: EvalConfig
     ) -> DetectionPostprocess:
         """Builds the postprocessing of the head's raw outputs."""
+
+    def build_output_layer(
+        self, choice: str, label_map: LabelMap, thresholds: EvalConfig, size: tuple[int, int]
+    ) -> OutputLayer:
+        """The last layer of an exported network.
+
+        Args:
+            choice: `inside` for final detections, `none` for boxes and scores before NMS; a method
+                without NMS gives final detections for both.
+            label_map: Classes to predict.
+            thresholds: Settings of the postprocessing.
+            size: Size of the network input, (height, width) in pixels.
+
+        Raises:
+            ConfigError: If the method cannot be exported.
+        """
+        raise ConfigError(f"heads.detection.name: {self.name} cannot be exported")
 
     @abstractmethod
     def raw_tensor(self, outputs: Any) -> Float[Tensor, "B A values"]:

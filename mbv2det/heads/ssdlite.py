@@ -30,10 +30,12 @@ from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.detection.loss import SSDLoss, focal_loss, sigmoid_loss, softmax_loss
 from mbv2det.detection.matcher import Matcher
 from mbv2det.detection.method import DetectionMethod
+from mbv2det.detection.output_layers import DecodedBoxes, PaddedDetections
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.detection.postprocess import SSDPostprocess
 from mbv2det.labels import BACKGROUND, LabelMap
 from mbv2det.model_config import EvalConfig, carried
+from mbv2det.output_layer import OutputLayer
 
 _EXTRA_CHANNELS = (512, 256, 256, 128)
 _MIN_EXTRA_CHANNELS = 16
@@ -242,6 +244,15 @@ class SSDLiteConfig(DetectionMethod):
             score_threshold=thresholds.score_threshold,
             nms_iou=thresholds.nms_iou,
             max_detections=thresholds.max_detections,
+        )
+
+    def build_output_layer(
+        self, choice: str, label_map: LabelMap, thresholds: EvalConfig, size: tuple[int, int]
+    ) -> OutputLayer:
+        """The last layer of an exported network: NMS inside, or decoded boxes."""
+        postprocess = self.build_postprocess(label_map, thresholds)
+        return (
+            PaddedDetections(postprocess, size) if choice == "inside" else DecodedBoxes(postprocess)
         )
 
     def logit_names(self, label_map: LabelMap) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from mbv2det.geometry import Frame
 from mbv2det.heads.classifier import ClassifierConfig
 from mbv2det.labels import LabelMap
 from mbv2det.model_config import HeadConfig
+from mbv2det.output_layer import OutputLayer
 from mbv2det.structures import Classification
 from mbv2det.tasks.classification_files import TopClassesFile, top_classes
 from mbv2det.tasks.task import Prediction, ResultFiles, Task
@@ -35,8 +36,7 @@ class ClassificationTask(Task):
         self, outputs: Float[Tensor, "B K"], frames: Sequence[Frame]
     ) -> list[Classification]:
         """Returns the top classes of each image with their probabilities (softmax)."""
-        best = outputs.float().softmax(dim=1).topk(min(_TOP, outputs.shape[1]), dim=1)
-        return [Classification(*row) for row in zip(best.values, best.indices, strict=True)]
+        return _top_classes(outputs.float().softmax(dim=1))
 
     def select(self, part: Classification, names: Collection[str]) -> Classification:
         """Returns the top classes with these names."""
@@ -53,9 +53,32 @@ class ClassificationTask(Task):
         """Returns the logits."""
         return outputs
 
+    def output_layer(self, choice: str, size: tuple[int, int]) -> OutputLayer:
+        """The last layer of an exported network: softmax."""
+        return Probabilities()
+
     def annotate(self, picture: Image.Image, prediction: Prediction) -> Image.Image:
         """Adds a caption of the top classes below a picture."""
         if prediction.classification is None:
             return picture
         rows = top_classes(prediction.classification, self.label_map)
         return add_caption(picture, [f"{row['class']} {row['score']:.2f}" for row in rows])
+
+
+class Probabilities(OutputLayer):
+    """The probability of each class: `probabilities` (B, K)."""
+
+    names: ClassVar[tuple[str, ...]] = ("probabilities",)
+
+    def forward(self, outputs: Float[Tensor, "B K"]) -> tuple[Tensor, ...]:
+        """Returns the probabilities."""
+        return (outputs.float().softmax(dim=1),)
+
+    def read(self, tensors: Mapping[str, Tensor], frames: Sequence[Frame]) -> list[Classification]:
+        """Returns the top classes of each image."""
+        return _top_classes(tensors["probabilities"])
+
+
+def _top_classes(probabilities: Float[Tensor, "B K"]) -> list[Classification]:
+    best = probabilities.topk(min(_TOP, probabilities.shape[1]), dim=1)
+    return [Classification(*row) for row in zip(best.values, best.indices, strict=True)]

@@ -20,6 +20,7 @@ from mbv2det.geometry import Frame
 from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
 from mbv2det.model_config import EvalConfig, HeadConfig
+from mbv2det.output_layer import OutputLayer, OutputOption
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import Batch, Detections, LossTerms, Sample
 from mbv2det.tasks.detection_files import CocoResults, DetectionTable, YoloLabels
@@ -45,6 +46,13 @@ class DetectionTask(TrainableTask):
         "csv": DetectionTable,
         "yolo": YoloLabels,
     }
+    output_option: ClassVar[OutputOption | None] = OutputOption(
+        "nms",
+        {
+            "inside": "boxes, scores, labels and count, after non-maximum suppression",
+            "none": "box and class scores of every anchor",
+        },
+    )
     annotation: ClassVar[Literal["boxes", "masks"]] = "boxes"
     monitor: ClassVar[str] = "AP"
     per_class_metric: ClassVar[str] = "AP"
@@ -52,6 +60,7 @@ class DetectionTask(TrainableTask):
     def __init__(self, head: HeadConfig, label_map: LabelMap, thresholds: EvalConfig) -> None:
         super().__init__(head, label_map, thresholds)
         self.method = cast(DetectionMethod, head)
+        self.thresholds = thresholds
         self.box_loss = self.method.build_loss()
         self.postprocess = self.method.build_postprocess(label_map, thresholds)
 
@@ -67,6 +76,10 @@ class DetectionTask(TrainableTask):
     def raw_tensor(self, outputs: Any) -> Tensor:
         """Returns the raw outputs as one tensor, to compare two implementations."""
         return self.method.raw_tensor(outputs)
+
+    def output_layer(self, choice: str, size: tuple[int, int]) -> OutputLayer:
+        """The last layer of an exported network."""
+        return self.method.build_output_layer(choice, self.label_map, self.thresholds, size)
 
     def draw(
         self, picture: Image.Image, prediction: Prediction, style: DrawingStyle

@@ -18,9 +18,11 @@ from mbv2det.heads.deeplab_v3 import DeepLabV3Config
 from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.labels import BACKGROUND, LabelMap
 from mbv2det.model_config import EvalConfig, HeadConfig
+from mbv2det.output_layer import OutputLayer, OutputOption
 from mbv2det.preprocess import Preprocessor
 from mbv2det.segmentation.method import SegmentationHeadConfig
 from mbv2det.segmentation.multi_scale_flip import MultiScaleFlip
+from mbv2det.segmentation.output_layers import ClassMap, GridLogits
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.postprocess import SegmentationPostprocess
 from mbv2det.structures import IGNORE_INDEX, Batch, LossTerms, Sample, SegmentationMap
@@ -45,6 +47,13 @@ class SegmentationTask(TrainableTask):
     formats: ClassVar[Mapping[str, Callable[[Path, LabelMap, float], ResultFiles]]] = {
         "masks": IndexMaskFiles
     }
+    output_option: ClassVar[OutputOption | None] = OutputOption(
+        "segmentation",
+        {
+            "classes": "the label of every pixel of the network input, as uint8",
+            "logits": "the logits of each label on the cells of the head's grid",
+        },
+    )
     annotation: ClassVar[Literal["boxes", "masks"]] = "masks"
     monitor: ClassVar[str] = "mIoU"
     per_class_metric: ClassVar[str] = "IoU"
@@ -76,6 +85,10 @@ class SegmentationTask(TrainableTask):
     def raw_tensor(self, outputs: SegmentationOutputs) -> Tensor:
         """Returns the logits."""
         return outputs.logits
+
+    def output_layer(self, choice: str, size: tuple[int, int]) -> OutputLayer:
+        """The last layer of an exported network."""
+        return ClassMap(size) if choice == "classes" else GridLogits(self.postprocess)
 
     def palette(self) -> dict[str, Colour]:
         """Returns VOC's colours by class name, in VOC's spelling if VOC has the class."""

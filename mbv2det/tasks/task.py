@@ -22,6 +22,7 @@ from mbv2det.drawing import Colour
 from mbv2det.geometry import Frame
 from mbv2det.labels import LabelMap
 from mbv2det.model_config import EvalConfig, HeadConfig
+from mbv2det.output_layer import OutputLayer, OutputOption
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import (
     Batch,
@@ -122,6 +123,7 @@ class Task(ABC):
     # Result files by the name of their format, each made from a folder, a label map and the lowest
     # score of the detections that are shown.
     formats: ClassVar[Mapping[str, Callable[[Path, LabelMap, float], ResultFiles]]]
+    output_option: ClassVar[OutputOption | None] = None  # what `export` lets the user choose
 
     def __init__(self, head: HeadConfig, label_map: LabelMap, thresholds: EvalConfig) -> None:
         self.label_map = label_map
@@ -155,6 +157,18 @@ class Task(ABC):
     @abstractmethod
     def raw_tensor(self, outputs: Any) -> Tensor:
         """Returns the raw outputs as one tensor, to compare two implementations."""
+
+    @abstractmethod
+    def output_layer(self, choice: str, size: tuple[int, int]) -> OutputLayer:
+        """The last layer of an exported network, which also reads what the file returns.
+
+        Args:
+            choice: One of the choices of `output_option`; empty if the task has none.
+            size: Size of the network input, (height, width) in pixels.
+
+        Raises:
+            ConfigError: If the head cannot be exported.
+        """
 
     @classmethod
     def name_classes(cls, data: DataConfig, label_map: LabelMap) -> DataConfig:
@@ -297,3 +311,9 @@ def mean_monitor(
     values = [results[task.name][task.monitor] for task in tasks]
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None
+
+
+def metrics_document(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the content of metrics.json: a section per task, and the number of images."""
+    images = max(block["images"] for block in results.values())
+    return {**{name: dict(block) for name, block in results.items()}, "images": images}

@@ -18,8 +18,8 @@ from torch import Tensor
 from mbv2det.atomic_write import write_json
 from mbv2det.data.annotations import Annotations
 from mbv2det.structures import Batch
-from mbv2det.tasks.task import Prediction
-from mbv2det.training.module import DenseModule, metrics_document
+from mbv2det.tasks.task import Prediction, metrics_document
+from mbv2det.training.module import DenseModule
 
 
 class Ema(WeightAveraging):

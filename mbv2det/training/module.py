@@ -229,9 +229,3 @@ def _mean_over_processes(counts: Tensor) -> Tensor:
     counts = counts.detach().clone()
     dist.all_reduce(counts)
     return counts / _num_processes()
-
-
-def metrics_document(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the content of metrics.json: a section per task, and the number of images."""
-    images = max(block["images"] for block in results.values())
-    return {**{name: dict(block) for name, block in results.items()}, "images": images}

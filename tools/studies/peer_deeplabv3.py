@@ -27,7 +27,7 @@ from mbv2det.data.datamodule import DenseData
 from mbv2det.metrics.mean_iou import MeanIoU
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from mbv2det.structures import IGNORE_INDEX, Batch, SegmentationMap
-from mbv2det.training.module import metrics_document
+from mbv2det.tasks.task import metrics_document
 from mbv2det.training.optim import make_optimizer, schedule_factor
 from mbv2det.weights.readers import load_backbone_weights, read_backbone
 

@@ -29,7 +29,7 @@ from mbv2det.data.datamodule import DenseData
 from mbv2det.metrics.detection_ap import DetectionAP
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from mbv2det.structures import Batch, Detections
-from mbv2det.training.module import metrics_document
+from mbv2det.tasks.task import metrics_document
 
 _LR = 0.06
 _EXPANSION_BLOCK = 14  # its expansion is the first feature level, as in torchvision's SSDLite

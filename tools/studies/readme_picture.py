@@ -18,7 +18,8 @@ from mbv2det.atomic_write import atomic_write
 from mbv2det.console import one_line_errors
 from mbv2det.data.images import read_image
 from mbv2det.data.shapes import ensure_shapes
-from mbv2det.deploy.predictor import Predictor, load
+from mbv2det.deploy.load import load
+from mbv2det.deploy.predictor import Predictor
 from mbv2det.drawing import side_by_side
 from mbv2det.errors import ConfigError
 from mbv2det.tasks.task import DrawingStyle, draw_prediction

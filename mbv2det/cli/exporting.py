@@ -1,0 +1,135 @@
+"""The export of weights: written, run, compared with PyTorch."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Column, Table
+
+from mbv2det.atomic_write import write_json
+from mbv2det.build import load_network, trainable
+from mbv2det.cli.evaluation import measured_tasks, read_measured_split, resolved
+from mbv2det.cli.settings import Settings
+from mbv2det.console import log
+from mbv2det.data.annotations import Annotations, evenly_spaced
+from mbv2det.data.dataset import AnnotatedImages
+from mbv2det.deploy.check import metric_changes, output_differences
+from mbv2det.deploy.export import Export, export, without_views
+from mbv2det.deploy.formats import FORMATS, Format
+from mbv2det.deploy.load import load, load_graph
+from mbv2det.deploy.measure import measure
+from mbv2det.deploy.predictor import Predictor
+from mbv2det.errors import ConfigError, DataError
+from mbv2det.model import MultiTaskModel
+from mbv2det.structures import SampleKey
+from mbv2det.weights.header import WeightsInfo
+from mbv2det.weights.readers import read_model
+
+_NUM_COMPARED = 8  # images whose outputs are compared one by one
+
+
+def export_and_check(settings: Settings, option_names: Sequence[str]) -> dict[str, Any]:
+    """Exports weights as configured, runs the file, and compares it with PyTorch.
+
+    Args:
+        settings: Settings, with the options of the command.
+        option_names: Names of the output options of the tasks.
+
+    Returns:
+        The comparison, which is also written beside the file.
+
+    Raises:
+        ConfigError: If the weights have no head, or the format cannot express what is asked for.
+    """
+    source, path = Path(str(settings.config.weights)), Path(settings.options.out)
+    weights = read_model(source)
+    info = without_views(resolved(weights.info, settings))
+    if not info.model.tasks:
+        raise ConfigError(f"--weights: expected a head, got a backbone alone in {source}")
+    model, _ = load_network(replace(weights, info=info))
+    model.eval()
+    kind = _format(settings.options.format)
+    options = {name: settings.options[name] for name in option_names}
+    request = Export(model, info, kind, settings.options.precision, options, source)
+    graph = export(request, path)
+    log(f"exported: {path}")
+    report: dict[str, Any] = {"file": path.name, **asdict(graph)}
+    del report["constants"]
+    if kind.runs_here:
+        report |= compare(model, info, path, settings)
+    else:
+        log(f"not run: this machine cannot run {kind.name}")
+    beside = path.with_suffix(".check.json")
+    write_json(beside, report)
+    print_report(report)
+    log(f"comparison: {beside}")
+    return report
+
+
+def compare(
+    model: MultiTaskModel, info: WeightsInfo, path: Path, settings: Settings
+) -> dict[str, Any]:
+    """Compares an exported file with PyTorch, on the validation split of the configuration.
+
+    Returns:
+        `outputs`, the largest difference of each output over some images, and `metrics`, the main
+        metric of every task that the split is annotated for.
+    """
+    measured = measured_tasks(info, settings)
+    predictor = load(path)
+    try:
+        split = read_measured_split(settings.config.data, info, measured)
+    except DataError as error:
+        raise ConfigError(f"{settings.name}: {error}; give the CONFIG of your data") from None
+    images = _images(split, predictor)
+    report: dict[str, Any] = {"outputs": output_differences(model, load_graph(path), images)}
+    reference = Predictor.of_model(model, info, "cpu")
+    tasks = [task for task in trainable(predictor.tasks) if task.name in measured]
+    documents = [
+        measure(
+            each,
+            tasks,
+            split,
+            settings.config.eval,
+            batch_size=settings.config.data.batch_size,
+        )
+        for each in (reference, predictor)
+    ]
+    report["metrics"] = metric_changes(tasks, *documents)
+    report["images"] = len(split)
+    return report
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise ConfigError(f"--format: expected one of {', '.join(FORMATS)}, got {name}")
+    return FORMATS[name]
+
+
+def _images(split: Annotations, predictor: Predictor) -> torch.Tensor:
+    """Returns images spread evenly over a split, as the network sees them."""
+    images = AnnotatedImages(split, predictor.preprocessor)
+    indices = evenly_spaced(len(split), _NUM_COMPARED)
+    pixels = np.stack([images[SampleKey(0, index)].image for index in indices])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Prints the differences from PyTorch as tables on standard output."""
+    console = Console()
+    if "outputs" in report:
+        table = Table("output", Column("largest difference", justify="right"))
+        for name, value in report["outputs"].items():
+            table.add_row(name, f"{value:.2g}")
+        console.print(table)
+    if "metrics" in report:
+        headings = (Column(name, justify="right") for name in ("PyTorch", "exported", "change"))
+        table = Table("metric", *headings, title=f"{report['images']} images")
+        for name, row in report["metrics"].items():
+            cells = ("-" if value is None else f"{value:.4f}" for value in row.values())
+            table.add_row(name, *cells)
+        console.print(table)

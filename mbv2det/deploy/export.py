@@ -1,0 +1,140 @@
+"""Export: a network with its postprocessing, preprocessing and classes as one file."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from mbv2det.build import build_tasks
+from mbv2det.deploy.formats import DTYPES, Format
+from mbv2det.deploy.graph import ExportedNetwork, GraphInfo, encode_metadata, output_layers
+from mbv2det.deploy.prepare import prepared
+from mbv2det.errors import ConfigError
+from mbv2det.model import MultiTaskModel
+from mbv2det.tasks import Task
+from mbv2det.weights.header import WeightsInfo
+
+
+@dataclass(frozen=True)
+class Export:
+    """What to export.
+
+    Attributes:
+        model: Trained network.
+        info: Header of its weights, with the thresholds and the input size of the file.
+        format: Format of the file.
+        precision: Precision of weights and features.
+        options: Choice of output options, by name of the option; those left out take the first
+            choice that the format can express.
+        source: Weights file that the network was read from.
+    """
+
+    model: MultiTaskModel
+    info: WeightsInfo
+    format: Format
+    precision: str = "fp32"
+    options: Mapping[str, str | None] | None = None
+    source: Path | None = None
+
+
+def export(request: Export, path: Path) -> GraphInfo:
+    """Writes an exported file.
+
+    Args:
+        request: What to export.
+        path: File to write.
+
+    Returns:
+        The description of the file.
+
+    Raises:
+        ConfigError: If the format cannot express what is asked for, a package is missing, or the
+            name of the file has another suffix.
+    """
+    kind, info = request.format, request.info
+    if not path.name.endswith(kind.suffix):
+        raise ConfigError(f"--out: expected a name that ends in {kind.suffix}, got {path}")
+    if request.precision not in kind.precisions:
+        raise ConfigError(
+            f"--precision: expected {' or '.join(kind.precisions)} for {kind.name}, "
+            f"got {request.precision}"
+        )
+    kind.require_packages()
+    tasks = build_tasks(info.model, info.eval, info.label_maps)
+    choices = chosen_outputs(tasks, kind, request.options or {}, info.preprocess.size)
+    layers = output_layers(tasks, choices, info.preprocess.size)
+    dtype = DTYPES[request.precision if request.precision in kind.graph_precisions else "fp32"]
+    network = ExportedNetwork(prepared(request.model.cpu(), dtype), layers).eval()
+    for module in network.modules():
+        if hasattr(module, "inplace"):  # exporters spell an activation in place in many steps
+            setattr(module, "inplace", False)  # noqa: B010  # only some modules have it
+    # Two images: an example of one would make torch.export take the batch for a constant.
+    size = (2 if kind.dynamic_batch else 1, 3, *info.preprocess.size)
+    images = torch.zeros(size, dtype=torch.uint8)
+    graph = GraphInfo(
+        format=kind.name,
+        precision=request.precision,
+        choices=choices,
+        outputs=network.names,
+        dynamic_batch=kind.dynamic_batch,
+        constants=network.constants(images),
+        source="" if request.source is None else request.source.name,
+        sha256="" if request.source is None else _sha256(request.source),
+        versions=kind.versions(),
+    )
+    kind.write(network, images, path, request.precision, encode_metadata(info, graph))
+    return graph
+
+
+def without_views(info: WeightsInfo) -> WeightsInfo:
+    """Returns the header without augmentation at test time, which exported files do not have."""
+    return replace(info, eval=replace(info.eval, scales=(1.0,), flip=False))
+
+
+def chosen_outputs(
+    tasks: Sequence[Task],
+    kind: Format,
+    options: Mapping[str, str | None],
+    size: tuple[int, int],
+) -> dict[str, str]:
+    """Returns the choice of each task's output option, by task name.
+
+    Args:
+        tasks: Tasks of the network.
+        kind: Format of the file.
+        options: The user's choices, by name of the option.
+        size: Size of the network input, (height, width) in pixels.
+
+    Raises:
+        ConfigError: If the format cannot express a choice, or no task has the option.
+    """
+    known = {task.output_option.name for task in tasks if task.output_option is not None}
+    for name, choice in options.items():
+        if choice is not None and name not in known:
+            raise ConfigError(f"--{name}: expected weights with such a head, got none")
+    choices = {}
+    for task in tasks:
+        option = task.output_option
+        if option is None:
+            choices[task.name] = ""
+            continue
+        expressible = [
+            choice
+            for choice in option.choices
+            if set(task.output_layer(choice, size).operators) <= set(kind.operators)
+        ]
+        choice = options.get(option.name) or expressible[0]
+        if choice not in expressible:
+            raise ConfigError(
+                f"--{option.name}: expected {' or '.join(expressible)} for {kind.name}, "
+                f"got {choice}"
+            )
+        choices[task.name] = choice
+    return choices
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

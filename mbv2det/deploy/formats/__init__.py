@@ -1,0 +1,13 @@
+"""One file per format of exported networks, and the list of all formats."""
+
+from mbv2det.deploy.formats.format import DTYPES as DTYPES
+from mbv2det.deploy.formats.format import PRECISIONS as PRECISIONS
+from mbv2det.deploy.formats.format import Format as Format
+from mbv2det.deploy.formats.onnx import OnnxFormat
+from mbv2det.deploy.formats.openvino import OpenVinoFormat
+from mbv2det.deploy.formats.pt2 import Pt2Format
+
+# By name, in the order in which they are listed.
+FORMATS: dict[str, Format] = {
+    format.name: format for format in (OnnxFormat(), OpenVinoFormat(), Pt2Format())
+}

@@ -1,0 +1,61 @@
+"""The metrics of a predictor on a split, whatever runs its network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from mbv2det.config import EvalSettings
+from mbv2det.console import console
+from mbv2det.data.annotations import Annotations
+from mbv2det.data.dataset import AnnotatedImages, collate
+from mbv2det.deploy.predictor import Predictor
+from mbv2det.structures import Batch, Sample, SampleKey
+from mbv2det.tasks import TrainableTask
+from mbv2det.tasks.task import metrics_document
+
+
+def measure(
+    predictor: Predictor,
+    tasks: Sequence[TrainableTask],
+    split: Annotations,
+    settings: EvalSettings,
+    *,
+    batch_size: int = 1,
+    num_workers: int = 0,
+) -> dict[str, Any]:
+    """Measures a predictor on a split; images are read and resized as in training.
+
+    Args:
+        predictor: Predictor to measure.
+        tasks: Those of its tasks that the split is annotated for.
+        split: Annotations in the labels of the predictor.
+        settings: How results are measured.
+        batch_size: Number of images that the network gets at once.
+        num_workers: Number of processes that read images; 0 reads in this process.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        DataError: If a file is damaged.
+    """
+    metrics = {task.name: task.metric(split, settings) for task in tasks}
+    batches = _batches(split, predictor, batch_size, num_workers)
+    for batch in track(batches, "Measuring", console=console, transient=True):
+        predictions = predictor.predict_batch(batch.images, batch.frames)
+        for task in tasks:
+            task.update(metrics[task.name], predictions, batch)
+    return metrics_document({name: metric.compute() for name, metric in metrics.items()})
+
+
+def _batches(
+    split: Annotations, predictor: Predictor, batch_size: int, num_workers: int
+) -> "DataLoader[Batch]":
+    images = AnnotatedImages(split, predictor.preprocessor)
+    keys = [SampleKey(0, index) for index in range(len(images))]
+    loader: DataLoader[Any] = DataLoader[Sample](
+        images, batch_size, sampler=keys, num_workers=num_workers, collate_fn=collate
+    )
+    return loader

@@ -1,0 +1,163 @@
+"""The detector's last layer in an exported network: decoded boxes, or final detections."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from mbv2det.detection.nms_mask import NMS_MASK, nms_mask
+from mbv2det.detection.outputs import SSDOutputs
+from mbv2det.detection.postprocess import SSDPostprocess
+from mbv2det.geometry import Frame, pairwise_iou
+from mbv2det.output_layer import OutputLayer
+from mbv2det.structures import Detections
+
+
+class DecodedBoxes(OutputLayer):
+    """Every anchor's box and class scores; the threshold and NMS remain to be done.
+
+    - `boxes` (B, A, 4): xyxy in pixels of the network input, not clipped.
+    - `scores` (B, A, K): score of each class, 0..1, without background.
+
+    Args:
+        postprocess: Decodes raw outputs, and suppresses boxes when the tensors are read.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("boxes", "scores")
+
+    def __init__(self, postprocess: SSDPostprocess) -> None:
+        super().__init__()
+        self.postprocess = postprocess
+
+    def forward(self, outputs: SSDOutputs) -> tuple[Tensor, ...]:
+        """Returns boxes and scores."""
+        return self.postprocess.decode(outputs)
+
+    def read(self, tensors: Mapping[str, Tensor], frames: Sequence[Frame]) -> list[Detections]:
+        """Applies the threshold and NMS, as the network in PyTorch does."""
+        return self.postprocess.select(tensors["boxes"], tensors["scores"], frames)
+
+
+class PaddedDetections(OutputLayer):
+    """The final detections of each image, best first, padded to a fixed number M.
+
+    - `boxes` (B, M, 4): xyxy in pixels of the network input, clipped to it; zeros for padding.
+    - `scores` (B, M): 0..1; 0 for padding.
+    - `labels` (B, M): class 0..K-1 as int64; -1 for padding.
+    - `count` (B): number of detections as int64, at most M.
+
+    Boxes are clipped to the network input before NMS. PyTorch's postprocessing clips them to the
+    image in it, which is smaller where the rule of the resize is `fit`: there a box that reaches
+    into the padding may be suppressed by one and not by the other.
+
+    Args:
+        postprocess: Decodes raw outputs; its thresholds and limits hold.
+        size: Size of the network input, (height, width) in pixels.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("boxes", "scores", "labels", "count")
+    operators: ClassVar[tuple[str, ...]] = (NMS_MASK,)
+
+    def __init__(self, postprocess: SSDPostprocess, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.postprocess = postprocess
+        self.size = size
+
+    def forward(self, outputs: SSDOutputs) -> tuple[Tensor, ...]:
+        """Returns boxes, scores, labels and count."""
+        boxes, scores, per_class = self._candidates(*self.postprocess.decode(outputs))
+        batch, num_classes = scores.shape[0], scores.shape[1] // per_class
+        kept = nms_mask(
+            boxes.reshape(batch * num_classes, per_class, 4),
+            scores.reshape(batch * num_classes, per_class),
+            self.postprocess.nms_iou,
+        )
+        scores = torch.where(kept.reshape(batch, -1), scores, 0.0)
+        scores, best = scores.topk(min(self.postprocess.max_detections, scores.shape[1]), dim=1)
+        valid = scores > 0
+        boxes = boxes.gather(1, best[..., None].expand(-1, -1, 4))
+        labels = best.div(per_class, rounding_mode="floor")
+        return (
+            torch.where(valid[..., None], boxes, 0.0),
+            scores,
+            torch.where(valid, labels, -1),
+            valid.sum(dim=1),
+        )
+
+    def _candidates(
+        self, boxes: Float[Tensor, "B A 4"], scores: Float[Tensor, "B A K"]
+    ) -> tuple[Float[Tensor, "B N 4"], Float[Tensor, "B N"], int]:
+        """Returns the boxes and scores that enter NMS, class after class, and the number per class.
+
+        Those below the threshold, and those without area inside the input, get a score of 0.
+        """
+        per_class = min(self.postprocess.candidates_per_class, scores.shape[1])
+        scores, anchors = scores.topk(per_class, dim=1)
+        scores = scores.transpose(1, 2).flatten(1)
+        anchors = anchors.transpose(1, 2).flatten(1)
+        height, width = self.size
+        limits = boxes.new_tensor([width, height, width, height])
+        boxes = boxes.clamp(min=0.0).minimum(limits)
+        boxes = boxes.gather(1, anchors[..., None].expand(-1, -1, 4))
+        has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+        valid = has_area & (scores >= self.postprocess.score_threshold)
+        return boxes, torch.where(valid, scores, 0.0), per_class
+
+    def read(self, tensors: Mapping[str, Tensor], frames: Sequence[Frame]) -> list[Detections]:
+        """Maps the detections to the original images."""
+        results = []
+        for row, frame in enumerate(frames):
+            count = int(tensors["count"][row])
+            detections = Detections(
+                frame.boxes_to_original(tensors["boxes"][row, :count]),
+                tensors["scores"][row, :count],
+                tensors["labels"][row, :count].long(),
+            )
+            sides = detections.boxes[:, 2:] - detections.boxes[:, :2]
+            results.append(detections[(sides > 0).all(dim=1)])  # none is left of one in the padding
+        return results
+
+    def differences(
+        self, expected: Mapping[str, Tensor], got: Mapping[str, Tensor]
+    ) -> dict[str, float]:
+        """Returns the largest differences of boxes and scores, and the number without a partner.
+
+        Equal scores may stand in any order, so every detection is compared with the one of its
+        class that it overlaps most. Without a partner are those that overlap none by 0.9.
+        """
+        largest = {"boxes": 0.0, "scores": 0.0, "without partner": 0.0}
+        for row, count in enumerate(expected["count"].tolist()):
+            partner, overlap = _partners(_rows(expected, row), _rows(got, row))
+            paired = overlap >= _SAME_OBJECT
+            largest["without partner"] += int((~paired).sum())
+            for name in ("boxes", "scores"):
+                ours = expected[name][row, :count][paired].double()
+                theirs = got[name][row][partner[paired]].double()
+                if len(ours):
+                    largest[name] = max(largest[name], (ours - theirs).abs().max().item())
+        return largest
+
+
+_SAME_OBJECT = 0.9  # IoU of two computations of one box, many times the error of float16
+
+
+def _rows(
+    tensors: Mapping[str, Tensor], row: int
+) -> tuple[Float[Tensor, "N 4"], Int64[Tensor, " N"]]:
+    count = int(tensors["count"][row])
+    return tensors["boxes"][row, :count], tensors["labels"][row, :count].long()
+
+
+def _partners(
+    first: tuple[Float[Tensor, "N 4"], Int64[Tensor, " N"]],
+    second: tuple[Float[Tensor, "M 4"], Int64[Tensor, " M"]],
+) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"]]:
+    """Returns the box of `second` that each of `first` overlaps most within its class."""
+    (boxes, labels), (others, other_labels) = first, second
+    if not len(others):
+        return torch.zeros(len(boxes), dtype=torch.int64), boxes.new_zeros(len(boxes))
+    iou = pairwise_iou(boxes, others) * (labels[:, None] == other_labels)
+    overlap, partner = iou.max(dim=1)
+    return partner, overlap

@@ -1,0 +1,96 @@
+"""The segmenter's last layer in an exported network: labels of pixels, or logits of cells."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from mbv2det.geometry import Frame
+from mbv2det.output_layer import OutputLayer
+from mbv2det.segmentation.outputs import SegmentationOutputs
+from mbv2det.segmentation.postprocess import SegmentationPostprocess
+from mbv2det.segmentation.resample import resample
+from mbv2det.structures import SegmentationMap
+
+
+class ClassMap(OutputLayer):
+    """The label of every pixel of the network input: `classes` (B, H, W) of uint8.
+
+    The labels of an original image of another size are those of the nearest pixels. PyTorch's
+    postprocessing interpolates the logits at the pixels of the original image instead, which draws
+    borders between labels more finely; `GridLogits` allows for that.
+
+    Args:
+        size: Size of the network input, (height, width) in pixels.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("classes",)
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, outputs: SegmentationOutputs) -> tuple[Tensor, ...]:
+        """Returns the labels."""
+        pixels = [
+            torch.arange(side, dtype=torch.float32, device=outputs.logits.device)
+            for side in self.size
+        ]
+        logits = resample(outputs.logits, (outputs.rows, outputs.columns), (pixels[0], pixels[1]))
+        return (logits.argmax(dim=1).to(torch.uint8),)
+
+    def read(self, tensors: Mapping[str, Tensor], frames: Sequence[Frame]) -> list[SegmentationMap]:
+        """Returns the labels on the pixels of each original image."""
+        return [
+            SegmentationMap(labels[_nearest(frame)].to(torch.uint8))
+            for labels, frame in zip(tensors["classes"], frames, strict=True)
+        ]
+
+    def differences(
+        self, expected: Mapping[str, Tensor], got: Mapping[str, Tensor]
+    ) -> dict[str, float]:
+        """Returns the share of the pixels whose labels differ."""
+        other = expected["classes"] != got["classes"]
+        return {"share of other classes": other.double().mean().item()}
+
+
+def _nearest(frame: Frame) -> tuple[Int64[Tensor, "H 1"], Int64[Tensor, " W"]]:
+    """Returns the row and column of the network input that is nearest to each original pixel."""
+    rows, columns = (
+        centres.round().long().clamp(0, max(0, round(side * scale) - 1))
+        for centres, side, scale in zip(
+            frame.pixel_centres(), frame.original, frame.scale, strict=True
+        )
+    )
+    return rows[:, None], columns
+
+
+class GridLogits(OutputLayer):
+    """The logits of each label on the cells of the head's grid: `logits` (B, L, h, w).
+
+    The positions of the cells on the network input are constants of the file, `rows` and `columns`.
+
+    Args:
+        postprocess: Chooses the label of every original pixel when the tensors are read.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("logits",)
+
+    def __init__(self, postprocess: SegmentationPostprocess) -> None:
+        super().__init__()
+        self.postprocess = postprocess
+
+    def forward(self, outputs: SegmentationOutputs) -> tuple[Tensor, ...]:
+        """Returns the logits in float32."""
+        return (outputs.logits.float(),)
+
+    def constants(self, outputs: SegmentationOutputs) -> dict[str, Tensor]:
+        """Returns the positions of the cells."""
+        return {"rows": outputs.rows, "columns": outputs.columns}
+
+    def read(self, tensors: Mapping[str, Tensor], frames: Sequence[Frame]) -> list[SegmentationMap]:
+        """Returns the labels on the pixels of each original image, as the network in PyTorch."""
+        outputs = SegmentationOutputs(tensors["logits"], tensors["rows"], tensors["columns"])
+        return self.postprocess(outputs, frames)
