@@ -13,7 +13,6 @@ coordinates: pixel column i covers [i, i + 1].
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
-from mbv2det.errors import ConfigError
+from mbv2det.extras import require
 from mbv2det.geometry import Frame
 from mbv2det.labels import BACKGROUND, LabelMap
 
@@ -246,7 +245,7 @@ class Detections:
             ConfigError: If supervision is not installed.
         """
         labels = self.labels.cpu().numpy()
-        return supervision_library().Detections(
+        return require("supervision", "supervision", "to_supervision").Detections(
             xyxy=self.boxes.float().cpu().numpy(),
             confidence=self.scores.float().cpu().numpy(),
             class_id=labels,
@@ -289,7 +288,7 @@ class SegmentationMap:
         Raises:
             ConfigError: If supervision is not installed.
         """
-        library = supervision_library()
+        library = require("supervision", "supervision", "to_supervision")
         labels = self.labels.cpu().numpy()
         background = label_map.label_of_name.get(BACKGROUND)
         counts = np.bincount(labels.ravel(), minlength=256)[: len(label_map)]
@@ -301,22 +300,6 @@ class SegmentationMap:
             class_id=present,
             data={"class_name": np.array(label_map.names)[present]},
         )
-
-
-def supervision_library() -> ModuleType:
-    """Returns the library supervision, an extra that takes a second to import.
-
-    Raises:
-        ConfigError: If it is not installed.
-    """
-    try:
-        import supervision
-    except ImportError as error:
-        raise ConfigError(
-            f"expected the library supervision, which cannot be imported ({error}); install it "
-            'with: pip install "mbv2det[supervision]"'
-        ) from None
-    return supervision
 
 
 @dataclass(frozen=True)

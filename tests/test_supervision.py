@@ -1,4 +1,4 @@
-import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -58,15 +58,8 @@ def test_a_map_of_background_alone_has_no_masks(library):
 
 
 def test_without_supervision_an_error_names_the_extra(monkeypatch):
-    original = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "supervision":
-            raise ImportError("no supervision")
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r'pip install "mbv2det\[supervision\]"'):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ConfigError, match=r"pip install 'mbv2det\[supervision\]'"):
         DETECTIONS.to_supervision(CLASSES)
 
 

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
+
 from mbv2det.atomic_write import write_json
 from mbv2det.build import (
     evaluation_model,
@@ -70,13 +72,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         num_workers=num_loader_workers(config.data),
         seed=config.seed,
     )
-    trainer = make_trainer(
-        settings.trainer,
-        [DamagedFileWarnings({"val": split})],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
+    trainer = _validation_trainer(settings, split)
     started = time.perf_counter()
     with lightning_errors():
         trainer.validate(module, data, verbose=False)
@@ -85,6 +81,16 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     if trainer.is_global_zero:
         conclude(document, settings.options.out)
     return document
+
+
+def _validation_trainer(settings: Settings, split: Annotations) -> Trainer:
+    return make_trainer(
+        settings.trainer,
+        [DamagedFileWarnings({"val": split})],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
 
 
 # What an exported file holds and a command cannot change.

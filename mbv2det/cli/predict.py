@@ -119,21 +119,25 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         metavar="SIZE",
         help="size of the network input, 320 or HEIGHTxWIDTH, in place of that of the weights",
     )
-    add(
+    _add_tile_options(parser)
+    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, ...")
+    return parser
+
+
+def _add_tile_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--tiles",
         metavar="TILES",
         help="detect small objects: see the image whole and in ROWSxCOLUMNS tiles, or in tiles of "
         "this side in pixels, and merge the detections",
     )
-    add(
+    parser.add_argument(
         "--tile-overlap",
         type=float,
         metavar="SHARE",
         help="share of a tile that it has in common with the next (default 0.2); objects up to "
         "this size are whole in one tile",
     )
-    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, ...")
-    return parser
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

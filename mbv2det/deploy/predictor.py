@@ -243,11 +243,11 @@ def load_backbone(
 
 
 def load_model(path: Path) -> tuple[MultiTaskModel, WeightsInfo]:
-    """Loads the network of a weights file, and the file's header.
+    """Loads the network of a weights file in evaluation mode, and the file's header.
 
     Raises:
         ConfigError: As for `load`.
     """
     source = read_model(path)
     model, _ = load_network(source)
-    return model, source.info
+    return model.eval(), source.info

@@ -11,7 +11,8 @@ from jaxtyping import UInt8
 
 from mbv2det.deploy.image_predictor import ImagePredictor
 from mbv2det.errors import ConfigError
-from mbv2det.structures import Detections, supervision_library
+from mbv2det.extras import require
+from mbv2det.structures import Detections
 from mbv2det.tasks.detection import DetectionTask
 from mbv2det.tasks.task import Prediction
 
@@ -149,7 +150,7 @@ def detect_tiles(
     Raises:
         ConfigError: If supervision is not installed.
     """
-    library = supervision_library()
+    library = require("supervision", "supervision", "tiles")
     label_map = predictor.info.label_maps[DetectionTask.name]
     tile, overlap = tiling.tile((image.shape[0], image.shape[1]))
 

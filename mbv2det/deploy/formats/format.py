@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mbv2det.deploy.graph import ExportedNetwork
-from mbv2det.deploy.packages import require
+from mbv2det.extras import require
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -8,8 +8,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from mbv2det.deploy.graph import INPUT, decode_metadata
-from mbv2det.deploy.packages import require
 from mbv2det.errors import ConfigError
+from mbv2det.extras import require
 
 
 class OnnxRuntime:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mbv2det.deploy.formats.openvino import SECTION
 from mbv2det.deploy.graph import GRAPH, decode_metadata
-from mbv2det.deploy.packages import require
 from mbv2det.errors import ConfigError
+from mbv2det.extras import require
 from mbv2det.weights.header import HEADER
 
 # OpenVINO would choose bfloat16 by itself where the processor is fast at it.

@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are needed, and named in one line if they are missing."""
+"""Packages of extras: imported where they are needed, and named in one line if they are missing."""
 
 from importlib import import_module
 from typing import Any
