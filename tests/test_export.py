@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 
 import jaxtyping
 import numpy as np
@@ -15,6 +16,7 @@ import mbv2det
 from mbv2det.build import build_model, build_tasks
 from mbv2det.data.dataset import collate
 from mbv2det.data.scenes import CLASSES
+from mbv2det.data.shapes import ShapesSpec, make_shapes
 from mbv2det.deploy.check import output_differences
 from mbv2det.deploy.export import Export, chosen_outputs, export
 from mbv2det.deploy.formats import FORMATS
@@ -388,3 +390,20 @@ def test_the_command_exports_compares_and_the_file_evaluates_like_its_weights(tm
     assert "keeps what it was exported with" in done.stderr
     run_command("predict", "--weights", out, tmp_path / "shapes/val", "--out", tmp_path / "out")
     assert len(list((tmp_path / "out/masks").iterdir())) == 3
+
+
+@pytest.mark.parametrize("model", ["detector", "classifier"])
+def test_weights_of_any_classes_are_compared_without_a_configuration(model, tmp_path, monkeypatch):
+    needs("onnx", "onnxscript", "onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    spec = ShapesSpec(num_train=1, num_val=2, size=(96, 128))
+    small = partial(make_shapes, spec=spec, show_progress=False)
+    monkeypatch.setattr("mbv2det.data.splits.ensure_shapes", small)
+    info = info_of(model)
+    save_weights(tmp_path / "w.safetensors", network_of(info).state_dict(), info)
+    done = run_command("export", "--weights=w.safetensors", "--format=onnx", "--out=model.onnx")
+    assert "metrics: not compared" in done.stderr
+    assert "configured" not in done.stderr  # nobody configured anything
+    report = json.loads((tmp_path / "model.check.json").read_text())
+    assert max(report["outputs"].values()) < 1e-3
+    assert "metrics" not in report

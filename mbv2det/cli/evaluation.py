@@ -30,7 +30,7 @@ from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap, with_background
 from mbv2det.model_config import EvalConfig, ModelConfig
 from mbv2det.preprocess import Preprocessor
-from mbv2det.resolve import Overrides, in_section, resolve
+from mbv2det.resolve import Difference, Overrides, in_section, resolve
 from mbv2det.tasks import TASKS
 from mbv2det.tasks.task import metrics_document
 from mbv2det.training.callbacks import DamagedFileWarnings
@@ -189,9 +189,18 @@ def resolved(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
     Settings that change the shape of a tensor cannot be overridden. Logs every setting of the
     configuration that is not used.
     """
-    config = settings.config
     log_architecture(stored, settings)
-    spec, thresholds = stored.preprocess, stored.eval
+    info, differences = with_overrides(stored, settings)
+    for difference in differences:
+        log(str(difference))
+    return info
+
+
+def with_overrides(
+    stored: WeightsInfo, settings: Settings
+) -> tuple[WeightsInfo, tuple[Difference, ...]]:
+    """Returns what `resolved` does, and the settings on which weights and configuration differ."""
+    config, spec, thresholds = settings.config, stored.preprocess, stored.eval
     resolution = resolve(
         {
             **in_section("eval", asdict(thresholds)),
@@ -207,15 +216,14 @@ def resolved(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
         },
         Overrides(settings.given, config.override_weights),
     )
-    for difference in resolution.differences:
-        log(str(difference))
     values = resolution.values
-    return replace(
+    info = replace(
         stored,
         model=replace(stored.model, backbone=resolution.update("backbone", stored.model.backbone)),
         eval=resolution.update("eval", thresholds),
         preprocess=replace(spec, size=values["data.image_size"], resize=values["data.resize"]),
     )
+    return info, resolution.differences
 
 
 def log_architecture(stored: WeightsInfo, settings: Settings) -> None:

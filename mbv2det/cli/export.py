@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_option("--out", help="file to write")
     for name, text in _output_options().items():
         parser.add_option(f"--{name}", help=text)
-    if not given or (given[0].startswith("--") and given[0] not in ("--help", "--config")):
+    own_data = bool(given) and (not given[0].startswith("--") or given[0] in ("--help", "--config"))
+    if not own_data:
         given = [_DEFAULT_CONFIG, *given]
     settings = parser.parse(given)
     for name in ("format", "out"):
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     keep_freed_memory()
     from mbv2det.cli.exporting import export_and_check  # --help needs no networks
 
-    export_and_check(settings, tuple(_output_options()))
+    export_and_check(settings, tuple(_output_options()), own_data=own_data)
 
 
 def _output_options() -> dict[str, str]:

@@ -11,8 +11,13 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from mbv2det.atomic_write import write_json
-from mbv2det.build import load_network, trainable
-from mbv2det.cli.evaluation import measured_tasks, read_measured_split, resolved
+from mbv2det.build import load_network, read_split, trainable
+from mbv2det.cli.evaluation import (
+    measured_tasks,
+    read_measured_split,
+    resolved,
+    with_overrides,
+)
 from mbv2det.cli.settings import Settings
 from mbv2det.console import log
 from mbv2det.data.annotations import Annotations, evenly_spaced
@@ -32,12 +37,16 @@ from mbv2det.weights.readers import read_model
 _NUM_COMPARED = 8  # images whose outputs are compared one by one
 
 
-def export_and_check(settings: Settings, option_names: Sequence[str]) -> dict[str, Any]:
+def export_and_check(
+    settings: Settings, option_names: Sequence[str], *, own_data: bool
+) -> dict[str, Any]:
     """Exports weights as configured, runs the file, and compares it with PyTorch.
 
     Args:
         settings: Settings, with the options of the command.
         option_names: Names of the output options of the tasks.
+        own_data: Whether the user named a configuration. Without one the embedded data set gives
+            images, and metrics where the weights have its classes.
 
     Returns:
         The comparison, which is also written beside the file.
@@ -47,7 +56,8 @@ def export_and_check(settings: Settings, option_names: Sequence[str]) -> dict[st
     """
     source, path = Path(str(settings.config.weights)), Path(settings.options.out)
     weights = read_model(source)
-    info = without_views(resolved(weights.info, settings))
+    header = resolved if own_data else _with_command_line
+    info = without_views(header(weights.info, settings))
     if not info.model.tasks:
         raise ConfigError(f"--weights: expected a head, got a backbone alone in {source}")
     model, _ = load_network(replace(weights, info=info))
@@ -60,7 +70,7 @@ def export_and_check(settings: Settings, option_names: Sequence[str]) -> dict[st
     report: dict[str, Any] = {"file": path.name, **asdict(graph)}
     del report["constants"]
     if kind.runs_here:
-        report |= compare(model, info, path, settings)
+        report |= compare(model, info, path, settings, own_data=own_data)
     else:
         log(f"not run: this machine cannot run {kind.name}")
     beside = path.with_suffix(".check.json")
@@ -71,7 +81,7 @@ def export_and_check(settings: Settings, option_names: Sequence[str]) -> dict[st
 
 
 def compare(
-    model: MultiTaskModel, info: WeightsInfo, path: Path, settings: Settings
+    model: MultiTaskModel, info: WeightsInfo, path: Path, settings: Settings, *, own_data: bool
 ) -> dict[str, Any]:
     """Compares an exported file with PyTorch, on the validation split of the configuration.
 
@@ -79,16 +89,13 @@ def compare(
         `outputs`, the largest difference of each output over some images, and `metrics`, the main
         metric of every task that the split is annotated for.
     """
-    measured = measured_tasks(info, settings)
+    measured, split = _comparison_split(info, settings, own_data=own_data)
     predictor = load(path)
-    try:
-        split = read_measured_split(settings.config.data, info, measured)
-    except DataError as error:
-        raise ConfigError(f"{settings.name}: {error}; give the CONFIG of your data") from None
     images = _images(split, predictor)
     report: dict[str, Any] = {"outputs": output_differences(model, load_graph(path), images)}
-    reference = Predictor.of_model(model, info, "cpu")
     tasks = [task for task in trainable(predictor.tasks) if task.name in measured]
+    if not tasks:
+        return report
     documents = [
         measure(
             each,
@@ -97,11 +104,33 @@ def compare(
             settings.config.eval,
             batch_size=settings.config.data.batch_size,
         )
-        for each in (reference, predictor)
+        for each in (Predictor.of_model(model, info, "cpu"), predictor)
     ]
-    report["metrics"] = metric_changes(tasks, *documents)
-    report["images"] = len(split)
-    return report
+    return report | {"metrics": metric_changes(tasks, *documents), "images": len(split)}
+
+
+def _comparison_split(
+    info: WeightsInfo, settings: Settings, *, own_data: bool
+) -> tuple[Sequence[str], Annotations]:
+    """Returns the tasks whose metrics can be compared, and the images to compare with."""
+    data = settings.config.data
+    try:
+        measured = measured_tasks(info, settings)
+        return measured, read_measured_split(data, info, measured)
+    except (ConfigError, DataError):
+        if own_data:
+            raise
+    log("metrics: not compared, the embedded data set has other classes; give CONFIG to compare")
+    return (), read_split(data, data.val, "data.val", settings.config.tasks)
+
+
+def _with_command_line(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
+    """Returns the header with what the command line overrides, without a look at other settings."""
+    info, differences = with_overrides(stored, settings)
+    for difference in differences:
+        if difference.winner != "the weights":
+            log(str(difference))
+    return info
 
 
 def _format(name: str) -> Format:
