@@ -14,17 +14,18 @@ NMS_MASK = "mbv2det::nms_mask"
 
 @torch.library.custom_op(NMS_MASK, mutates_args=())
 def nms_mask(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
-    """Returns which boxes of each group are kept, (G, N) of bool.
+    """Returns which boxes of each class are kept, (B, K, N) of bool.
 
     Args:
-        boxes: (G, N, 4) xyxy boxes.
-        scores: (G, N) scores; boxes of score 0 are never kept.
-        iou: Intersection over union with a better box of the group above which a box is dropped.
+        boxes: (B, N, 4) xyxy boxes of each image.
+        scores: (B, K, N) score of each box for each class; boxes of score 0 are never kept.
+        iou: Intersection over union with a better box of the class above which a box is dropped.
     """
-    group, rank = (scores > 0).nonzero(as_tuple=True)
-    kept = batched_nms(boxes[group, rank], scores[group, rank], group, iou)
+    image, label, box = (scores > 0).nonzero(as_tuple=True)
+    group = image * scores.shape[1] + label
+    kept = batched_nms(boxes[image, box], scores[image, label, box], group, iou)
     mask = torch.zeros_like(scores, dtype=torch.bool)
-    mask[group[kept], rank[kept]] = True
+    mask[image[kept], label[kept], box[kept]] = True
     return mask
 
 

@@ -48,9 +48,14 @@ class PaddedDetections(OutputLayer):
     - `labels` (B, M): class 0..K-1 as int64; -1 for padding.
     - `count` (B): number of detections as int64, at most M.
 
-    Boxes are clipped to the network input before NMS. PyTorch's postprocessing clips them to the
-    image in it, which is smaller where the rule of the resize is `fit`: there a box that reaches
-    into the padding may be suppressed by one and not by the other.
+    Two details differ from PyTorch's postprocessing:
+
+    - Boxes are clipped to the network input before NMS. PyTorch clips them to the image in it,
+      which is smaller where the rule of the resize is `fit`: there a box that reaches into the
+      padding may be suppressed by one and not by the other.
+    - Every box above the threshold enters NMS. PyTorch's limit, `candidates_per_class`, would need
+      a selection that takes OpenVINO as long as the network, and changes only what stands behind
+      that many better boxes of its class.
 
     Args:
         postprocess: Decodes raw outputs; its thresholds and limits hold.
@@ -67,18 +72,16 @@ class PaddedDetections(OutputLayer):
 
     def forward(self, outputs: SSDOutputs) -> tuple[Tensor, ...]:
         """Returns boxes, scores, labels and count."""
-        boxes, scores, per_class = self._candidates(*self.postprocess.decode(outputs))
-        batch, num_classes = scores.shape[0], scores.shape[1] // per_class
-        kept = nms_mask(
-            boxes.reshape(batch * num_classes, per_class, 4),
-            scores.reshape(batch * num_classes, per_class),
-            self.postprocess.nms_iou,
-        )
-        scores = torch.where(kept.reshape(batch, -1), scores, 0.0)
+        boxes, scores = self.postprocess.decode(outputs)
+        boxes = self._clipped(boxes)
+        scores = self._candidates(boxes, scores)
+        kept = nms_mask(boxes, scores, self.postprocess.nms_iou)
+        scores = torch.where(kept, scores, 0.0).flatten(1)
         scores, best = scores.topk(min(self.postprocess.max_detections, scores.shape[1]), dim=1)
         valid = scores > 0
-        boxes = boxes.gather(1, best[..., None].expand(-1, -1, 4))
-        labels = best.div(per_class, rounding_mode="floor")
+        num_anchors = boxes.shape[1]
+        boxes = boxes.gather(1, (best % num_anchors)[..., None].expand(-1, -1, 4))
+        labels = best.div(num_anchors, rounding_mode="floor")
         return (
             torch.where(valid[..., None], boxes, 0.0),
             scores,
@@ -86,24 +89,20 @@ class PaddedDetections(OutputLayer):
             valid.sum(dim=1),
         )
 
+    def _clipped(self, boxes: Float[Tensor, "B A 4"]) -> Float[Tensor, "B A 4"]:
+        height, width = self.size
+        return boxes.clamp(min=0.0).minimum(boxes.new_tensor([width, height, width, height]))
+
     def _candidates(
         self, boxes: Float[Tensor, "B A 4"], scores: Float[Tensor, "B A K"]
-    ) -> tuple[Float[Tensor, "B N 4"], Float[Tensor, "B N"], int]:
-        """Returns the boxes and scores that enter NMS, class after class, and the number per class.
+    ) -> Float[Tensor, "B K A"]:
+        """Returns the scores of the boxes that enter NMS, and 0 for the others.
 
-        Those below the threshold, and those without area inside the input, get a score of 0.
+        Others are those below the threshold, and those without area inside the input.
         """
-        per_class = min(self.postprocess.candidates_per_class, scores.shape[1])
-        scores, anchors = scores.topk(per_class, dim=1)
-        scores = scores.transpose(1, 2).flatten(1)
-        anchors = anchors.transpose(1, 2).flatten(1)
-        height, width = self.size
-        limits = boxes.new_tensor([width, height, width, height])
-        boxes = boxes.clamp(min=0.0).minimum(limits)
-        boxes = boxes.gather(1, anchors[..., None].expand(-1, -1, 4))
         has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
-        valid = has_area & (scores >= self.postprocess.score_threshold)
-        return boxes, torch.where(valid, scores, 0.0), per_class
+        valid = has_area[..., None] & (scores >= self.postprocess.score_threshold)
+        return torch.where(valid, scores, 0.0).transpose(1, 2)
 
     def read(self, tensors: Mapping[str, Tensor], frames: Sequence[Frame]) -> list[Detections]:
         """Maps the detections to the original images."""

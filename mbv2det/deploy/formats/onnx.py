@@ -74,18 +74,17 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     from onnxscript import opset20 as op
 
     def nms_mask(boxes, scores, iou: float):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        # NonMaxSuppression gives (group, class, box) of each box that it keeps.
+        # NonMaxSuppression gives (image, class, box) of each box that it keeps.
         kept = op.NonMaxSuppression(
             boxes,
-            op.Unsqueeze(scores, op.Constant(value_ints=[1])),
+            scores,
             op.Constant(value_ints=[2**31 - 1]),  # none is selected where this limit is absent
             op.Constant(value_floats=[iou]),
             op.Constant(value_floats=[0.0]),
         )
-        places = op.Gather(kept, op.Constant(value_ints=[0, 2]), axis=1)
-        count = op.Slice(op.Shape(places), op.Constant(value_ints=[0]), op.Constant(value_ints=[1]))
+        count = op.Slice(op.Shape(kept), op.Constant(value_ints=[0]), op.Constant(value_ints=[1]))
         nothing = op.Expand(op.Constant(value_float=0.0), op.Shape(scores))
         ones = op.Expand(op.Constant(value_float=1.0), count)
-        return op.Cast(op.ScatterND(nothing, places, ones), to=9)  # bool
+        return op.Cast(op.ScatterND(nothing, kept, ones), to=9)  # bool
 
     return {torch.ops.mbv2det.nms_mask.default: nms_mask}

@@ -51,23 +51,22 @@ class Pt2Format(Format):
 
 
 def _nms_mask(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
-    """Computes what `nms_mask` does with torchvision's operator alone, and no size that varies.
+    """Computes what `nms_mask` does with torchvision's operator alone.
 
-    Each group is moved to a place of its own; in float64 no box changes its size there. Boxes of
-    score 0 all go to one place, where the first suppresses the others. Two more boxes apart from
-    all others are always kept: torchvision's operator promises torch.export at least two.
+    The boxes of each image and class are moved to a place of their own; in float64 no box changes
+    its size there. Two more boxes apart from all others are always kept: torchvision's operator
+    promises torch.export at least two.
     """
-    group = torch.arange(scores.shape[0], device=scores.device)[:, None].expand_as(scores).flatten()
-    flat = scores.flatten().double()
-    corner = flat.new_zeros(1, 2)
-    nowhere = torch.cat([corner - _APART, corner], dim=1)
-    moved = boxes.reshape(-1, 4).double() + group.double()[:, None] * _APART
-    moved = torch.where((flat > 0)[:, None], moved, nowhere)
-    kept = torch.ops.torchvision.nms(
-        torch.cat([moved, nowhere, nowhere - 2 * _APART]),
-        torch.cat([flat, flat.new_zeros(2)]),
-        iou,
+    total = scores.numel()
+    image, label, box = (scores > 0).nonzero(as_tuple=True)
+    group = image * scores.shape[1] + label
+    place = torch.cat([group * scores.shape[2] + box, torch.arange(total, total + 2)])
+    moved = boxes[image, box].double() + group.double()[:, None] * _APART
+    corner = torch.full((1, 2), -float(_APART), dtype=torch.float64)
+    other = torch.cat([corner * 2, corner], dim=1)
+    best = torch.cat([scores[image, label, box].double(), moved.new_zeros(2)])
+    kept = torch.ops.torchvision.nms(torch.cat([moved, other, other * 2]), best, iou)
+    mask = torch.zeros(total + 2, dtype=torch.bool).index_put(
+        (place[kept],), torch.ones((), dtype=torch.bool)
     )
-    mask = torch.zeros(flat.shape[0] + 2, dtype=torch.int64, device=flat.device)
-    mask = mask.scatter(0, kept, torch.ones_like(kept))[: flat.shape[0]]
-    return ((mask > 0) & (flat > 0)).reshape(scores.shape)
+    return mask[:total].reshape(scores.shape)
