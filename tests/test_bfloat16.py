@@ -27,12 +27,12 @@ def test_weights_that_only_meet_padding_have_no_gradient(size, depthwise, paddin
     with torch.no_grad():
         output_gradient = torch.randn_like(convolution(images))
     weight = convolution.weight.detach().clone().requires_grad_()
-    reference = convolution._conv_forward  # in float32, with the padding rule applied below
     padded = images
     if padding == "same":
-        (top, bottom), (left, right) = (convolution._pad(images.shape[a + 2], a) for a in (0, 1))
+        (top, bottom), (left, right) = convolution.pads(*size)
         padded = F.pad(images, (left, right, top, bottom))
-    (reference(padded, weight, None) * output_gradient).sum().backward()
+    reference = F.conv2d(padded, weight, None, 2, convolution.padding, 1, groups)  # in float32
+    (reference * output_gradient).sum().backward()
     for _ in range(10):  # uninitialised memory differs from call to call
         junk = [torch.full((n,), torch.nan) for n in (288, 512, 1024, 9216) for _ in range(5)]
         del junk

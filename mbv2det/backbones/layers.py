@@ -63,10 +63,17 @@ class Conv2dSame(Conv2d):
     sampling by one pixel. Weights need the padding rule that they were trained with.
     """
 
-    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """Pads the input according to its size, then convolves it."""
-        (top, bottom), (left, right) = (self._pad(input.shape[axis + 2], axis) for axis in (0, 1))
-        return super().forward(F.pad(input, (left, right, top, bottom)))
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolves the input, padded according to its size."""
+        (top, bottom), (left, right) = self.pads(input.shape[2], input.shape[3])
+        if (top, left) != (bottom, right):
+            input, top, left = F.pad(input, (left, right, top, bottom)), 0, 0
+        # Padding that is equal on both sides is left to the convolution, which copies nothing.
+        return F.conv2d(input, weight, bias, self.stride, (top, left), self.dilation, self.groups)
+
+    def pads(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Returns (top, bottom) and (left, right): the padding of an input of this size."""
+        return self._pad(height, 0), self._pad(width, 1)
 
     def _pad(self, size: int, axis: int) -> tuple[int, int]:
         """Returns the padding before and after an axis of the given size."""

@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from mbv2det.build import evaluation_model
+from mbv2det.deploy.fused_conv import can_fuse, fused
 from mbv2det.deploy.prepare import prepared
 from mbv2det.errors import ConfigError
 from mbv2det.model import MultiTaskModel
@@ -17,6 +18,9 @@ from mbv2det.tasks import Task
 
 class PyTorchRuntime:
     """Runs a network in PyTorch: batch norm folded, channels last, without autograd.
+
+    On a CPU, convolutions are fused with their activations, unless the network is compiled, which
+    does that by itself.
 
     Its results are the raw outputs of each head, by task name.
 
@@ -51,7 +55,10 @@ class PyTorchRuntime:
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = _device(device)
-        network = evaluation_model(prepared(model, dtype), tasks, thresholds)
+        ready = prepared(model, dtype)
+        if not compile and can_fuse(self.device):
+            ready = fused(ready)
+        network = evaluation_model(ready, tasks, thresholds)
         try:
             self._network = network.to(self.device)
         except (RuntimeError, AssertionError) as error:
