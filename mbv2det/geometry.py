@@ -69,6 +69,44 @@ class Frame:
         return np.array(self.scale[::-1] * 2), np.array(self.offset[::-1] * 2)
 
 
+@dataclass(frozen=True)
+class GraphFrame:
+    """The frame of the images of a batch, inside an exported graph.
+
+    All images of a batch have one size. It is that of the network input, or the graph resizes them.
+
+    Attributes:
+        original: Size of the images that the graph gets, (height, width) in pixels; symbolic
+            numbers where the graph takes images of any size.
+        sides: The same as a tensor.
+        scale: Pixels of the network input per original pixel, (y, x); None where both are the same.
+    """
+
+    original: tuple[int, int]
+    sides: Float[Tensor, "2"]
+    scale: Float[Tensor, "2"] | None = None
+
+    def boxes_to_original(self, boxes: Float[Tensor, "B A 4"]) -> Float[Tensor, "B A 4"]:
+        """Maps xyxy boxes from the network input to the original images, without clipping."""
+        return boxes if self.scale is None else boxes / self.scale.flip(0).repeat(2)
+
+    def clipped(self, boxes: Float[Tensor, "B A 4"]) -> Float[Tensor, "B A 4"]:
+        """Clips xyxy boxes of the original images to them."""
+        return boxes.clamp(min=0.0).minimum(self.sides.flip(0).repeat(2))
+
+    def pixel_centres(self) -> tuple[Float[Tensor, " H"], Float[Tensor, " W"]]:
+        """Returns the rows and columns of the network input on which original pixels are centred.
+
+        As `Frame.pixel_centres`, in float32.
+        """
+        rows, columns = (
+            torch.arange(side, device=self.sides.device).float() for side in self.original
+        )
+        if self.scale is None:
+            return rows, columns
+        return (rows + 0.5) * self.scale[0] - 0.5, (columns + 0.5) * self.scale[1] - 0.5
+
+
 # torchvision's box_area does not clamp: an inverted box has a negative area there.
 def box_area(boxes: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape"]:
     """Returns areas in square pixels; 0 for an inverted box (maximum below minimum)."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from mbv2det.geometry import Frame
+from mbv2det.geometry import Frame, GraphFrame
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,21 @@ class OutputLayer(nn.Module, ABC):
         names: Names of the tensors that `forward` returns; no two tasks share one.
         operators: Operators of this toolkit in the layer, as `mbv2det::nms_mask`; a format that
             cannot express them cannot hold the layer.
+        in_original_pixels: Whether the tensors are in the pixels of the images that the graph gets,
+            also where the graph resizes them.
     """
 
     names: ClassVar[tuple[str, ...]]
     operators: ClassVar[tuple[str, ...]] = ()
+    in_original_pixels: ClassVar[bool] = True
 
     @abstractmethod
-    def forward(self, outputs: Any) -> tuple[Tensor, ...]:
+    def forward(self, outputs: Any, frame: GraphFrame) -> tuple[Tensor, ...]:
         """Returns the named tensors of a batch, in the order of `names`.
 
         Args:
             outputs: Raw outputs of the task's head.
+            frame: Frame of the images.
         """
 
     @abstractmethod
@@ -55,7 +59,7 @@ class OutputLayer(nn.Module, ABC):
 
         Args:
             tensors: What an exported file returned for a batch, and its constants, by name.
-            frames: Frame of each image.
+            frames: Frame of each image; that of an image that the graph resizes maps to itself.
         """
 
     def constants(self, outputs: Any) -> dict[str, Tensor]:

@@ -144,7 +144,7 @@ def test_a_file_with_raw_outputs_computes_what_pytorch_does(model, format, backe
     path, network, _ = exported(model, format, *choices.get(model, []))
     for count in (1, 3):
         differences = output_differences(
-            network, load_graph(path, backend, threads=1), batch(count)
+            network, load_graph(path, backend, threads=1), batch(count).split(1)
         )
         # Other products and sums in float32, of boxes of up to 100 pixels.
         assert max(differences.values()) < 1e-4, differences
@@ -255,7 +255,7 @@ def test_lower_precisions_stay_close(format, precision, exported):
     path, network, _ = exported("joint", format, "none", "logits", precision=precision)
     needs_backend(BACKENDS[format])
     runtime = load_graph(path, threads=1)
-    differences = output_differences(network, runtime, batch(2))
+    differences = output_differences(network, runtime, batch(2).split(1))
     # Scores of up to 1: float16 has 11 bits of mantissa and bfloat16 8, through 60 layers.
     assert 0 < differences["scores"] < {"fp16": 5e-3, "bf16": 5e-2}[precision]
 
@@ -293,14 +293,14 @@ def test_a_format_without_nms_gets_boxes_before_it(monkeypatch):
     monkeypatch.setattr(FORMATS["onnx"].__class__, "operators", ())
     info = info_of("joint")
     tasks = build_tasks(info.model, info.eval, info.label_maps)
-    assert chosen_outputs(tasks, FORMATS["onnx"], {}, SIZE)["detection"] == "none"
+    assert chosen_outputs(tasks, FORMATS["onnx"], {})["detection"] == "none"
     with pytest.raises(ConfigError, match="--nms: expected none for onnx, got inside"):
-        chosen_outputs(tasks, FORMATS["onnx"], {"nms": "inside"}, SIZE)
+        chosen_outputs(tasks, FORMATS["onnx"], {"nms": "inside"})
 
 
 def test_no_two_tasks_share_the_name_of_an_output():
     names = [
-        set(task(head, LABEL_MAPS[name], EvalConfig()).output_layer(choice, SIZE).names)
+        set(task(head, LABEL_MAPS[name], EvalConfig()).output_layer(choice).names)
         for name, task in TASKS.items()
         for head in [task.head_kinds[0]()]
         for choice in list(task.output_option.choices if task.output_option else [""])[:1]

@@ -15,8 +15,9 @@ Writes weights as a file for another runtime, runs the file, and compares it wit
   openvino    Intel's processors                 model.xml, with model.bin beside it
   pt2         PyTorch without this toolkit       model.pt2
 
-The file takes RGB images as uint8 (batch, 3, height, width) and normalises them itself. It carries
-the classes, preprocessing and thresholds: mbv2det.load, predict and eval need nothing else.
+The file takes RGB images as uint8 (batch, 3, height, width) and normalises them itself; with
+--resize also those of any size, and its results are in their pixels. It carries the classes,
+preprocessing and thresholds: mbv2det.load, predict and eval need nothing else.
 
 CONFIG names the data on whose validation split the file is compared; without it the embedded data
 set gives the images. eval.* and data.image_size on the command line override what the weights say.
@@ -37,6 +38,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_option("--format", help="onnx, openvino or pt2")
     parser.add_option("--precision", default="fp32", help="fp32, fp16 or bf16")
     parser.add_option("--out", help="file to write")
+    parser.add_option(
+        "--resize",
+        action="store_true",
+        help="the file takes images of any size and resizes them itself (onnx)",
+    )
     for name, text in _output_options().items():
         parser.add_option(f"--{name}", help=text)
     own_data = bool(given) and (not given[0].startswith("--") or given[0] in ("--help", "--config"))

@@ -25,9 +25,10 @@ from mbv2det.data.dataset import AnnotatedImages
 from mbv2det.deploy.check import metric_changes, output_differences
 from mbv2det.deploy.export import Export, export, without_views
 from mbv2det.deploy.formats import FORMATS, Format
-from mbv2det.deploy.load import load, load_graph
+from mbv2det.deploy.load import load
 from mbv2det.deploy.measure import measure
 from mbv2det.deploy.predictor import Predictor
+from mbv2det.deploy.runtimes.runtime import GraphRuntime
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.model import MultiTaskModel
 from mbv2det.structures import SampleKey
@@ -64,7 +65,15 @@ def export_and_check(
     model.eval()
     kind = _format(settings.options.format)
     options = {name: settings.options[name] for name in option_names}
-    request = Export(model, info, kind, settings.options.precision, options, source)
+    request = Export(
+        model,
+        info,
+        kind,
+        settings.options.precision,
+        options,
+        source,
+        resizes=settings.options.resize,
+    )
     graph = export(request, path)
     log(f"exported: {path}")
     report: dict[str, Any] = {"file": path.name, **asdict(graph)}
@@ -91,8 +100,10 @@ def compare(
     """
     measured, split = _comparison_split(info, settings, own_data=own_data)
     predictor = load(path)
+    runtime = predictor.runtime
+    assert isinstance(runtime, GraphRuntime)
     images = _images(split, predictor)
-    report: dict[str, Any] = {"outputs": output_differences(model, load_graph(path), images)}
+    report: dict[str, Any] = {"outputs": output_differences(model, runtime, images)}
     tasks = [task for task in trainable(predictor.tasks) if task.name in measured]
     if not tasks:
         return report
@@ -139,12 +150,12 @@ def _format(name: str) -> Format:
     return FORMATS[name]
 
 
-def _images(split: Annotations, predictor: Predictor) -> torch.Tensor:
-    """Returns images spread evenly over a split, as the network sees them."""
+def _images(split: Annotations, predictor: Predictor) -> list[torch.Tensor]:
+    """Returns images spread evenly over a split, as the file takes them, each a batch of one."""
     images = AnnotatedImages(split, predictor.preprocessor)
     indices = evenly_spaced(len(split), _NUM_COMPARED)
-    pixels = np.stack([images[SampleKey(0, index)].image for index in indices])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    pixels = [np.array(images[SampleKey(0, index)].image) for index in indices]
+    return [torch.from_numpy(image).permute(2, 0, 1)[None] for image in pixels]
 
 
 def print_report(report: dict[str, Any]) -> None:

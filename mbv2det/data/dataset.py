@@ -11,7 +11,6 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.data.images import read_image
 from mbv2det.errors import DataError
 from mbv2det.geometry import Frame
-from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import IGNORE_INDEX, Batch, BoxTargets, Instances, Sample, SampleKey
 
 
@@ -20,7 +19,7 @@ class AnnotatedImages(Dataset[Sample]):
 
     Args:
         annotations: Annotation of the split.
-        preprocessor: Preprocessor that resizes every image to the network's input size.
+        preprocessor: Resizes every image to the network's input size.
         augment: Random augmentation of a sample, for training. None for evaluation, where every
             sample keeps its original mask.
     """
@@ -28,7 +27,7 @@ class AnnotatedImages(Dataset[Sample]):
     def __init__(
         self,
         annotations: Annotations,
-        preprocessor: Preprocessor,
+        preprocessor: Callable[[Sample], Sample],
         augment: Callable[[Sample], Sample] | None = None,
     ) -> None:
         self.annotations = annotations

@@ -15,31 +15,27 @@ from mbv2det.tasks import TrainableTask
 
 
 def output_differences(
-    model: MultiTaskModel, runtime: GraphRuntime, images: UInt8[Tensor, "B 3 H W"]
+    model: MultiTaskModel, runtime: GraphRuntime, images: Sequence[UInt8[Tensor, "1 3 _ _"]]
 ) -> dict[str, float]:
     """Returns the largest difference of each output of an exported file from PyTorch in float32.
 
     Args:
         model: The trained network.
         runtime: Runs the exported file.
-        images: RGB images of the network's input size.
+        images: RGB images that the file takes.
     """
     info = runtime.info
     tasks = build_tasks(info.model, info.eval, info.label_maps)
-    layers = output_layers(tasks, runtime.graph.choices, info.preprocess.size)
-    network = ExportedNetwork(model, layers).eval()
-    parts = images.split(runtime.max_batch or len(images))
-    got = _joined([runtime(part) for part in parts])
-    expected = network.named(images)
-    return {
-        name: value
-        for layer in network.output_layers.values()
-        for name, value in layer.differences(expected, got).items()
-    }
-
-
-def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    layers = output_layers(tasks, runtime.graph.choices)
+    network = ExportedNetwork(model, layers, info.preprocess, resizes=runtime.graph.resizes).eval()
+    batches = [torch.cat(list(images))] if runtime.max_batch is None else images
+    largest: dict[str, float] = {}
+    for batch in batches:
+        expected, got = network.named(batch), runtime(batch)
+        for layer in network.output_layers.values():
+            for name, value in layer.differences(expected, got).items():
+                largest[name] = max(value, largest.get(name, 0.0))
+    return largest
 
 
 def metric_changes(

@@ -10,6 +10,7 @@ import torch
 from mbv2det.build import build_tasks
 from mbv2det.deploy.formats import DTYPES, Format
 from mbv2det.deploy.graph import ExportedNetwork, GraphInfo, encode_metadata, output_layers
+from mbv2det.deploy.graph_input import RESIZE_IMAGE
 from mbv2det.deploy.prepare import prepared
 from mbv2det.errors import ConfigError
 from mbv2det.model import MultiTaskModel
@@ -29,6 +30,7 @@ class Export:
         options: Choice of output options, by name of the option; those left out take the first
             choice that the format can express.
         source: Weights file that the network was read from.
+        resizes: Whether the graph takes images of any size and resizes them.
     """
 
     model: MultiTaskModel
@@ -37,6 +39,7 @@ class Export:
     precision: str = "fp32"
     options: Mapping[str, str | None] | None = None
     source: Path | None = None
+    resizes: bool = False
 
 
 def export(request: Export, path: Path) -> GraphInfo:
@@ -63,22 +66,28 @@ def export(request: Export, path: Path) -> GraphInfo:
         )
     kind.require_packages()
     tasks = build_tasks(info.model, info.eval, info.label_maps)
-    choices = chosen_outputs(tasks, kind, request.options or {}, info.preprocess.size)
-    layers = output_layers(tasks, choices, info.preprocess.size)
+    choices = chosen_outputs(tasks, kind, request.options or {}, resizes=request.resizes)
+    layers = output_layers(tasks, choices)
     dtype = DTYPES[request.precision if request.precision in kind.graph_precisions else "fp32"]
-    network = ExportedNetwork(prepared(request.model.cpu(), dtype), layers).eval()
+    network = ExportedNetwork(
+        prepared(request.model.cpu(), dtype), layers, info.preprocess, resizes=request.resizes
+    ).eval()
     for module in network.modules():
         if hasattr(module, "inplace"):  # exporters spell an activation in place in many steps
             setattr(module, "inplace", False)  # noqa: B010  # only some modules have it
     # Two images: an example of one would make torch.export take the batch for a constant.
-    size = (2 if kind.dynamic_batch else 1, 3, *info.preprocess.size)
-    images = torch.zeros(size, dtype=torch.uint8)
+    count = 2 if kind.dynamic_batch else 1
+    height, width = info.preprocess.size
+    if request.resizes:  # of no size that torch.export could take for that of the network input
+        height, width = height + 7, width + 11
+    images = torch.zeros((count, 3, height, width), dtype=torch.uint8)
     graph = GraphInfo(
         format=kind.name,
         precision=request.precision,
         choices=choices,
         outputs=network.names,
         dynamic_batch=kind.dynamic_batch,
+        resizes=request.resizes,
         constants=network.constants(images),
         source="" if request.source is None else request.source.name,
         sha256="" if request.source is None else _sha256(request.source),
@@ -97,7 +106,8 @@ def chosen_outputs(
     tasks: Sequence[Task],
     kind: Format,
     options: Mapping[str, str | None],
-    size: tuple[int, int],
+    *,
+    resizes: bool = False,
 ) -> dict[str, str]:
     """Returns the choice of each task's output option, by task name.
 
@@ -105,11 +115,13 @@ def chosen_outputs(
         tasks: Tasks of the network.
         kind: Format of the file.
         options: The user's choices, by name of the option.
-        size: Size of the network input, (height, width) in pixels.
+        resizes: Whether the graph takes images of any size and resizes them.
 
     Raises:
         ConfigError: If the format cannot express a choice, or no task has the option.
     """
+    if resizes and RESIZE_IMAGE not in kind.operators:
+        raise ConfigError(f"--resize: {kind.name} files cannot resize images; onnx files can")
     known = {task.output_option.name for task in tasks if task.output_option is not None}
     for name, choice in options.items():
         if choice is not None and name not in known:
@@ -120,16 +132,18 @@ def chosen_outputs(
         if option is None:
             choices[task.name] = ""
             continue
+        layers = {choice: task.output_layer(choice) for choice in option.choices}
         expressible = [
             choice
-            for choice in option.choices
-            if set(task.output_layer(choice, size).operators) <= set(kind.operators)
+            for choice, layer in layers.items()
+            if set(layer.operators) <= set(kind.operators)
+            and (layer.in_original_pixels or not resizes)
         ]
         choice = options.get(option.name) or expressible[0]
         if choice not in expressible:
             raise ConfigError(
-                f"--{option.name}: expected {' or '.join(expressible)} for {kind.name}, "
-                f"got {choice}"
+                f"--{option.name}: expected {' or '.join(expressible)} for {kind.name}"
+                f"{' with --resize' if resizes else ''}, got {choice}"
             )
         choices[task.name] = choice
     return choices

@@ -1,7 +1,7 @@
 """An exported network: the graph that goes into the file, and the description beside it.
 
-The graph takes RGB images as uint8 (B, 3, height, width) and normalises them itself. Its outputs
-are those of the output layer of each task.
+The graph takes RGB images as uint8 (B, 3, height, width) and normalises them itself. It may also
+resize them. Its outputs are those of the output layer of each task.
 """
 
 import json
@@ -13,10 +13,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
+from mbv2det.deploy.graph_input import graph_input
 from mbv2det.errors import ConfigError
 from mbv2det.geometry import Frame
 from mbv2det.model import MultiTaskModel
 from mbv2det.output_layer import OutputLayer
+from mbv2det.preprocess import PreprocessSpec
 from mbv2det.tasks import Task
 from mbv2det.tasks.task import Prediction
 from mbv2det.weights.header import HEADER, WeightsInfo, decode_info, encode_info
@@ -36,6 +38,7 @@ class GraphInfo:
         choices: Choice of each task's output option, by task name; empty for a task without one.
         outputs: Names of the graph's outputs, in order.
         dynamic_batch: Whether the graph takes any number of images at once, or one.
+        resizes: Whether the graph takes images of any size and resizes them.
         constants: Values that belong to the outputs and are the same for every image.
         source: Name of the weights file.
         sha256: SHA-256 of the weights file.
@@ -47,10 +50,19 @@ class GraphInfo:
     choices: Mapping[str, str]
     outputs: tuple[str, ...]
     dynamic_batch: bool
+    resizes: bool = False
     constants: Mapping[str, list[Any]] = field(default_factory=dict)
     source: str = ""
     sha256: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def max_batch(self) -> int | None:
+        """Largest number of images of a call; None if there is no limit.
+
+        Images of any size seldom have the same one.
+        """
+        return None if self.dynamic_batch and not self.resizes else 1
 
 
 class ExportedNetwork(nn.Module):
@@ -59,10 +71,21 @@ class ExportedNetwork(nn.Module):
     Args:
         model: Network, prepared for prediction.
         layers: Output layer of each task, by task name.
+        spec: Preprocessing of the network.
+        resizes: Whether it takes images of any size and resizes them.
     """
 
-    def __init__(self, model: MultiTaskModel, layers: Mapping[str, OutputLayer]) -> None:
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        layers: Mapping[str, OutputLayer],
+        spec: PreprocessSpec,
+        *,
+        resizes: bool = False,
+    ) -> None:
         super().__init__()
+        self.resizes = resizes
+        self.input = graph_input(spec, resizes=resizes)
         self.model = model
         self.layers = nn.ModuleDict(layers)
 
@@ -82,12 +105,13 @@ class ExportedNetwork(nn.Module):
         """Returns the outputs in the order of `names`.
 
         Args:
-            images: RGB images of the network's input size.
+            images: RGB images of the network's input size, or of any size if it resizes.
         """
+        images, frame = self.input(images)
         outputs = self.model(images)
         results: tuple[Tensor, ...] = ()
         for task, layer in self.layers.items():
-            results += layer(outputs[task])
+            results += layer(outputs[task], frame)
         return results
 
     @torch.inference_mode()
@@ -100,8 +124,9 @@ class ExportedNetwork(nn.Module):
         """Returns the constants of the output layers as plain values.
 
         Args:
-            images: Any images of the network's input size.
+            images: Any images that it takes.
         """
+        images, _ = self.input(images)
         outputs = self.model(images)
         return {
             name: tensor.tolist()
@@ -137,23 +162,25 @@ class GraphReader:
         ]
 
 
-def output_layers(
-    tasks: Sequence[Task], choices: Mapping[str, str], size: tuple[int, int]
-) -> dict[str, OutputLayer]:
+def output_layers(tasks: Sequence[Task], choices: Mapping[str, str]) -> dict[str, OutputLayer]:
     """Returns the output layer of each task, by task name.
 
     Args:
         tasks: Tasks of the network.
         choices: Choice of each task's output option, by task name.
-        size: Size of the network input, (height, width) in pixels.
     """
-    return {task.name: task.output_layer(choices.get(task.name, ""), size) for task in tasks}
+    return {task.name: task.output_layer(choices.get(task.name, "")) for task in tasks}
 
 
-def graph_reader(tasks: Sequence[Task], graph: GraphInfo, size: tuple[int, int]) -> GraphReader:
-    """Returns the reader of a file's outputs; arguments as for `output_layers`."""
+def graph_reader(tasks: Sequence[Task], graph: GraphInfo) -> GraphReader:
+    """Returns the reader of a file's outputs.
+
+    Args:
+        tasks: Tasks of the network.
+        graph: Description of the file.
+    """
     constants = {name: torch.tensor(values) for name, values in graph.constants.items()}
-    return GraphReader(output_layers(tasks, graph.choices, size), constants)
+    return GraphReader(output_layers(tasks, graph.choices), constants)
 
 
 def encode_metadata(info: WeightsInfo, graph: GraphInfo) -> dict[str, str]:

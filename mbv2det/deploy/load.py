@@ -12,6 +12,7 @@ from mbv2det.deploy.graph import graph_reader
 from mbv2det.deploy.predictor import Predictor, load_model
 from mbv2det.deploy.runtimes.runtime import GraphRuntime
 from mbv2det.errors import ConfigError
+from mbv2det.preprocess import unchanged
 
 Backend = Literal["torch", "onnxruntime", "openvino"]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -95,5 +96,6 @@ def _load_exported(path: Path, backend: str | None, device: str, threads: int | 
     runtime = load_graph(path, backend, device, threads)
     info = runtime.info
     tasks = build_tasks(info.model, info.eval, info.label_maps)
-    reader = graph_reader(tasks, runtime.graph, info.preprocess.size)
-    return Predictor(runtime, info, read=reader)
+    reader = graph_reader(tasks, runtime.graph)
+    preprocessor = unchanged if runtime.graph.resizes else None
+    return Predictor(runtime, info, read=reader, preprocessor=preprocessor)

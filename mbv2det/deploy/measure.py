@@ -55,6 +55,7 @@ def _batches(
 ) -> "DataLoader[Batch]":
     images = AnnotatedImages(split, predictor.preprocessor)
     keys = [SampleKey(0, index) for index in range(len(images))]
+    batch_size = min(batch_size, predictor.runtime.max_batch or batch_size)
     loader: DataLoader[Any] = DataLoader[Sample](
         images, batch_size, sampler=keys, num_workers=num_workers, collate_fn=collate
     )

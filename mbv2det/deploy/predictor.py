@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +51,7 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
         model: Network in PyTorch; None for an exported file.
         read: Turns what the runtime returns for a batch, and the frames of its images, into
             predictions; None for the raw outputs of the heads.
+        preprocessor: Preprocessing of the images; None for that of the header.
 
     Attributes:
         runtime: Runs the network.
@@ -64,11 +66,12 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
         info: WeightsInfo,
         model: MultiTaskModel | None = None,
         read: Callable[[Mapping[str, Any], Sequence[Frame]], list[Prediction]] | None = None,
+        preprocessor: Callable[[Sample], Sample] | None = None,
     ) -> None:
         self.runtime = runtime
         self.info = info
         self.tasks = build_tasks(info.model, info.eval, info.label_maps)
-        self.preprocessor = Preprocessor(info.preprocess)
+        self.preprocessor = Preprocessor(info.preprocess) if preprocessor is None else preprocessor
         self._model = model
         self._read = partial(predict_all, self.tasks) if read is None else read
 
@@ -124,11 +127,15 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
         """
         if isinstance(images, str | bytes):
             raise TypeError("images: expected a list of images; predict() takes a single one")
-        if not len(images):
-            return []
+        predictions: list[Prediction] = []
         samples = [self._sample(image) for image in images]
-        batch = torch.from_numpy(np.stack([sample.image for sample in samples]))
-        return self.predict_batch(batch.permute(0, 3, 1, 2), [sample.frame for sample in samples])
+        # One batch, unless the graph resizes images of different sizes by itself.
+        for _, group in groupby(samples, key=lambda sample: sample.image.shape):
+            batch = list(group)
+            pixels = torch.from_numpy(np.stack([sample.image for sample in batch]))
+            frames = [sample.frame for sample in batch]
+            predictions += self.predict_batch(pixels.permute(0, 3, 1, 2), frames)
+        return predictions
 
     def predict(self, image: ImageInput) -> Prediction:
         """Predicts one image: a path, bytes of a file, an image of PIL or an array.
@@ -149,8 +156,8 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
         """Predicts images that are preprocessed already.
 
         Args:
-            images: RGB images of the network's input size.
-            frames: Frame of each image, as from `Preprocessor`.
+            images: RGB images, as from `preprocessor`.
+            frames: Frame of each image, as from `preprocessor`.
         """
         size = self.runtime.max_batch or len(images)
         predictions: list[Prediction] = []

@@ -64,7 +64,7 @@ class DetectionMethod(HeadConfig):
         """Builds the postprocessing of the head's raw outputs."""
 
     def build_output_layer(
-        self, choice: str, label_map: LabelMap, thresholds: EvalConfig, size: tuple[int, int]
+        self, choice: str, label_map: LabelMap, thresholds: EvalConfig
     ) -> OutputLayer:
         """The last layer of an exported network.
 
@@ -73,7 +73,6 @@ class DetectionMethod(HeadConfig):
                 without NMS gives final detections for both.
             label_map: Classes to predict.
             thresholds: Settings of the postprocessing.
-            size: Size of the network input, (height, width) in pixels.
 
         Raises:
             ConfigError: If the method cannot be exported.

@@ -10,7 +10,7 @@ from torch import Tensor
 from mbv2det.detection.nms_mask import NMS_MASK, nms_mask
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.detection.postprocess import SSDPostprocess
-from mbv2det.geometry import Frame, pairwise_iou
+from mbv2det.geometry import Frame, GraphFrame, pairwise_iou
 from mbv2det.output_layer import OutputLayer
 from mbv2det.structures import Detections
 
@@ -18,7 +18,7 @@ from mbv2det.structures import Detections
 class DecodedBoxes(OutputLayer):
     """Every anchor's box and class scores; the threshold and NMS remain to be done.
 
-    - `boxes` (B, A, 4): xyxy in pixels of the network input, not clipped.
+    - `boxes` (B, A, 4): xyxy in pixels of the images, not clipped.
     - `scores` (B, A, K): score of each class, 0..1, without background.
 
     Args:
@@ -31,9 +31,10 @@ class DecodedBoxes(OutputLayer):
         super().__init__()
         self.postprocess = postprocess
 
-    def forward(self, outputs: SSDOutputs) -> tuple[Tensor, ...]:
+    def forward(self, outputs: SSDOutputs, frame: GraphFrame) -> tuple[Tensor, ...]:
         """Returns boxes and scores."""
-        return self.postprocess.decode(outputs)
+        boxes, scores = self.postprocess.decode(outputs)
+        return frame.boxes_to_original(boxes), scores
 
     def read(self, tensors: Mapping[str, Tensor], frames: Sequence[Frame]) -> list[Detections]:
         """Applies the threshold and NMS, as the network in PyTorch does."""
@@ -43,37 +44,35 @@ class DecodedBoxes(OutputLayer):
 class PaddedDetections(OutputLayer):
     """The final detections of each image, best first, padded to a fixed number M.
 
-    - `boxes` (B, M, 4): xyxy in pixels of the network input, clipped to it; zeros for padding.
+    - `boxes` (B, M, 4): xyxy in pixels of the images, clipped to them; zeros for padding.
     - `scores` (B, M): 0..1; 0 for padding.
     - `labels` (B, M): class 0..K-1 as int64; -1 for padding.
     - `count` (B): number of detections as int64, at most M.
 
     Two details differ from PyTorch's postprocessing:
 
-    - Boxes are clipped to the network input before NMS. PyTorch clips them to the image in it,
-      which is smaller where the rule of the resize is `fit`: there a box that reaches into the
-      padding may be suppressed by one and not by the other.
+    - In a graph that does not resize, boxes are clipped to the network input before NMS. PyTorch
+      clips them to the image in it, which is smaller where the rule of the resize is `fit`: there a
+      box that reaches into the padding may be suppressed by one and not by the other.
     - Every box above the threshold enters NMS. PyTorch's limit, `candidates_per_class`, would need
       a selection that takes OpenVINO as long as the network, and changes only what stands behind
       that many better boxes of its class.
 
     Args:
         postprocess: Decodes raw outputs; its thresholds and limits hold.
-        size: Size of the network input, (height, width) in pixels.
     """
 
     names: ClassVar[tuple[str, ...]] = ("boxes", "scores", "labels", "count")
     operators: ClassVar[tuple[str, ...]] = (NMS_MASK,)
 
-    def __init__(self, postprocess: SSDPostprocess, size: tuple[int, int]) -> None:
+    def __init__(self, postprocess: SSDPostprocess) -> None:
         super().__init__()
         self.postprocess = postprocess
-        self.size = size
 
-    def forward(self, outputs: SSDOutputs) -> tuple[Tensor, ...]:
+    def forward(self, outputs: SSDOutputs, frame: GraphFrame) -> tuple[Tensor, ...]:
         """Returns boxes, scores, labels and count."""
         boxes, scores = self.postprocess.decode(outputs)
-        boxes = self._clipped(boxes)
+        boxes = frame.clipped(frame.boxes_to_original(boxes))
         scores = self._candidates(boxes, scores)
         kept = nms_mask(boxes, scores, self.postprocess.nms_iou)
         scores = torch.where(kept, scores, 0.0).flatten(1)
@@ -89,16 +88,12 @@ class PaddedDetections(OutputLayer):
             valid.sum(dim=1),
         )
 
-    def _clipped(self, boxes: Float[Tensor, "B A 4"]) -> Float[Tensor, "B A 4"]:
-        height, width = self.size
-        return boxes.clamp(min=0.0).minimum(boxes.new_tensor([width, height, width, height]))
-
     def _candidates(
         self, boxes: Float[Tensor, "B A 4"], scores: Float[Tensor, "B A K"]
     ) -> Float[Tensor, "B K A"]:
         """Returns the scores of the boxes that enter NMS, and 0 for the others.
 
-        Others are those below the threshold, and those without area inside the input.
+        Others are those below the threshold, and those without area inside the image.
         """
         has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
         valid = has_area[..., None] & (scores >= self.postprocess.score_threshold)

@@ -247,13 +247,11 @@ class SSDLiteConfig(DetectionMethod):
         )
 
     def build_output_layer(
-        self, choice: str, label_map: LabelMap, thresholds: EvalConfig, size: tuple[int, int]
+        self, choice: str, label_map: LabelMap, thresholds: EvalConfig
     ) -> OutputLayer:
         """The last layer of an exported network: NMS inside, or decoded boxes."""
         postprocess = self.build_postprocess(label_map, thresholds)
-        return (
-            PaddedDetections(postprocess, size) if choice == "inside" else DecodedBoxes(postprocess)
-        )
+        return PaddedDetections(postprocess) if choice == "inside" else DecodedBoxes(postprocess)
 
     def logit_names(self, label_map: LabelMap) -> tuple[str, ...]:
         """Returns the name of the class of each class logit; background comes first."""

@@ -7,39 +7,43 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from mbv2det.geometry import Frame
+from mbv2det.geometry import Frame, GraphFrame
 from mbv2det.output_layer import OutputLayer
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.postprocess import SegmentationPostprocess
-from mbv2det.segmentation.resample import resample
+from mbv2det.segmentation.resample import bilinear_weights
 from mbv2det.structures import SegmentationMap
 
 
 class ClassMap(OutputLayer):
-    """The label of every pixel of the network input: `classes` (B, H, W) of uint8.
+    """The label of every pixel of the images: `classes` (B, H, W) of uint8.
 
-    The labels of an original image of another size are those of the nearest pixels. PyTorch's
-    postprocessing interpolates the logits at the pixels of the original image instead, which draws
-    borders between labels more finely; `GridLogits` allows for that.
-
-    Args:
-        size: Size of the network input, (height, width) in pixels.
+    In a graph that does not resize, these are the pixels of the network input, and those of an
+    original image of another size get the labels of the nearest ones. PyTorch's postprocessing, and
+    a graph that resizes, interpolate the logits at the pixels of the original image instead, which
+    draws borders between labels more finely; `GridLogits` allows for that too.
     """
 
     names: ClassVar[tuple[str, ...]] = ("classes",)
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, outputs: SegmentationOutputs) -> tuple[Tensor, ...]:
+    def forward(self, outputs: SegmentationOutputs, frame: GraphFrame) -> tuple[Tensor, ...]:
         """Returns the labels."""
-        pixels = [
-            torch.arange(side, dtype=torch.float32, device=outputs.logits.device)
-            for side in self.size
-        ]
-        logits = resample(outputs.logits, (outputs.rows, outputs.columns), (pixels[0], pixels[1]))
-        return (logits.argmax(dim=1).to(torch.uint8),)
+        vertical, horizontal = (
+            bilinear_weights(cells, positions)
+            for cells, positions in zip(
+                (outputs.rows, outputs.columns), frame.pixel_centres(), strict=True
+            )
+        )
+        # As `resample`, one label after the other: all at once would take 4 bytes for each label of
+        # each pixel.
+        first, *others = (outputs.logits.float() @ horizontal.T).unbind(dim=1)
+        best = vertical @ first
+        labels = torch.zeros_like(best, dtype=torch.uint8)
+        for label, columns in enumerate(others, start=1):
+            logits = vertical @ columns
+            labels = torch.where(logits > best, label, labels)
+            best = torch.maximum(best, logits)
+        return (labels.to(torch.uint8),)
 
     def read(self, tensors: Mapping[str, Tensor], frames: Sequence[Frame]) -> list[SegmentationMap]:
         """Returns the labels on the pixels of each original image."""
@@ -77,12 +81,13 @@ class GridLogits(OutputLayer):
     """
 
     names: ClassVar[tuple[str, ...]] = ("logits",)
+    in_original_pixels: ClassVar[bool] = False
 
     def __init__(self, postprocess: SegmentationPostprocess) -> None:
         super().__init__()
         self.postprocess = postprocess
 
-    def forward(self, outputs: SegmentationOutputs) -> tuple[Tensor, ...]:
+    def forward(self, outputs: SegmentationOutputs, frame: GraphFrame) -> tuple[Tensor, ...]:
         """Returns the logits in float32."""
         return (outputs.logits.float(),)
 

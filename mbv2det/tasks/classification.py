@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from mbv2det.drawing import add_caption
-from mbv2det.geometry import Frame
+from mbv2det.geometry import Frame, GraphFrame
 from mbv2det.heads.classifier import ClassifierConfig
 from mbv2det.labels import LabelMap
 from mbv2det.model_config import HeadConfig
@@ -53,7 +53,7 @@ class ClassificationTask(Task):
         """Returns the logits."""
         return outputs
 
-    def output_layer(self, choice: str, size: tuple[int, int]) -> OutputLayer:
+    def output_layer(self, choice: str) -> OutputLayer:
         """The last layer of an exported network: softmax."""
         return Probabilities()
 
@@ -70,7 +70,7 @@ class Probabilities(OutputLayer):
 
     names: ClassVar[tuple[str, ...]] = ("probabilities",)
 
-    def forward(self, outputs: Float[Tensor, "B K"]) -> tuple[Tensor, ...]:
+    def forward(self, outputs: Float[Tensor, "B K"], frame: GraphFrame) -> tuple[Tensor, ...]:
         """Returns the probabilities."""
         return (outputs.float().softmax(dim=1),)
 

@@ -77,9 +77,9 @@ class DetectionTask(TrainableTask):
         """Returns the raw outputs as one tensor, to compare two implementations."""
         return self.method.raw_tensor(outputs)
 
-    def output_layer(self, choice: str, size: tuple[int, int]) -> OutputLayer:
+    def output_layer(self, choice: str) -> OutputLayer:
         """The last layer of an exported network."""
-        return self.method.build_output_layer(choice, self.label_map, self.thresholds, size)
+        return self.method.build_output_layer(choice, self.label_map, self.thresholds)
 
     def draw(
         self, picture: Image.Image, prediction: Prediction, style: DrawingStyle

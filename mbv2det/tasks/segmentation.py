@@ -86,9 +86,9 @@ class SegmentationTask(TrainableTask):
         """Returns the logits."""
         return outputs.logits
 
-    def output_layer(self, choice: str, size: tuple[int, int]) -> OutputLayer:
+    def output_layer(self, choice: str) -> OutputLayer:
         """The last layer of an exported network."""
-        return ClassMap(size) if choice == "classes" else GridLogits(self.postprocess)
+        return ClassMap() if choice == "classes" else GridLogits(self.postprocess)
 
     def palette(self) -> dict[str, Colour]:
         """Returns VOC's colours by class name, in VOC's spelling if VOC has the class."""

@@ -159,12 +159,11 @@ class Task(ABC):
         """Returns the raw outputs as one tensor, to compare two implementations."""
 
     @abstractmethod
-    def output_layer(self, choice: str, size: tuple[int, int]) -> OutputLayer:
+    def output_layer(self, choice: str) -> OutputLayer:
         """The last layer of an exported network, which also reads what the file returns.
 
         Args:
             choice: One of the choices of `output_option`; empty if the task has none.
-            size: Size of the network input, (height, width) in pixels.
 
         Raises:
             ConfigError: If the head cannot be exported.

@@ -70,7 +70,7 @@ def cell(info: WeightsInfo, format: str, precision: str, choice: str, folder: Pa
         if "the package" in str(error):
             raise
         return "-"
-    images = torch.randint(0, 256, (3, 3, *_SIZE), dtype=torch.uint8)
+    images = torch.randint(0, 256, (3, 3, *_SIZE), dtype=torch.uint8).split(1)
     differences = output_differences(model, load_graph(path), images)
     differences.pop("boxes", None)  # in pixels
     differences.pop("without partner", None)

@@ -1,7 +1,7 @@
 """ONNX, written by PyTorch's exporter."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor
 from mbv2det.atomic_write import atomic_write
 from mbv2det.deploy.formats.format import Format
 from mbv2det.deploy.graph import INPUT, ExportedNetwork
+from mbv2det.deploy.graph_input import RESIZE_IMAGE, dynamic_dimensions
 from mbv2det.detection.nms_mask import NMS_MASK
 
 _OPSET = 20  # what ONNX Runtime since 1.17 and OpenVINO since 2024 read
@@ -27,7 +28,7 @@ class OnnxFormat(Format):
     packages: ClassVar[Sequence[str]] = ("onnx", "onnxscript")
     graph_precisions: ClassVar[Sequence[str]] = ("fp16",)
     dynamic_batch: ClassVar[bool] = True
-    operators: ClassVar[Sequence[str]] = (NMS_MASK,)
+    operators: ClassVar[Sequence[str]] = (NMS_MASK, RESIZE_IMAGE)
     distributions: ClassVar[Sequence[str]] = ("onnx", "onnxscript")
 
     def write(
@@ -47,6 +48,8 @@ class OnnxFormat(Format):
 
 def onnx_program(network: ExportedNetwork, images: Tensor) -> Any:
     """Returns the network as a program of PyTorch's ONNX exporter, for any number of images."""
+    from mbv2det.deploy.formats.onnx_operators import translations  # needs a package of the extra
+
     with warnings.catch_warnings(), redirect_stdout(StringIO()):  # it reports its progress
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -54,10 +57,10 @@ def onnx_program(network: ExportedNetwork, images: Tensor) -> Any:
             (images,),
             input_names=[INPUT],
             output_names=list(network.names),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=(dynamic_dimensions(resizes=network.resizes),),
             opset_version=_OPSET,
             dynamo=True,
-            custom_translation_table=_translations(),
+            custom_translation_table=translations(),
             verbose=False,
         )
     assert program is not None
@@ -67,24 +70,3 @@ def onnx_program(network: ExportedNetwork, images: Tensor) -> Any:
         for node in function.all_nodes():
             node.metadata_props.clear()
     return program
-
-
-def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Returns the ONNX functions of the operators of this toolkit."""
-    from onnxscript import opset20 as op
-
-    def nms_mask(boxes, scores, iou: float):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        # NonMaxSuppression gives (image, class, box) of each box that it keeps.
-        kept = op.NonMaxSuppression(
-            boxes,
-            scores,
-            op.Constant(value_ints=[2**31 - 1]),  # none is selected where this limit is absent
-            op.Constant(value_floats=[iou]),
-            op.Constant(value_floats=[0.0]),
-        )
-        count = op.Slice(op.Shape(kept), op.Constant(value_ints=[0]), op.Constant(value_ints=[1]))
-        nothing = op.Expand(op.Constant(value_float=0.0), op.Shape(scores))
-        ones = op.Expand(op.Constant(value_float=1.0), count)
-        return op.Cast(op.ScatterND(nothing, kept, ones), to=9)  # bool
-
-    return {torch.ops.mbv2det.nms_mask.default: nms_mask}

@@ -10,6 +10,7 @@ from torch import Tensor
 from mbv2det.deploy.formats.format import Format
 from mbv2det.deploy.formats.onnx import OnnxFormat, onnx_program
 from mbv2det.deploy.graph import ExportedNetwork
+from mbv2det.detection.nms_mask import NMS_MASK
 
 SECTION = "mbv2det"  # of the texts in the file's runtime information
 
@@ -27,7 +28,7 @@ class OpenVinoFormat(Format):
     packages: ClassVar[Sequence[str]] = ("openvino", *OnnxFormat.packages)
     precisions: ClassVar[Sequence[str]] = ("fp32", "fp16", "bf16")
     dynamic_batch: ClassVar[bool] = True
-    operators: ClassVar[Sequence[str]] = OnnxFormat.operators
+    operators: ClassVar[Sequence[str]] = (NMS_MASK,)
     distributions: ClassVar[Sequence[str]] = ("openvino", *OnnxFormat.distributions)
 
     def write(

@@ -39,7 +39,7 @@ class OnnxRuntime:
             raise ConfigError(f"{path}: ONNX Runtime cannot read it ({error})") from None
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.info, self.graph = decode_metadata(metadata, str(path))
-        self.max_batch = None if self.graph.dynamic_batch else 1
+        self.max_batch = self.graph.max_batch
 
     def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Mapping[str, Tensor]:
         """Returns the outputs of the graph by name."""

@@ -48,7 +48,12 @@ class OpenVinoRuntime:
             reason = str(error).strip().splitlines()[-1]
             raise ConfigError(f"{path}: OpenVINO cannot read it ({reason})") from None
         self.info, self.graph = decode_metadata(_metadata(model), str(path))
-        self.max_batch = None if self.graph.dynamic_batch else 1
+        if self.graph.resizes:
+            raise ConfigError(
+                f"{path}: expected a file exported without --resize for OpenVINO, whose resizing "
+                "does not average over the pixels that it leaves out"
+            )
+        self.max_batch = self.graph.max_batch
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _INFERENCE_PRECISIONS[self.graph.precision],

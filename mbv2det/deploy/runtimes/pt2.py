@@ -39,7 +39,7 @@ class Pt2Runtime:
             raise ConfigError(f"{path}: torch.export cannot read it ({error})") from None
         present = {key: text for key, text in metadata.items() if text}
         self.info, self.graph = decode_metadata(present, str(path))
-        self.max_batch = None if self.graph.dynamic_batch else 1
+        self.max_batch = self.graph.max_batch
         self._network = program.module()
 
     @torch.inference_mode()
