@@ -1,16 +1,26 @@
+import json
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from networks import randomise
+from runs import run_command, write_config
 
+from mbv2det.build import build_model
+from mbv2det.data.scenes import CLASSES
 from mbv2det.deploy.tiles import TiledPredictor, Tiling, detect_tiles
 from mbv2det.errors import ConfigError
+from mbv2det.geometry import Frame
+from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
-from mbv2det.model_config import EvalConfig
-from mbv2det.structures import Detections
+from mbv2det.model_config import BackboneConfig, EvalConfig, ModelConfig
+from mbv2det.preprocess import PreprocessSpec
+from mbv2det.structures import Detections, Sample, SampleKey
 from mbv2det.tasks.task import Prediction
+from mbv2det.weights.header import WeightsInfo
+from mbv2det.weights.share_file import save_weights
 
 INPUT = 64  # side of what the predictor below sees
 # Corners of 6-pixel squares in an image of 500 x 800; the last three cross borders of tiles.
@@ -77,6 +87,16 @@ def test_tiles_find_tiny_objects_that_the_whole_image_hides(library, image):
     assert (np.abs(np.array(corners(tiled)) - expected) <= limits).all()
 
 
+def test_a_batch_of_evaluation_is_cut_into_tiles_too(library, image):
+    tiled = TiledPredictor(BlobPredictor(), Tiling(grid=(4, 6)))
+    assert tiled.max_batch == 1
+    sample = tiled.preprocessor(Sample(SampleKey(0, 0), image, Frame((500, 800))))
+    pixels = torch.from_numpy(sample.image).permute(2, 0, 1)[None]
+    (got,), (expected,) = tiled.predict_batch(pixels, [sample.frame]), tiled([image])
+    assert len(got.detection) == len(TINY) + 1
+    assert torch.equal(got.detection.boxes, expected.detection.boxes)
+
+
 def test_an_object_in_several_tiles_and_larger_than_one_is_found_once(library, image):
     tiled = TiledPredictor(BlobPredictor(), Tiling(grid=(4, 6)))([image])[0].detection
     large = tiled.boxes[(tiled.boxes[:, 2] - tiled.boxes[:, 0]) > 50]
@@ -127,3 +147,27 @@ def test_overlaps_of_half_a_tile_or_below_nothing_are_errors(overlap):
 def test_tiles_need_a_head_for_detection():
     with pytest.raises(ConfigError, match="--tiles: expected weights with a head for detection"):
         TiledPredictor(BlobPredictor("segmentation"), Tiling(grid=(2, 2)))
+
+
+def test_eval_measures_what_tiles_find(library, tmp_path):
+    config = write_config(tmp_path, num_train=1, num_val=2, heads="detection: {name: ssdlite}")
+    info = WeightsInfo(
+        ModelConfig(BackboneConfig(width_mult=0.1), {"detection": SSDLiteConfig()}),
+        PreprocessSpec((64, 96)),
+        {"detection": LabelMap.of_masks(CLASSES)},
+    )
+    model = randomise(build_model(info.model, info.preprocess, info.label_maps))
+    weights = tmp_path / "w.safetensors"
+    save_weights(weights, model.state_dict(), info)
+    documents = []
+    for name, options in {"whole": [], "tiled": ["--tiles=2x2", "--tile-overlap=0.1"]}.items():
+        out = tmp_path / f"{name}.json"
+        run_command("eval", config, "--weights", weights, "--out", out, *options)
+        documents.append(json.loads(out.read_text()))
+    whole, tiled = documents
+    assert tiled["tiles"] == "2x2, overlap 0.1"
+    assert "tiles" not in whole
+    assert tiled["images"] == whole["images"] == 2
+    assert tiled["detection"]["AP"] is not None
+    done = run_command("eval", config, "--weights", weights, "--tile-overlap=0.1", check=False)
+    assert "--tile-overlap: expected --tiles beside it, got none" in done.stderr

@@ -28,6 +28,14 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """
     parser = SettingsParser(_DESCRIPTION, prog=prog)
     parser.add_option("--out", help="write the metrics to this JSON file")
+    parser.add_option(
+        "--tiles",
+        help="measure predict's --tiles: each image whole and in ROWSxCOLUMNS tiles, or in tiles "
+        "of a side in pixels; needs the extra supervision",
+    )
+    parser.add_option(
+        "--tile-overlap", type=float, help="share of a tile in common with the next (default 0.2)"
+    )
     settings = parser.parse(sys.argv[1:] if arguments is None else arguments)
     if "weights" not in settings.given:
         raise ConfigError("--weights: expected the .safetensors or .ckpt file to measure, got none")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mbv2det.build import (
     relabel,
     trainable,
 )
+from mbv2det.cli.overrides import resolved
 from mbv2det.cli.settings import Settings
 from mbv2det.cli.tables import print_metrics
 from mbv2det.cli.train import log_split
@@ -26,11 +27,12 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.data.datamodule import DenseData
 from mbv2det.deploy.load import is_exported, load
 from mbv2det.deploy.measure import measure
+from mbv2det.deploy.predictor import Predictor
+from mbv2det.deploy.tiles import TiledPredictor, Tiling
 from mbv2det.errors import ConfigError
-from mbv2det.labels import LabelMap, with_background
-from mbv2det.model_config import EvalConfig, ModelConfig
+from mbv2det.labels import LabelMap
+from mbv2det.model_config import EvalConfig
 from mbv2det.preprocess import Preprocessor
-from mbv2det.resolve import Difference, Overrides, in_section, resolve
 from mbv2det.tasks import TASKS
 from mbv2det.tasks.task import metrics_document
 from mbv2det.training.callbacks import DamagedFileWarnings
@@ -47,8 +49,9 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         The content of metrics.json.
     """
     config = settings.config
-    if is_exported(str(config.weights)):
-        return evaluate_exported(settings)
+    tiling = Tiling.of_options(settings.options.tiles, settings.options.tile_overlap)
+    if tiling is not None or is_exported(str(config.weights)):
+        return evaluate_predictor(settings, tiling)
     source = read_model(Path(str(config.weights)))
     info = resolved(source.info, settings)
     model, all_tasks = load_network(replace(source, info=info))
@@ -103,26 +106,23 @@ _FIXED_BY_EXPORT = (
 )
 
 
-def evaluate_exported(settings: Settings) -> dict[str, Any]:
-    """Evaluates an exported file, in the runtime of its suffix.
+def evaluate_predictor(settings: Settings, tiling: Tiling | None) -> dict[str, Any]:
+    """Evaluates as `predict` predicts: an exported file in the runtime of its suffix, or by tiles.
 
     Returns:
         The content of metrics.json.
 
     Raises:
-        ConfigError: If the command line sets what the file holds.
+        ConfigError: If the command line sets what an exported file holds.
     """
     config, file = settings.config, str(settings.config.weights)
-    for key in settings.given:
-        if key in _FIXED_BY_EXPORT or key.startswith(("backbone.", "heads.")):
-            raise ConfigError(f"--{key}: {file} keeps what it was exported with; export it again")
-    predictor = load(file)
+    predictor = _predictor(settings)
     measured = measured_tasks(predictor.info, settings)
     tasks = [task for task in trainable(predictor.tasks) if task.name in measured]
     split = read_measured_split(config.data, predictor.info, measured)
     started = time.perf_counter()
     document = measure(
-        predictor,
+        predictor if tiling is None else TiledPredictor(predictor, tiling),
         tasks,
         split,
         config.eval,
@@ -131,8 +131,26 @@ def evaluate_exported(settings: Settings) -> dict[str, Any]:
     )
     document = with_speed(document, time.perf_counter() - started)
     document["weights"], document["backend"] = file, predictor.runtime.name
+    if tiling is not None:
+        document["tiles"] = str(tiling)
     conclude(document, settings.options.out)
     return document
+
+
+def _predictor(settings: Settings) -> Predictor:
+    """Returns the predictor of the weights or the exported file of a command line."""
+    file = Path(str(settings.config.weights))
+    if is_exported(file):
+        for key in settings.given:
+            if key in _FIXED_BY_EXPORT or key.startswith(("backbone.", "heads.")):
+                raise ConfigError(
+                    f"--{key}: {file} keeps what it was exported with; export it again"
+                )
+        return load(file)
+    source = read_model(file)
+    info = resolved(source.info, settings)
+    model, _ = load_network(replace(source, info=info))
+    return Predictor.of_model(model.eval(), info)
 
 
 def with_speed(document: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -181,78 +199,6 @@ def with_own_classes(data: DataConfig, label_maps: Mapping[str, LabelMap]) -> Da
     for name, label_map in label_maps.items():
         data = TASKS[name].name_classes(data, label_map)
     return data
-
-
-def resolved(stored: WeightsInfo, settings: Settings) -> WeightsInfo:
-    """Returns the header of the weights with the settings that the command line overrides.
-
-    Settings that change the shape of a tensor cannot be overridden. Logs every setting of the
-    configuration that is not used.
-    """
-    log_architecture(stored, settings)
-    info, differences = with_overrides(stored, settings)
-    for difference in differences:
-        log(str(difference))
-    return info
-
-
-def with_overrides(
-    stored: WeightsInfo, settings: Settings
-) -> tuple[WeightsInfo, tuple[Difference, ...]]:
-    """Returns what `resolved` does, and the settings on which weights and configuration differ."""
-    config, spec, thresholds = settings.config, stored.preprocess, stored.eval
-    resolution = resolve(
-        {
-            **in_section("eval", asdict(thresholds)),
-            "data.image_size": spec.size,
-            "data.resize": spec.resize,
-            "backbone.output_stride": stored.model.backbone.output_stride,
-        },
-        {
-            **in_section("eval", asdict(config.eval.thresholds())),
-            "data.image_size": config.data.size,
-            "data.resize": config.data.resize,
-            "backbone.output_stride": config.backbone.output_stride,
-        },
-        Overrides(settings.given, config.override_weights),
-    )
-    values = resolution.values
-    info = replace(
-        stored,
-        model=replace(stored.model, backbone=resolution.update("backbone", stored.model.backbone)),
-        eval=resolution.update("eval", thresholds),
-        preprocess=replace(spec, size=values["data.image_size"], resize=values["data.resize"]),
-    )
-    return info, resolution.differences
-
-
-def log_architecture(stored: WeightsInfo, settings: Settings) -> None:
-    """Logs differences of network and classes between the configuration and the weights."""
-    config = settings.config
-    stored_settings, configured = (
-        _architecture(model, config.tasks) for model in (stored.model, config.model())
-    )
-    for key, value in stored_settings.items():
-        if configured.get(key) != value:
-            log(f"{key}: {value} in the weights, which keep it; {configured.get(key)} configured")
-    names = config.data.classes
-    for task, label_map in stored.label_maps.items():
-        if names == "auto" or task not in config.tasks:
-            continue
-        if label_map.names not in (names, with_background(names)):
-            log(
-                f"data.classes: not used; the weights' {task} classes: {', '.join(label_map.names)}"
-            )
-
-
-def _architecture(model: ModelConfig, tasks: Sequence[str]) -> dict[str, Any]:
-    """Returns the settings of a network by dotted name, without other tasks and output stride."""
-    settings = in_section("backbone", asdict(model.backbone))
-    for task in tasks:
-        if task in model.heads:
-            settings |= in_section(f"heads.{task}", asdict(model.heads[task]))
-    del settings["backbone.output_stride"]
-    return settings
 
 
 def conclude(document: dict[str, Any], out: str | None) -> None:

@@ -12,12 +12,8 @@ from rich.table import Column, Table
 
 from mbv2det.atomic_write import write_json
 from mbv2det.build import load_network, read_split, trainable
-from mbv2det.cli.evaluation import (
-    measured_tasks,
-    read_measured_split,
-    resolved,
-    with_overrides,
-)
+from mbv2det.cli.evaluation import measured_tasks, read_measured_split
+from mbv2det.cli.overrides import resolved, with_overrides
 from mbv2det.cli.settings import Settings
 from mbv2det.console import log
 from mbv2det.data.annotations import Annotations, evenly_spaced

@@ -59,17 +59,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         raise ConfigError(f"--min-score: expected a score from 0 to 1, got {options.min_score}")
     if options.batch_size is not None and options.batch_size < 1:
         raise ConfigError(f"--batch-size: expected at least 1, got {options.batch_size}")
-    if options.tile_overlap is not None and options.tiles is None:
-        raise ConfigError("--tile-overlap: expected --tiles beside it, got none")
     keep_freed_memory()
     # Imported here: --help needs no networks.
     from mbv2det.deploy.predict_files import PredictOptions, predict_files
     from mbv2det.deploy.tiles import Tiling
 
-    tiling = None
-    if options.tiles is not None:
-        overlap = Tiling.overlap if options.tile_overlap is None else options.tile_overlap
-        tiling = Tiling.parse(options.tiles, overlap)
+    tiling = Tiling.of_options(options.tiles, options.tile_overlap)
     unreadable = predict_files(
         options.weights,
         options.inputs,

@@ -117,7 +117,8 @@ class SettingsParser:
         namespace = parser.parse_args(list(arguments))
         if not namespace.config:
             parser.error("expected a configuration file as the first argument, got none")
-        options = Namespace({name: namespace.pop(name, None) for name in self.options})
+        names = [name.replace("-", "_") for name in self.options]
+        options = Namespace({name: namespace.pop(name, None) for name in names})
         name = Path(str(namespace.pop("config")[0])).stem
         built = parser.instantiate(namespace.clone())
         values = {f.name: getattr(built, f.name) for f in fields(Config)}

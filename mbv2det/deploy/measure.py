@@ -1,23 +1,46 @@
 """The metrics of a predictor on a split, whatever runs its network."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
+from jaxtyping import UInt8
 from rich.progress import track
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mbv2det.config import EvalSettings
 from mbv2det.console import console
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.dataset import AnnotatedImages, collate
-from mbv2det.deploy.predictor import Predictor
+from mbv2det.geometry import Frame
 from mbv2det.structures import Batch, Sample, SampleKey
 from mbv2det.tasks import TrainableTask
-from mbv2det.tasks.task import metrics_document
+from mbv2det.tasks.task import Prediction, metrics_document
+
+
+@runtime_checkable
+class BatchPredictor(Protocol):
+    """A predictor of images that a loader has read and preprocessed."""
+
+    @property
+    def preprocessor(self) -> Callable[[Sample], Sample]:
+        """Preprocessing of the images."""
+        ...
+
+    @property
+    def max_batch(self) -> int | None:
+        """Largest number of images of a batch; None if there is no limit."""
+        ...
+
+    def predict_batch(
+        self, images: UInt8[Tensor, "B 3 H W"], frames: Sequence[Frame]
+    ) -> list[Prediction]:
+        """Predicts images that are preprocessed already."""
+        ...
 
 
 def measure(
-    predictor: Predictor,
+    predictor: BatchPredictor,
     tasks: Sequence[TrainableTask],
     split: Annotations,
     settings: EvalSettings,
@@ -51,11 +74,11 @@ def measure(
 
 
 def _batches(
-    split: Annotations, predictor: Predictor, batch_size: int, num_workers: int
+    split: Annotations, predictor: BatchPredictor, batch_size: int, num_workers: int
 ) -> "DataLoader[Batch]":
     images = AnnotatedImages(split, predictor.preprocessor)
     keys = [SampleKey(0, index) for index in range(len(images))]
-    batch_size = min(batch_size, predictor.runtime.max_batch or batch_size)
+    batch_size = min(batch_size, predictor.max_batch or batch_size)
     loader: DataLoader[Any] = DataLoader[Sample](
         images, batch_size, sampler=keys, num_workers=num_workers, collate_fn=collate
     )

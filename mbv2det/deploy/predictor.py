@@ -112,6 +112,11 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
             )
         return self._model
 
+    @property
+    def max_batch(self) -> int | None:
+        """Largest number of images that the network gets at once; None if there is no limit."""
+        return self.runtime.max_batch
+
     def __call__(self, images: Sequence[ImageInput]) -> list[Prediction]:
         """Predicts a batch of images; results are in the pixels of each (upright) image.
 
@@ -159,7 +164,7 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
             images: RGB images, as from `preprocessor`.
             frames: Frame of each image, as from `preprocessor`.
         """
-        size = self.runtime.max_batch or len(images)
+        size = self.max_batch or len(images)
         predictions: list[Prediction] = []
         for start in range(0, len(images), size):
             outputs = self.runtime(images[start : start + size])

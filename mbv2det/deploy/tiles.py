@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from torch import Tensor
 
 from mbv2det.deploy.image_predictor import ImagePredictor
 from mbv2det.errors import ConfigError
 from mbv2det.extras import require
+from mbv2det.geometry import Frame
+from mbv2det.preprocess import unchanged
 from mbv2det.structures import Detections
 from mbv2det.tasks.detection import DetectionTask
 from mbv2det.tasks.task import Prediction
@@ -56,6 +59,23 @@ class Tiling:
             return cls(side=int(match[1]), overlap=overlap)
         return cls(grid=(int(match[1]), int(match[2])), overlap=overlap)
 
+    @classmethod
+    def of_options(cls, tiles: str | None, overlap: float | None) -> "Tiling | None":
+        """Returns the tiling of the options `--tiles` and `--tile-overlap`; None without tiles.
+
+        Raises:
+            ConfigError: As for `parse`, or for an overlap without tiles.
+        """
+        if tiles is None:
+            if overlap is not None:
+                raise ConfigError("--tile-overlap: expected --tiles beside it, got none")
+            return None
+        return cls.parse(tiles, cls.overlap if overlap is None else overlap)
+
+    def __str__(self) -> str:
+        tiles = f"{self.side} pixels" if self.grid is None else f"{self.grid[0]}x{self.grid[1]}"
+        return f"{tiles}, overlap {self.overlap}"
+
     def tile(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Returns size and overlap of the tiles of an image.
 
@@ -88,6 +108,10 @@ class TiledPredictor:
 
     It is called as the predictor is. Other tasks than detection see the whole image alone.
 
+    Attributes:
+        preprocessor: Leaves images as they are: tiles are cut from the original.
+        max_batch: Images of a batch, which have one size: 1.
+
     Args:
         predictor: Predicts images and tiles.
         tiling: How images are cut.
@@ -105,6 +129,8 @@ class TiledPredictor:
         self.batch_size = batch_size
         self.info = predictor.info
         self.tasks = predictor.tasks
+        self.preprocessor = unchanged
+        self.max_batch = 1
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Prediction]:
         """Predicts images; the results are in the pixels of each image.
@@ -116,6 +142,17 @@ class TiledPredictor:
             replace(prediction, detection=self._merged(image, prediction.detection))
             for image, prediction in zip(images, self.predictor(images), strict=True)
         ]
+
+    def predict_batch(
+        self, images: UInt8[Tensor, "B 3 H W"], frames: Sequence[Frame]
+    ) -> list[Prediction]:
+        """Predicts a batch of images, for `measure`.
+
+        Args:
+            images: RGB images as `preprocessor` leaves them: in their own size.
+            frames: Their frames, which map to themselves.
+        """
+        return self(list(images.permute(0, 2, 3, 1).numpy()))
 
     def _merged(
         self, image: UInt8[np.ndarray, "H W 3"], whole: Detections | None
