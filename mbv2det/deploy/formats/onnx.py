@@ -1,5 +1,6 @@
 """ONNX, written by PyTorch's exporter."""
 
+import ast
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from mbv2det.atomic_write import atomic_write
-from mbv2det.deploy.formats.format import Format
+from mbv2det.deploy.formats.format import INT8, Format
 from mbv2det.deploy.graph import INPUT, ExportedNetwork
 from mbv2det.deploy.graph_input import RESIZE_IMAGE, dynamic_dimensions
+from mbv2det.deploy.quantization.onnxruntime import OnnxRuntimeQuantizer
+from mbv2det.deploy.quantization.quantizer import Quantizer
 from mbv2det.detection.nms_mask import NMS_MASK
 
 _OPSET = 20  # what ONNX Runtime since 1.17 and OpenVINO since 2024 read
@@ -26,7 +29,9 @@ class OnnxFormat(Format):
     suffix: ClassVar[str] = ".onnx"
     extra: ClassVar[str] = "onnx"
     packages: ClassVar[Sequence[str]] = ("onnx", "onnxscript")
+    precisions: ClassVar[Sequence[str]] = ("fp32", "fp16", INT8)
     graph_precisions: ClassVar[Sequence[str]] = ("fp16",)
+    quantizer: ClassVar[Quantizer | None] = OnnxRuntimeQuantizer()
     dynamic_batch: ClassVar[bool] = True
     operators: ClassVar[Sequence[str]] = (NMS_MASK, RESIZE_IMAGE)
     distributions: ClassVar[Sequence[str]] = ("onnx", "onnxscript")
@@ -65,8 +70,16 @@ def onnx_program(network: ExportedNetwork, images: Tensor) -> Any:
         )
     assert program is not None
     for node in program.model.graph.all_nodes():
+        node.name = f"{_module_of(node)}/{node.name}"
         node.metadata_props.clear()  # stack traces, with the paths of the machine that exports
     for function in program.model.functions.values():
         for node in function.all_nodes():
             node.metadata_props.clear()
     return program
+
+
+def _module_of(node: Any) -> str:
+    """Returns the dotted name of the module that computes a node; empty for none."""
+    # The modules from the outermost to the innermost, then the operation.
+    scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "['', '']"))
+    return scopes[-2]
