@@ -86,7 +86,9 @@ def _input_ranges(
     network: nn.Module, batches: Iterable[Tensor]
 ) -> dict[nn.Module, tuple[float, float]]:
     """Returns the smallest and the largest input of each convolution and linear layer."""
-    ranges = {layer: (0.0, 0.0) for layer in network.modules() if isinstance(layer, _LAYERS)}
+    ranges: dict[nn.Module, tuple[float, float]] = {
+        layer: (0.0, 0.0) for layer in network.modules() if isinstance(layer, _LAYERS)
+    }
 
     def record(layer: nn.Module, inputs: tuple[Tensor]) -> None:
         low, high = ranges[layer]

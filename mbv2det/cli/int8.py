@@ -1,0 +1,235 @@
+"""The export to int8: calibration images, what stays in float32, and what int8 gains and costs."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from rich.console import Console
+from rich.table import Column, Table
+from torch import Tensor
+
+from mbv2det.benchmark.files import FileSetup
+from mbv2det.benchmark.report import load_of_machine
+from mbv2det.benchmark.rounds import median_ratio, time_in_rounds
+from mbv2det.build import build_tasks, read_split
+from mbv2det.cli.evaluation import with_own_classes
+from mbv2det.cli.settings import Settings
+from mbv2det.console import log
+from mbv2det.data.annotations import Annotations, evenly_spaced
+from mbv2det.data.dataset import AnnotatedImages, read_sample
+from mbv2det.deploy.export import Export, export, quantize
+from mbv2det.deploy.formats import INT8
+from mbv2det.deploy.graph import GraphInfo
+from mbv2det.deploy.load import load_graph
+from mbv2det.deploy.quantization.quantizer import Calibration
+from mbv2det.deploy.quantization.search import Search, search_float_parts
+from mbv2det.deploy.quantization.sensitivity import signal_to_noise
+from mbv2det.errors import ConfigError
+from mbv2det.preprocess import Preprocessor
+from mbv2det.structures import SampleKey
+
+_NUM_RANKED_WITH = 16  # images that the sensitivity of the parts is found with
+_ROUNDS, _WARM_UP = 30, 5
+
+
+@dataclass(frozen=True)
+class Int8Export:
+    """An int8 file, and how it came about.
+
+    Attributes:
+        graph: Description of the file; None if no file stayed within the allowed drop.
+        report: What was done, and the sizes and times of the file and its float32 version.
+    """
+
+    graph: GraphInfo | None
+    report: dict[str, Any]
+
+
+def export_int8(
+    request: Export,
+    path: Path,
+    images: UInt8[Tensor, "N 3 H W"],
+    *,
+    timed_on: Sequence[np.ndarray],
+    max_drop: float | None = None,
+    drop_of: Callable[[Path], float] | None = None,
+) -> Int8Export:
+    """Writes an int8 file, with as few parts in float32 as the allowed drop takes.
+
+    Args:
+        request: What to export.
+        path: File to write; it is not written if the drop is too large with any part in int8.
+        images: Calibration images of the network's input size.
+        timed_on: Images to time the file with.
+        max_drop: Largest drop of a task's main metric, 0..1; None for any.
+        drop_of: Measures the largest drop of an exported file; None where nothing is annotated.
+
+    Raises:
+        ConfigError: If there is a largest drop and nothing to measure it with.
+    """
+    if max_drop is not None and drop_of is None:
+        raise ConfigError("--max-drop: expected a CONFIG with annotations to measure, got none")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "float32" / path.name
+        float_graph = export(replace(request, precision="fp32"), source)
+        report: dict[str, Any] = {"calibration_images": len(images)}
+
+        def write(file: Path, float_parts: Sequence[str]) -> GraphInfo:
+            return quantize(request, source, float_graph, file, Calibration(images, float_parts))
+
+        float_parts: Sequence[str] = ()
+        if max_drop is not None:
+            assert drop_of is not None
+            search = _search(request, images, max_drop, drop_of, write, Path(folder) / "step")
+            report |= {"max_drop": max_drop, "steps": [asdict(step) for step in search.steps]}
+            if search.found is None:
+                return Int8Export(None, report)
+            float_parts = search.found.float_parts
+        graph = write(path, float_parts)
+        return Int8Export(graph, report | _costs(source, path, timed_on))
+
+
+def _search(
+    request: Export,
+    images: Tensor,
+    max_drop: float,
+    drop_of: Callable[[Path], float],
+    write: Callable[[Path, Sequence[str]], GraphInfo],
+    folder: Path,
+) -> Search:
+    """Searches what stays in float32, and logs every step."""
+    info, file = request.info, folder / f"step{request.format.suffix}"
+
+    def ranking() -> list[str]:
+        tasks = build_tasks(info.model, info.eval, info.label_maps)
+        chosen = images[evenly_spaced(len(images), _NUM_RANKED_WITH)]
+        ratios = signal_to_noise(request.model, tasks, chosen)
+        ranked = sorted(ratios, key=lambda part: ratios[part])
+        worst = ", ".join(f"{part} {ratios[part]:.1f}" for part in ranked[:5])
+        log(f"signal to noise with one part in int8, in dB: {worst}, ...")
+        return ranked
+
+    def measured(float_parts: Sequence[str]) -> float:
+        write(file, float_parts)
+        drop = drop_of(file)
+        held = "within" if drop <= max_drop else "above"
+        log(f"int8, {_in_words(float_parts)}: drop {drop:.4f}, {held} --max-drop {max_drop}")
+        return drop
+
+    return search_float_parts(ranking, measured, max_drop)
+
+
+def _in_words(float_parts: Sequence[str]) -> str:
+    if not float_parts:
+        return "no part left in float32"
+    return f"{len(float_parts)} parts left in float32 ({', '.join(float_parts)})"
+
+
+def check_int8_options(settings: Settings) -> None:
+    """Refuses options of int8 with another precision, and values that make no sense.
+
+    Raises:
+        ConfigError: For such an option.
+    """
+    options = settings.options
+    for name in ("calibration-images", "max-drop"):
+        if name in settings.given and options.precision != INT8:
+            raise ConfigError(f"--{name}: expected --precision int8, got {options.precision}")
+    if options.calibration_images < 1:
+        raise ConfigError(
+            f"--calibration-images: expected at least 1, got {options.calibration_images}"
+        )
+    if options.max_drop is not None and not 0 <= options.max_drop <= 1:
+        raise ConfigError(f"--max-drop: expected from 0 to 1, as AP, got {options.max_drop}")
+
+
+def stop_without_file(report: dict[str, Any]) -> None:
+    """Says that no int8 file stays within the allowed drop, and ends with exit code 1."""
+    best = min(step["drop"] for step in report["int8"]["steps"])
+    log(
+        f"no file written: the smallest drop found is {best:.4f}, above --max-drop "
+        f"{report['int8']['max_drop']}; allow more, or export with another precision"
+    )
+    sys.exit(1)
+
+
+def calibration_images(
+    settings: Settings, request: Export, *, own_data: bool
+) -> UInt8[Tensor, "N 3 H W"]:
+    """Returns images spread evenly over the training split, in the network's input size.
+
+    Args:
+        settings: Settings, with the options of the command.
+        request: What to export.
+        own_data: Whether the user named a configuration.
+
+    Raises:
+        DataError: If a file is damaged.
+    """
+    count = settings.options.calibration_images
+    data = with_own_classes(settings.config.data, request.info.label_maps if own_data else {})
+    split = read_split(data, data.train, "data.train", settings.config.tasks)
+    images = AnnotatedImages(split, Preprocessor(request.info.preprocess))
+    indices = evenly_spaced(len(split), count)
+    pixels = np.stack([images[SampleKey(0, index)].image for index in indices])
+    whose = "" if own_data else " of the embedded data set; give CONFIG to calibrate with yours"
+    log(f"calibration: {len(indices)} images of data.train{whose}")
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def images_to_time(split: Annotations, count: int) -> list[np.ndarray]:
+    """Returns images of a split as they are in their files."""
+    indices = evenly_spaced(len(split), count)
+    return [np.array(read_sample(split, SampleKey(0, index)).image) for index in indices]
+
+
+def _costs(source: Path, path: Path, images: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Returns sizes and times of the float32 and the int8 file, timed in turns with one thread."""
+    setups = [
+        FileSetup(path=file, backend=load_graph(file).name, threads=1) for file in (source, path)
+    ]
+    subjects = [setup.load() for setup in setups]
+    first, second = time_in_rounds(setups, subjects, images, _ROUNDS, _WARM_UP)
+    return {
+        "bytes": dict(zip(_COLUMNS, (s.facts.file_bytes for s in subjects), strict=True)),
+        "network_ms": {
+            name: 1000 * float(np.median(times.wall["network"]))
+            for name, times in zip(_COLUMNS, (first, second), strict=True)
+        },
+        "total_ms": {
+            name: 1000 * float(np.median(times.wall["total"]))
+            for name, times in zip(_COLUMNS, (first, second), strict=True)
+        },
+        "total_ratio": median_ratio(second, first, 1, 1),
+        "threads": 1,
+        "rounds": _ROUNDS,
+        "load": load_of_machine(),
+    }
+
+
+_COLUMNS = ("fp32", "int8")
+
+
+def print_costs(costs: dict[str, Any], float_parts: Sequence[str]) -> None:
+    """Prints sizes and times as a table on standard output."""
+    if "bytes" not in costs:
+        return
+    headings = (Column(name, justify="right") for name in (*_COLUMNS, "ratio"))
+    table = Table(f"{costs['threads']} thread, {costs['rounds']} rounds in turns", *headings)
+    rows = {
+        "file, MB": {name: size / 1e6 for name, size in costs["bytes"].items()},
+        "network, ms an image": costs["network_ms"],
+        "image to prediction, ms": costs["total_ms"],
+    }
+    for title, row in rows.items():
+        first, second = row.values()
+        table.add_row(title, f"{first:.2f}", f"{second:.2f}", f"{second / first:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(_in_words(float_parts), highlight=False)
