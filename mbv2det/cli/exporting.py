@@ -18,7 +18,6 @@ from mbv2det.cli.int8 import (
     calibration_images,
     check_int8_options,
     export_int8,
-    images_to_time,
     print_costs,
     stop_without_file,
 )
@@ -102,7 +101,6 @@ def _write_and_compare(
             request,
             path,
             calibration_images(settings, request, own_data=own_data),
-            timed_on=images_to_time(comparison.split, _NUM_COMPARED),
             max_drop=settings.options.max_drop,
             drop_of=comparison.drop if comparison.tasks else None,
         )

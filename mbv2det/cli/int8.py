@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,20 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 
-from mbv2det.benchmark.files import FileSetup
+from mbv2det.benchmark.files import file_bytes
 from mbv2det.benchmark.report import load_of_machine
-from mbv2det.benchmark.rounds import median_ratio, time_in_rounds
 from mbv2det.build import build_tasks, read_split
 from mbv2det.cli.evaluation import with_own_classes
 from mbv2det.cli.settings import Settings
 from mbv2det.console import log
-from mbv2det.data.annotations import Annotations, evenly_spaced
-from mbv2det.data.dataset import AnnotatedImages, read_sample
+from mbv2det.data.annotations import evenly_spaced
+from mbv2det.data.dataset import AnnotatedImages
 from mbv2det.deploy.export import Export, export, quantize
 from mbv2det.deploy.formats import INT8
 from mbv2det.deploy.graph import GraphInfo
@@ -30,6 +30,7 @@ from mbv2det.deploy.load import load_graph
 from mbv2det.deploy.quantization.quantizer import Calibration
 from mbv2det.deploy.quantization.search import Search, search_float_parts
 from mbv2det.deploy.quantization.sensitivity import signal_to_noise
+from mbv2det.deploy.runtimes.runtime import Runtime
 from mbv2det.errors import ConfigError
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import SampleKey
@@ -56,7 +57,6 @@ def export_int8(
     path: Path,
     images: UInt8[Tensor, "N 3 H W"],
     *,
-    timed_on: Sequence[np.ndarray],
     max_drop: float | None = None,
     drop_of: Callable[[Path], float] | None = None,
 ) -> Int8Export:
@@ -66,7 +66,6 @@ def export_int8(
         request: What to export.
         path: File to write; it is not written if the drop is too large with any part in int8.
         images: Calibration images of the network's input size.
-        timed_on: Images to time the file with.
         max_drop: Largest drop of a task's main metric, 0..1; None for any.
         drop_of: Measures the largest drop of an exported file; None where nothing is annotated.
 
@@ -92,7 +91,7 @@ def export_int8(
                 return Int8Export(None, report)
             float_parts = search.found.float_parts
         graph = write(path, float_parts)
-        return Int8Export(graph, report | _costs(source, path, timed_on))
+        return Int8Export(graph, report | _costs(source, path, images))
 
 
 def _search(
@@ -183,53 +182,44 @@ def calibration_images(
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
-def images_to_time(split: Annotations, count: int) -> list[np.ndarray]:
-    """Returns images of a split as they are in their files."""
-    indices = evenly_spaced(len(split), count)
-    return [np.array(read_sample(split, SampleKey(0, index)).image) for index in indices]
-
-
-def _costs(source: Path, path: Path, images: Sequence[np.ndarray]) -> dict[str, Any]:
+def _costs(source: Path, path: Path, images: Tensor) -> dict[str, Any]:
     """Returns sizes and times of the float32 and the int8 file, timed in turns with one thread."""
-    setups = [
-        FileSetup(path=file, backend=load_graph(file).name, threads=1) for file in (source, path)
-    ]
-    subjects = [setup.load() for setup in setups]
-    first, second = time_in_rounds(setups, subjects, images, _ROUNDS, _WARM_UP)
+    files = {"fp32": source, "int8": path}
+    load_before = load_of_machine()
+    times = _times([load_graph(file, threads=1) for file in files.values()], images)
     return {
-        "bytes": dict(zip(_COLUMNS, (s.facts.file_bytes for s in subjects), strict=True)),
-        "network_ms": {
-            name: 1000 * float(np.median(times.wall["network"]))
-            for name, times in zip(_COLUMNS, (first, second), strict=True)
-        },
-        "total_ms": {
-            name: 1000 * float(np.median(times.wall["total"]))
-            for name, times in zip(_COLUMNS, (first, second), strict=True)
-        },
-        "total_ratio": median_ratio(second, first, 1, 1),
+        "bytes": {name: file_bytes(file) for name, file in files.items()},
+        "network_ms": dict(zip(files, (1000 * np.median(times, axis=1)).tolist(), strict=True)),
+        "ratio": float(np.median(times[1] / times[0])),
         "threads": 1,
         "rounds": _ROUNDS,
-        "load": load_of_machine(),
+        "load": [load_before, load_of_machine()],
     }
 
 
-_COLUMNS = ("fp32", "int8")
+def _times(runtimes: Sequence[Runtime], images: Tensor) -> Float[np.ndarray, "files rounds"]:
+    """Returns the seconds that each file takes for one image, in every round."""
+    times = np.zeros((len(runtimes), _ROUNDS))
+    for turn in range(-_WARM_UP, _ROUNDS):
+        batch = images[turn % len(images), None]
+        for row, runtime in enumerate(runtimes):
+            start = time.perf_counter()
+            runtime(batch)
+            times[row, max(turn, 0)] = time.perf_counter() - start
+    return times
 
 
 def print_costs(costs: dict[str, Any], float_parts: Sequence[str]) -> None:
     """Prints sizes and times as a table on standard output."""
     if "bytes" not in costs:
         return
-    headings = (Column(name, justify="right") for name in (*_COLUMNS, "ratio"))
-    table = Table(f"{costs['threads']} thread, {costs['rounds']} rounds in turns", *headings)
-    rows = {
-        "file, MB": {name: size / 1e6 for name, size in costs["bytes"].items()},
-        "network, ms an image": costs["network_ms"],
-        "image to prediction, ms": costs["total_ms"],
-    }
-    for title, row in rows.items():
-        first, second = row.values()
-        table.add_row(title, f"{first:.2f}", f"{second:.2f}", f"{second / first:.2f}")
+    table = Table(
+        f"{costs['threads']} thread, {costs['rounds']} rounds in turns",
+        *(Column(name, justify="right") for name in ("fp32", "int8", "ratio")),
+    )
+    sizes, times = ([costs[key]["fp32"], costs[key]["int8"]] for key in ("bytes", "network_ms"))
+    table.add_row("file, MB", *(f"{n / 1e6:.2f}" for n in sizes), f"{sizes[1] / sizes[0]:.2f}")
+    table.add_row("network, ms an image", *(f"{t:.2f}" for t in times), f"{costs['ratio']:.2f}")
     console = Console()
     console.print(table)
     console.print(_in_words(float_parts), highlight=False)

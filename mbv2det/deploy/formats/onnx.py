@@ -69,8 +69,8 @@ def onnx_program(network: ExportedNetwork, images: Tensor) -> Any:
             verbose=False,
         )
     assert program is not None
+    name_by_module(program.model.graph)
     for node in program.model.graph.all_nodes():
-        node.name = f"{_module_of(node)}/{node.name}"
         node.metadata_props.clear()  # stack traces, with the paths of the machine that exports
     for function in program.model.functions.values():
         for node in function.all_nodes():
@@ -78,8 +78,23 @@ def onnx_program(network: ExportedNetwork, images: Tensor) -> Any:
     return program
 
 
-def _module_of(node: Any) -> str:
-    """Returns the dotted name of the module that computes a node; empty for none."""
-    # The modules from the outermost to the innermost, then the operation.
-    scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "['', '']"))
-    return scopes[-2]
+def name_by_module(graph: Any) -> None:
+    """Puts the dotted name of the module that computes a node before its name: `MODULE/NODE`.
+
+    What a module computes between its children counts as the child's whose result it takes last: so
+    the residual sum after a block of the backbone belongs to that block.
+
+    Args:
+        graph: Graph of PyTorch's exporter, which tells the modules of its nodes.
+    """
+    modules: dict[Any, str] = {}
+    for node in graph:
+        # The modules from the outermost to the innermost, then the operation.
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "['', '']"))
+        module = scopes[-2]
+        for value in node.inputs:
+            source = modules.get(None if value is None else value.producer(), "")
+            if source.startswith(f"{scopes[-2]}."):
+                module = source
+        modules[node] = module
+        node.name = f"{module}/{node.name}"

@@ -19,7 +19,7 @@ class NncfQuantizer(Quantizer):
     That is its accurate and slow setting: the fast one corrects each layer by itself.
     """
 
-    extra: ClassVar[str] = "openvino"
+    extra: ClassVar[str] = "nncf"
     packages: ClassVar[Sequence[str]] = ("openvino", "nncf")
     distributions: ClassVar[Sequence[str]] = ("nncf",)
 
