@@ -274,7 +274,11 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "name", "message"),
     [
-        ({"precision": "bf16"}, "model.onnx", "--precision: expected fp32 or fp16 or int8 for onnx"),
+        (
+            {"precision": "bf16"},
+            "model.onnx",
+            "expected fp32 or fp16 or int8 for onnx",
+        ),
         ({}, "model.pt2", r"--out: expected a name that ends in \.onnx, got"),
         ({"options": {"nms": "outside"}}, "model.onnx", "--nms: expected inside or none for onnx"),
         ({"options": {"segmentation": "logits"}}, "model.onnx", "--segmentation: expected weights"),

@@ -74,49 +74,77 @@ def export_int8(
     """
     if max_drop is not None and drop_of is None:
         raise ConfigError("--max-drop: expected a CONFIG with annotations to measure, got none")
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "float32" / path.name
-        float_graph = export(replace(request, precision="fp32"), source)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        files = _Int8Files(request, images, Path(folder), path.name)
         report: dict[str, Any] = {"calibration_images": len(images)}
-
-        def write(file: Path, float_parts: Sequence[str]) -> GraphInfo:
-            return quantize(request, source, float_graph, file, Calibration(images, float_parts))
-
-        float_parts: Sequence[str] = ()
-        if max_drop is not None:
+        float_parts: tuple[str, ...] = ()
+        if max_drop is None:
+            files.write(float_parts)
+        else:
             assert drop_of is not None
-            search = _search(request, images, max_drop, drop_of, write, Path(folder) / "step")
+            search = _search(files, max_drop, drop_of)
             report |= {"max_drop": max_drop, "steps": [asdict(step) for step in search.steps]}
             if search.found is None:
                 return Int8Export(None, report)
             float_parts = search.found.float_parts
-        graph = write(path, float_parts)
-        return Int8Export(graph, report | _costs(source, path, images))
+        report |= _costs(files.source, files.path(float_parts), images)
+        for file in sorted(files.path(float_parts).parent.iterdir()):
+            file.replace(path.with_name(file.name))
+        return Int8Export(files.graphs[float_parts], report)
 
 
-def _search(
-    request: Export,
-    images: Tensor,
-    max_drop: float,
-    drop_of: Callable[[Path], float],
-    write: Callable[[Path, Sequence[str]], GraphInfo],
-    folder: Path,
-) -> Search:
+class _Int8Files:
+    """The float32 file of a network, and int8 files of it, in a folder.
+
+    Args:
+        request: What to export.
+        images: Calibration images of the network's input size.
+        folder: Folder to write to.
+        name: Name of the files, each of which has a folder of its own.
+
+    Attributes:
+        source: The float32 file.
+        graphs: Description of each int8 file, by the parts that it computes in float32.
+    """
+
+    def __init__(self, request: Export, images: Tensor, folder: Path, name: str) -> None:
+        self.request = request
+        self.images = images
+        self._folder = folder
+        self._name = name
+        self.source = folder / "float32" / name
+        self._float_graph = export(replace(request, precision="fp32"), self.source)
+        self.graphs: dict[tuple[str, ...], GraphInfo] = {}
+
+    def path(self, float_parts: tuple[str, ...]) -> Path:
+        """Returns the int8 file with these parts in float32, which differ in number."""
+        return self._folder / f"int8_{len(float_parts)}" / self._name
+
+    def write(self, float_parts: tuple[str, ...]) -> Path:
+        """Writes the int8 file with these parts in float32, and returns it."""
+        path, calibration = self.path(float_parts), Calibration(self.images, float_parts)
+        self.graphs[float_parts] = quantize(
+            self.request, self.source, self._float_graph, path, calibration
+        )
+        return path
+
+
+def _search(files: _Int8Files, max_drop: float, drop_of: Callable[[Path], float]) -> Search:
     """Searches what stays in float32, and logs every step."""
-    info, file = request.info, folder / f"step{request.format.suffix}"
+    info, images = files.request.info, files.images
 
     def ranking() -> list[str]:
         tasks = build_tasks(info.model, info.eval, info.label_maps)
         chosen = images[evenly_spaced(len(images), _NUM_RANKED_WITH)]
-        ratios = signal_to_noise(request.model, tasks, chosen)
+        ratios = signal_to_noise(files.request.model, tasks, chosen)
         ranked = sorted(ratios, key=lambda part: ratios[part])
         worst = ", ".join(f"{part} {ratios[part]:.1f}" for part in ranked[:5])
         log(f"signal to noise with one part in int8, in dB: {worst}, ...")
         return ranked
 
-    def measured(float_parts: Sequence[str]) -> float:
-        write(file, float_parts)
-        drop = drop_of(file)
+    def measured(float_parts: tuple[str, ...]) -> float:
+        drop = drop_of(files.write(float_parts))
         held = "within" if drop <= max_drop else "above"
         log(f"int8, {_in_words(float_parts)}: drop {drop:.4f}, {held} --max-drop {max_drop}")
         return drop
@@ -127,7 +155,8 @@ def _search(
 def _in_words(float_parts: Sequence[str]) -> str:
     if not float_parts:
         return "no part left in float32"
-    return f"{len(float_parts)} parts left in float32 ({', '.join(float_parts)})"
+    parts = "part" if len(float_parts) == 1 else "parts"
+    return f"{len(float_parts)} {parts} left in float32 ({', '.join(float_parts)})"
 
 
 def check_int8_options(settings: Settings) -> None:
