@@ -46,13 +46,19 @@ class OnnxRuntimeQuantizer(Quantizer):
                 quant_format=quantization.QuantFormat.QDQ,
                 nodes_to_quantize=[n.name for n in nodes if calibration.quantizes(n.name)],
                 per_channel=True,
-                reduce_range=not torch.cpu._is_vnni_supported(),
+                reduce_range=_sums_overflow(),
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
             )
             model = onnx.load(part)
             onnx.helper.set_model_props(model, dict(metadata))
             onnx.save(model, part)
+
+
+def _sums_overflow() -> bool:
+    """Returns whether this is an x86 processor without VNNI."""
+    is_x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return is_x86 and not torch.cpu._is_vnni_supported()  # no public function tells
 
 
 class _Images:
