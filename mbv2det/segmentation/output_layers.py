@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from mbv2det.geometry import Frame, GraphFrame
-from mbv2det.output_layer import OutputLayer
+from mbv2det.output_layer import WHERE, OutputLayer
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.postprocess import SegmentationPostprocess
 from mbv2det.segmentation.resample import bilinear_weights
@@ -25,6 +25,7 @@ class ClassMap(OutputLayer):
     """
 
     names: ClassVar[tuple[str, ...]] = ("classes",)
+    operators: ClassVar[tuple[str, ...]] = (WHERE,)
 
     def forward(self, outputs: SegmentationOutputs, frame: GraphFrame) -> tuple[Tensor, ...]:
         """Returns the labels."""

@@ -31,7 +31,7 @@ class Format(ABC):
         graph_precisions: Those that change the graph in PyTorch; for the others the format converts
             a graph in float32.
         dynamic_batch: Whether its files take any number of images at once, or one.
-        operators: Operators of this toolkit that it can express.
+        operators: Operators that it can express, of those that some formats lack.
         distributions: Distributions whose versions are recorded in its files.
         quantizer: What makes int8 files of float32 files; None if there is nothing.
         runs_here: Whether its files can be run, where its packages are installed.
