@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from mbv2det.geometry import Frame, GraphFrame
 
-
 WHERE = "aten::where"  # choice between two tensors, element by element
 
 

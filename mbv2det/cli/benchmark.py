@@ -42,6 +42,7 @@ _DEFAULT_BACKENDS = {
     ".onnx": "onnxruntime",
     ".xml": "openvino",
     ".pt2": "torch",
+    ".tflite": "litert",
     ".param": "ncnn",
 }
 

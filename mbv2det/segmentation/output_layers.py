@@ -39,10 +39,10 @@ class ClassMap(OutputLayer):
         # each pixel.
         first, *others = (outputs.logits.float() @ horizontal.T).unbind(dim=1)
         best = vertical @ first
-        labels = torch.zeros_like(best, dtype=torch.uint8)
+        labels = torch.zeros_like(best)  # of the logits' type: converters mix no types
         for label, columns in enumerate(others, start=1):
             logits = vertical @ columns
-            labels = torch.where(logits > best, label, labels)
+            labels = torch.where(logits > best, float(label), labels)
             best = torch.maximum(best, logits)
         return (labels.to(torch.uint8),)
 

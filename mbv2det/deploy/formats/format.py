@@ -34,7 +34,7 @@ class Format(ABC):
         operators: Operators that it can express, of those that some formats lack.
         distributions: Distributions whose versions are recorded in its files.
         quantizer: What makes int8 files of float32 files; None if there is nothing.
-        runs_here: Whether its files can be run, where its packages are installed.
+        not_run: Why its files are not run for the comparison with PyTorch; empty if they are.
     """
 
     name: ClassVar[str]
@@ -47,7 +47,7 @@ class Format(ABC):
     operators: ClassVar[Sequence[str]] = ()
     distributions: ClassVar[Sequence[str]] = ()
     quantizer: ClassVar[Quantizer | None] = None
-    runs_here: ClassVar[bool] = True
+    not_run: ClassVar[str] = ""
 
     def require_packages(self) -> None:
         """Imports what writing needs.

@@ -51,7 +51,10 @@ def _convert(folder: Path, shape: Sequence[int], precision: str) -> None:
     """Runs pnnx on `graph.onnx` in a folder, where it writes its files."""
     import pnnx
 
-    arguments = [f"inputshape={list(shape)}f32".replace(" ", ""), f"fp16={int(precision == 'fp16')}"]
+    arguments = [
+        f"inputshape={list(shape)}f32".replace(" ", ""),
+        f"fp16={int(precision == 'fp16')}",
+    ]
     done = subprocess.run(
         [pnnx.EXEC_PATH, "graph.onnx", *arguments], cwd=folder, capture_output=True, text=True
     )

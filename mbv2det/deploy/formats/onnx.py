@@ -52,9 +52,7 @@ class OnnxFormat(Format):
             program.save(part, external_data=False)
 
 
-def onnx_program(
-    network: ExportedNetwork, images: Tensor, *, dynamic_batch: bool = True
-) -> Any:
+def onnx_program(network: ExportedNetwork, images: Tensor, *, dynamic_batch: bool = True) -> Any:
     """Returns the network as a program of PyTorch's ONNX exporter.
 
     Args:
