@@ -10,6 +10,19 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from mbv2det.errors import DataError
 
+_ORIENTATION = 0x0112  # tag of EXIF
+_TURNED = (5, 6, 7, 8)  # its values that swap height and width
+
+# What PIL's decoders raise for damaged files.
+_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -53,6 +66,23 @@ def read_image(
             f"{size_source}, got one of {_format_size(upright.size[::-1])} (height x width)"
         )
     return np.asarray(_rgb(upright)), faults
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Returns the (height, width) of an image file, upright, without decoding its pixels.
+
+    Raises:
+        DataError: If the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+            width, height = image.size
+            return (width, height) if turned else (height, width)
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: expected an image, got a file of another kind") from None
+    except _ERRORS as error:
+        raise DataError(f"{path}: cannot be decoded ({error})") from None
 
 
 def decode_image(
