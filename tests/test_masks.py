@@ -162,7 +162,7 @@ def test_ignore_value_that_no_mask_can_hold_is_refused(value):
 def test_more_labels_than_values_are_refused():
     names = [str(value) for value in range(256)]
     assert len(IndexMasks.of(LabelMap.of_masks(names[:255]), []).label_map) == 255
-    with pytest.raises(DataError, match=r"at most 255 labels .*got 256"):
+    with pytest.raises(DataError, match=r"1 to 255 labels .*got 256"):
         IndexMasks.of(LabelMap.of_masks(names), [], ignore_value=None)
 
 

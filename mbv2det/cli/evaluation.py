@@ -31,7 +31,7 @@ from mbv2det.labels import LabelMap, with_background
 from mbv2det.model_config import EvalConfig, ModelConfig
 from mbv2det.preprocess import Preprocessor
 from mbv2det.resolve import Difference, Overrides, in_section, resolve
-from mbv2det.tasks import TASKS
+from mbv2det.tasks import TASKS, trainable_task
 from mbv2det.tasks.task import metrics_document
 from mbv2det.training.callbacks import DamagedFileWarnings
 from mbv2det.training.module import DenseModule
@@ -169,6 +169,10 @@ def read_measured_split(
     split = read_split(data, data.val, "data.val", measured)
     split = relabel(split, {name: info.label_maps[name] for name in measured})
     log_split("val", split)
+    for name in measured:
+        reason = trainable_task(name).missing_truth(split)
+        if reason is not None:
+            log(f"warning: {name} cannot be measured on {split.name}: {reason}")
     return split
 
 

@@ -24,10 +24,11 @@ from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
 from mbv2det.deploy.load import load
 from mbv2det.deploy.pictures import write_comparisons
-from mbv2det.errors import ConfigError
+from mbv2det.errors import ConfigError, DataError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
+from mbv2det.tasks import trainable_task
 from mbv2det.tasks.task import TrainableTask
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
@@ -104,10 +105,12 @@ def train(settings: Settings) -> Path:
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
     """Reads the training and validation split with the same classes; logs counts and faults."""
     training = read_split(config.data, config.data.train, "data.train", config.tasks)
+    check_learnable(training, config.tasks)
     validation = read_split(config.data, config.data.val, "data.val", config.tasks)
     validation = relabel(validation, label_maps_of(training, config.tasks))
     log_split("train", training)
     log_split("val", validation)
+    log_unmeasured(validation, config.tasks)
     shared = np.intersect1d(training.files, validation.files)
     if len(shared):
         log(
@@ -115,6 +118,28 @@ def read_splits(config: Config) -> tuple[Annotations, Annotations]:
             f"training split, such as {shared[0]}: their metrics say little about other images"
         )
     return training, validation
+
+
+def check_learnable(training: Annotations, tasks: Sequence[str]) -> None:
+    """Refuses a training split from which a task can learn nothing.
+
+    Raises:
+        DataError: For the first such task.
+    """
+    for name in tasks:
+        reason = trainable_task(name).missing_truth(training)
+        if reason is not None:
+            raise DataError(f"{training.name}: expected a split to learn {name} from; {reason}")
+
+
+def log_unmeasured(validation: Annotations, tasks: Sequence[str]) -> None:
+    """Warns of tasks that cannot be measured on the validation split."""
+    reasons = {name: trainable_task(name).missing_truth(validation) for name in tasks}
+    for name, reason in reasons.items():
+        if reason is not None:
+            log(f"warning: {name} cannot be measured on {validation.name}: {reason}")
+    if all(reason is not None for reason in reasons.values()):
+        log("warning: no score can choose the best weights: those of the last epoch are kept")
 
 
 def log_split(name: str, split: Annotations) -> None:

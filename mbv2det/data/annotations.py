@@ -140,8 +140,8 @@ class Annotations:
             return self
         own_names = objects.label_map.names
         matches = [label_map.find(name) for name in own_names]
-        new_labels = np.array([-1 if label is None else label for label in matches])
-        if (new_labels < 0).all():
+        new_labels = np.array([-1 if label is None else label for label in matches], np.int64)
+        if len(own_names) and (new_labels < 0).all():
             raise DataError(
                 f"{self.name}: expected objects of one of the classes "
                 f"{_first_names(label_map.names)}, got only {_first_names(own_names)}"

@@ -88,7 +88,7 @@ def _masks(split: Annotations, outlines: Outlines) -> InstanceMasks:
     """Returns the masks of the objects; counts the objects that have no usable outline."""
     objects = split.objects
     assert objects is not None
-    if not (outlines.kinds >= OutlineKind.POLYGONS).any():
+    if len(outlines) and not (outlines.kinds >= OutlineKind.POLYGONS).any():
         raise DataError(f"{split.name}: expected outlines (segmentation), got none")
     class_names = objects.label_map.names
     masks = InstanceMasks(

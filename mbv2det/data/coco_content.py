@@ -259,6 +259,8 @@ def _areas(
 
 
 def _read_label_map(path: Path, records: Sequence[CategoryRecord], faults: FaultCounts) -> LabelMap:
+    if not records:
+        raise DataError(f"{path}: categories: expected at least one class, got none")
     ids = []
     for index, record in enumerate(records):
         try:
