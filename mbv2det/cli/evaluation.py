@@ -168,6 +168,7 @@ def read_measured_split(
     data = with_own_classes(data, info.label_maps)
     split = read_split(data, data.val, "data.val", measured)
     split = relabel(split, {name: info.label_maps[name] for name in measured})
+    split = replace(split, value_range=info.preprocess.value_range)
     log_split("val", split)
     for name in measured:
         reason = trainable_task(name).missing_truth(split)

@@ -16,12 +16,13 @@ from mbv2det.build import build, evaluation_model, label_maps_of, read_split, re
 from mbv2det.cli.run_outputs import run_loggers, training_callbacks
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.tables import print_metrics
-from mbv2det.config import Config, OptimConfig
+from mbv2det.config import Config, DataConfig, OptimConfig
 from mbv2det.console import log, one_line_errors
 from mbv2det.counting import count_parameters
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
+from mbv2det.data.statistics import measure_value_range
 from mbv2det.deploy.load import load
 from mbv2det.deploy.pictures import write_comparisons
 from mbv2det.errors import ConfigError, DataError
@@ -74,6 +75,12 @@ def train(settings: Settings) -> Path:
     resumed = resumed_run_of(settings)
     checkpoint = resumed[1] if resumed else None
     initial = initial_weights(config, settings.overrides, checkpoint)
+    initial = with_value_range(initial, config.data, splits[0])
+    value_range = initial.preprocess.value_range
+    splits = (
+        replace(splits[0], value_range=value_range),
+        replace(splits[1], value_range=value_range),
+    )
     info = weights_info(settings, initial, splits[0], checkpoint)
     model, tasks = build(info)
     transfer = load_initial(initial, model, info.label_maps, config.optim, checkpoint)
@@ -118,6 +125,21 @@ def read_splits(config: Config) -> tuple[Annotations, Annotations]:
             f"training split, such as {shared[0]}: their metrics say little about other images"
         )
     return training, validation
+
+
+def with_value_range(
+    initial: InitialWeights, data: DataConfig, training: Annotations
+) -> InitialWeights:
+    """Returns the weights with the value range of the images; logs it if an image needs one."""
+    measured = measure_value_range(training)
+    configured = measured if data.value_range == "auto" else data.value_range
+    value_range = initial.preprocess.value_range or configured
+    if measured is not None and value_range is not None:
+        log(
+            "train: images of more than 8 bits; their values "
+            f"{value_range[0]:g}..{value_range[1]:g} become 0..255 (data.value_range)"
+        )
+    return replace(initial, preprocess=replace(initial.preprocess, value_range=value_range))
 
 
 def check_learnable(training: Annotations, tasks: Sequence[str]) -> None:
