@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mbv2det.build import build, evaluation_model, label_maps_of, read_split, relabel, trainable
+from mbv2det.cli.resume import check_resumed, check_settings
 from mbv2det.cli.run_outputs import run_loggers, training_callbacks
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.tables import print_metrics
@@ -25,7 +26,7 @@ from mbv2det.data.datamodule import DenseData
 from mbv2det.data.statistics import measure_value_range
 from mbv2det.deploy.load import load
 from mbv2det.deploy.pictures import write_comparisons
-from mbv2det.errors import ConfigError, DataError
+from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
@@ -33,6 +34,7 @@ from mbv2det.tasks import trainable_task
 from mbv2det.tasks.task import TrainableTask
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
+from mbv2det.training.refusal import unchanged_if_refused
 from mbv2det.training.run_folder import new_run, resumed_run
 from mbv2det.training.trainer import (
     default_precision,
@@ -41,7 +43,7 @@ from mbv2det.training.trainer import (
     num_loader_workers,
 )
 from mbv2det.weights.header import WeightsInfo, encode_info
-from mbv2det.weights.share_file import load_origin, load_weights
+from mbv2det.weights.share_file import load_origin
 from mbv2det.weights.transfer import Transfer
 
 _LOG_STEPS = 10
@@ -87,23 +89,26 @@ def train(settings: Settings) -> Path:
     module = training_module(model, trainable(tasks), config, info, splits, transfer)
     data = data_module(config, info, *splits)
     log_data_statistics(module, splits[0], data.preprocessor)
+    precision = default_precision(settings.trainer["accelerator"])
+    dumped = settings.yaml(initial.resolution, info.model.heads, precision=precision)
+    if resumed:
+        check_settings(resumed[0] / "config.yaml", dumped)
     folder = resumed[0] if resumed else new_run(runs_root(settings), settings.name)
     log(f"model: {count_parameters(model):,} parameters; run folder: {folder}")
-    precision = default_precision(settings.trainer["accelerator"])
-    trainer = make_trainer(
-        settings.trainer,
-        training_callbacks(settings, folder, info, *splits, tasks=module.tasks),
-        precision=precision,
-        logger=run_loggers(folder) if settings.trainer["logger"] is None else None,
-        log_every_n_steps=_LOG_STEPS,
-        enable_model_summary=False,
-        default_root_dir=str(folder),
-    )
-    if trainer.is_global_zero:
-        dumped = settings.yaml(initial.resolution, info.model.heads, precision=precision)
-        (folder / "config.yaml").write_text(dumped)
-    with lightning_errors():
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    with unchanged_if_refused(folder) as started:
+        trainer = make_trainer(
+            settings.trainer,
+            [started, *training_callbacks(settings, folder, info, *splits, tasks=module.tasks)],
+            precision=precision,
+            logger=run_loggers(folder) if settings.trainer["logger"] is None else None,
+            log_every_n_steps=_LOG_STEPS,
+            enable_model_summary=False,
+            default_root_dir=str(folder),
+        )
+        if trainer.is_global_zero:
+            (folder / "config.yaml").write_text(dumped)
+        with lightning_errors():
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         conclude(folder, splits[1])
     return folder
@@ -190,26 +195,6 @@ def weights_info(
     if checkpoint is None:
         return info
     return replace(info, command=check_resumed(checkpoint, info).command)
-
-
-def check_resumed(checkpoint: Path, info: WeightsInfo) -> WeightsInfo:
-    """Reads the header of a checkpoint, which must be of the same model.
-
-    Raises:
-        ConfigError: If the checkpoint is damaged or of another model.
-    """
-    _, stored = load_weights(checkpoint)
-    for part, other in (
-        ("model", "another network"),
-        ("preprocess", "other preprocessing"),
-        ("label_maps", "other classes"),
-    ):
-        if getattr(stored, part) != getattr(info, part):
-            raise ConfigError(
-                f"--resume: {checkpoint}: expected the configured model, got one with {other}; "
-                "use the configuration of that run"
-            )
-    return stored
 
 
 def load_initial(

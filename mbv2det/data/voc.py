@@ -2,7 +2,7 @@
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,12 @@ import numpy as np
 from rich.progress import track
 
 from mbv2det.data.annotations import Annotations, FaultCounts
+from mbv2det.data.coco_values import UncertainValueError, flag
 from mbv2det.data.file_lists import (
     existing_folder,
     files_by_stem,
+    listed_name,
     read_list,
-    without_column,
-    without_suffix,
 )
 from mbv2det.data.images import SUFFIXES
 from mbv2det.data.objects import Objects
@@ -39,8 +39,11 @@ class VOCSource:
     annotations: Path
     list_file: Path | None
 
-    def stems(self) -> list[str]:
+    def stems(self, known: Collection[str]) -> list[str]:
         """Returns the stems of the images, in order.
+
+        Args:
+            known: Names of the image files, without suffix.
 
         Raises:
             DataError: If the folder of XML files or the list is missing.
@@ -48,8 +51,9 @@ class VOCSource:
         existing_folder(self.annotations)
         if self.list_file is None:
             return sorted(p.stem for p in self.annotations.glob("*.xml"))
-        names = [without_column(line) for line in read_list(self.list_file)]
-        return [Path(without_suffix(name, (*SUFFIXES, ".xml"))).name for name in names]
+        suffixes = (*SUFFIXES, ".xml")
+        names = [listed_name(line, known, suffixes) for line in read_list(self.list_file)]
+        return [Path(name).name for name in names]
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,8 @@ def read_voc(sources: Sequence[VOCSource]) -> Annotations:
 
 
 def _read_images(source: VOCSource, faults: FaultCounts) -> Iterator[_AnnotatedImage]:
-    stems = source.stems()
     image_files = files_by_stem(source.images, SUFFIXES)
+    stems = source.stems(image_files)
     quiet = len(stems) < _MANY_FILES
     for stem in track(stems, f"Reading {source.annotations}", disable=quiet):
         path = source.annotations / f"{stem}.xml"
@@ -160,7 +164,10 @@ def _read_object(path: Path, node: ET.Element) -> _Object:
         _number(path, tag, node.findtext(f"bndbox/{tag}"), f"{name}: ")
         for tag in ("xmin", "ymin", "xmax", "ymax")
     )
-    difficult = (node.findtext("difficult") or "0").strip() == "1"
+    try:
+        difficult = flag(node.findtext("difficult"))
+    except UncertainValueError as error:
+        raise DataError(f"{path}: {name}: expected 0 or 1 in <difficult>, got {error}") from None
     return _Object(name, (x_min - 1, y_min - 1, x_max, y_max), difficult)
 
 
