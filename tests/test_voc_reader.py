@@ -248,7 +248,5 @@ def test_difficult_is_a_flag_in_any_writing(tmp_path, make_voc, text, difficult)
 
 @pytest.mark.parametrize("text", ["2", "yes", "-1"])
 def test_difficult_that_is_no_flag_is_an_error(tmp_path, make_voc, text):
-    with pytest.raises(
-        DataError, match=r"a\.xml: dog: expected 0 or 1 in <difficult>, got the"
-    ):
+    with pytest.raises(DataError, match=r"a\.xml: dog: expected 0 or 1 in <difficult>, got the"):
         read_voc([make_voc(tmp_path, {"a": make_voc.object(difficult=text)})])

@@ -60,11 +60,15 @@ def read_list(path: Path) -> list[str]:
     """Returns the lines of a list file, without empty ones.
 
     Raises:
-        DataError: If the file is missing.
+        DataError: If the file is missing or in another encoding.
     """
     if not path.is_file():
         raise DataError(f"{path}: expected a list of image names, found none")
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected a list of names in UTF-8, got {error}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def listed_name(line: str, known: Collection[str], suffixes: Collection[str]) -> str:

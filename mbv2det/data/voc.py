@@ -110,7 +110,7 @@ def read_voc(sources: Sequence[VOCSource]) -> Annotations:
         name=name,
         image_ids=np.array([image.stem for image in images]),
         files=np.array([image.path for image in images]),
-        sizes=np.array([image.size for image in images], np.int64),
+        sizes=np.array([image.size for image in images], np.int64).reshape(-1, 2),
         objects=Objects.group_by_image(
             label_map,
             len(images),
