@@ -250,3 +250,12 @@ def test_difficult_is_a_flag_in_any_writing(tmp_path, make_voc, text, difficult)
 def test_difficult_that_is_no_flag_is_an_error(tmp_path, make_voc, text):
     with pytest.raises(DataError, match=r"a\.xml: dog: expected 0 or 1 in <difficult>, got the"):
         read_voc([make_voc(tmp_path, {"a": make_voc.object(difficult=text)})])
+
+
+@pytest.mark.parametrize("side", ["1e308", "9" * 40, "inf", "nan"])
+def test_size_beyond_any_image_is_an_error(tmp_path, make_voc, side):
+    source = make_voc(tmp_path, {"a": make_voc.object()})
+    file = source.annotations / "a.xml"
+    file.write_text(file.read_text().replace("<width>40", f"<width>{side}"))
+    with pytest.raises(DataError, match=r"a\.xml: expected a number in <width>, got"):
+        read_voc([source])

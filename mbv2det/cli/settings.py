@@ -116,7 +116,9 @@ class SettingsParser:
         parser.file = file
         try:
             namespace = parser.parse_args(list(arguments))
-        except UnicodeDecodeError as error:
+        except ConfigError:
+            raise
+        except ValueError as error:  # another encoding, characters that no value can have
             raise ConfigError(f"{file}: expected a configuration in UTF-8, got {error}") from None
         if not namespace.config:
             parser.error("expected a configuration file as the first argument, got none")

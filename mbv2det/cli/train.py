@@ -79,10 +79,8 @@ def train(settings: Settings) -> Path:
     initial = initial_weights(config, settings.overrides, checkpoint)
     initial = with_value_range(initial, config.data, splits[0])
     value_range = initial.preprocess.value_range
-    splits = (
-        replace(splits[0], value_range=value_range),
-        replace(splits[1], value_range=value_range),
-    )
+    training, validation = (replace(split, value_range=value_range) for split in splits)
+    splits = (training, validation)
     info = weights_info(settings, initial, splits[0], checkpoint)
     model, tasks = build(info)
     transfer = load_initial(initial, model, info.label_maps, config.optim, checkpoint)

@@ -22,6 +22,7 @@ from mbv2det.data.objects import Objects
 from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 
+_MAX_NUMBER = 1e9  # pixels
 _MANY_FILES = 2000  # from this number on, a progress bar is shown
 
 
@@ -176,6 +177,6 @@ def _number(path: Path, tag: str, text: str | None, where: str = "") -> float:
         value = float(text or "")
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) < _MAX_NUMBER:  # nor NaN
         raise DataError(f"{path}: {where}expected a number in <{tag}>, got {text!r}")
     return value
