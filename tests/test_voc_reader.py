@@ -3,6 +3,7 @@ import pytest
 
 from mbv2det.data.voc import VOCSource, read_voc
 from mbv2det.errors import DataError
+from mbv2det.labels import LabelMap
 
 
 def test_box_counts_pixels_from_one_and_includes_the_last(tmp_path, make_voc):
@@ -156,9 +157,12 @@ def test_missing_folder_is_an_error(tmp_path, make_voc, folder):
         read_voc([source])
 
 
-def test_split_without_any_object_is_an_error(tmp_path, make_voc):
-    with pytest.raises(DataError, match="expected annotated objects, got none in 2 images"):
-        read_voc([make_voc(tmp_path, {"a": "", "b": ""})])
+def test_split_without_any_object_has_no_classes(tmp_path, make_voc):
+    annotations = read_voc([make_voc(tmp_path, {"a": "", "b": ""})])
+    assert (len(annotations), len(annotations.objects)) == (2, 0)
+    assert annotations.objects.boxes.shape == (0, 4)
+    label_map = LabelMap(("dog",), (1,))
+    assert annotations.with_label_map(label_map).objects.label_map == label_map
 
 
 def test_list_gives_the_images_in_its_order(tmp_path, make_voc):
@@ -224,3 +228,34 @@ def test_real_folders_of_other_names_are_read(real_data):
     annotations = read_voc([VOCSource(root / "images", root / "annots", None)])
     assert (len(annotations), len(annotations.objects)) == (164, 266)
     assert annotations.objects.label_map.names == ("kangaroo",)
+
+
+def test_a_line_that_names_a_file_is_that_file(tmp_path, make_voc):
+    objects = {name: make_voc.object() for name in ("Leaf", "Leaf 1", "Stem -1", "Root")}
+    lines = ["Leaf 1", "Leaf", "Stem -1", "Root  1", "Leaf 0"]
+    annotations = read_voc([make_voc(tmp_path, objects, lines)])
+    assert annotations.image_ids.tolist() == ["Leaf 1", "Leaf", "Stem -1", "Root", "Leaf"]
+
+
+@pytest.mark.parametrize(
+    ("text", "difficult"),
+    [("1", True), (" 1 ", True), ("1.0", True), ("True", True), ("0", False), ("false", False)],
+)
+def test_difficult_is_a_flag_in_any_writing(tmp_path, make_voc, text, difficult):
+    annotations = read_voc([make_voc(tmp_path, {"a": make_voc.object(difficult=text)})])
+    assert annotations.objects.difficult.tolist() == [difficult]
+
+
+@pytest.mark.parametrize("text", ["2", "yes", "-1"])
+def test_difficult_that_is_no_flag_is_an_error(tmp_path, make_voc, text):
+    with pytest.raises(DataError, match=r"a\.xml: dog: expected 0 or 1 in <difficult>, got the"):
+        read_voc([make_voc(tmp_path, {"a": make_voc.object(difficult=text)})])
+
+
+@pytest.mark.parametrize("side", ["1e308", "9" * 40, "inf", "nan"])
+def test_size_beyond_any_image_is_an_error(tmp_path, make_voc, side):
+    source = make_voc(tmp_path, {"a": make_voc.object()})
+    file = source.annotations / "a.xml"
+    file.write_text(file.read_text().replace("<width>40", f"<width>{side}"))
+    with pytest.raises(DataError, match=r"a\.xml: expected a number in <width>, got"):
+        read_voc([source])

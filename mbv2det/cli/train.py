@@ -13,24 +13,28 @@ import numpy as np
 import torch
 
 from mbv2det.build import build, evaluation_model, label_maps_of, read_split, relabel, trainable
+from mbv2det.cli.resume import check_resumed, check_settings
 from mbv2det.cli.run_outputs import run_loggers, training_callbacks
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.tables import print_metrics
-from mbv2det.config import Config, OptimConfig
+from mbv2det.config import Config, DataConfig, OptimConfig
 from mbv2det.console import log, one_line_errors
 from mbv2det.counting import count_parameters
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
+from mbv2det.data.statistics import measure_value_range
 from mbv2det.deploy.load import load
 from mbv2det.deploy.pictures import write_comparisons
-from mbv2det.errors import ConfigError
+from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
+from mbv2det.tasks import trainable_task
 from mbv2det.tasks.task import TrainableTask
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
+from mbv2det.training.refusal import unchanged_if_refused
 from mbv2det.training.run_folder import new_run, resumed_run
 from mbv2det.training.trainer import (
     default_precision,
@@ -39,7 +43,7 @@ from mbv2det.training.trainer import (
     num_loader_workers,
 )
 from mbv2det.weights.header import WeightsInfo, encode_info
-from mbv2det.weights.share_file import load_origin, load_weights
+from mbv2det.weights.share_file import load_origin
 from mbv2det.weights.transfer import Transfer
 
 _LOG_STEPS = 10
@@ -73,29 +77,36 @@ def train(settings: Settings) -> Path:
     resumed = resumed_run_of(settings)
     checkpoint = resumed[1] if resumed else None
     initial = initial_weights(config, settings.overrides, checkpoint)
+    initial = with_value_range(initial, config.data, splits[0])
+    value_range = initial.preprocess.value_range
+    training, validation = (replace(split, value_range=value_range) for split in splits)
+    splits = (training, validation)
     info = weights_info(settings, initial, splits[0], checkpoint)
     model, tasks = build(info)
     transfer = load_initial(initial, model, info.label_maps, config.optim, checkpoint)
     module = training_module(model, trainable(tasks), config, info, splits, transfer)
     data = data_module(config, info, *splits)
     log_data_statistics(module, splits[0], data.preprocessor)
+    precision = default_precision(settings.trainer["accelerator"])
+    dumped = settings.yaml(initial.resolution, info.model.heads, precision=precision)
+    if resumed:
+        check_settings(resumed[0] / "config.yaml", dumped)
     folder = resumed[0] if resumed else new_run(runs_root(settings), settings.name)
     log(f"model: {count_parameters(model):,} parameters; run folder: {folder}")
-    precision = default_precision(settings.trainer["accelerator"])
-    trainer = make_trainer(
-        settings.trainer,
-        training_callbacks(settings, folder, info, *splits, tasks=module.tasks),
-        precision=precision,
-        logger=run_loggers(folder) if settings.trainer["logger"] is None else None,
-        log_every_n_steps=_LOG_STEPS,
-        enable_model_summary=False,
-        default_root_dir=str(folder),
-    )
-    if trainer.is_global_zero:
-        dumped = settings.yaml(initial.resolution, info.model.heads, precision=precision)
-        (folder / "config.yaml").write_text(dumped)
-    with lightning_errors():
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    with unchanged_if_refused(folder) as started:
+        trainer = make_trainer(
+            settings.trainer,
+            [started, *training_callbacks(settings, folder, info, *splits, tasks=module.tasks)],
+            precision=precision,
+            logger=run_loggers(folder) if settings.trainer["logger"] is None else None,
+            log_every_n_steps=_LOG_STEPS,
+            enable_model_summary=False,
+            default_root_dir=str(folder),
+        )
+        if trainer.is_global_zero:
+            (folder / "config.yaml").write_text(dumped)
+        with lightning_errors():
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         conclude(folder, splits[1])
     return folder
@@ -104,10 +115,12 @@ def train(settings: Settings) -> Path:
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
     """Reads the training and validation split with the same classes; logs counts and faults."""
     training = read_split(config.data, config.data.train, "data.train", config.tasks)
+    check_learnable(training, config.tasks)
     validation = read_split(config.data, config.data.val, "data.val", config.tasks)
     validation = relabel(validation, label_maps_of(training, config.tasks))
     log_split("train", training)
     log_split("val", validation)
+    log_unmeasured(validation, config.tasks)
     shared = np.intersect1d(training.files, validation.files)
     if len(shared):
         log(
@@ -115,6 +128,43 @@ def read_splits(config: Config) -> tuple[Annotations, Annotations]:
             f"training split, such as {shared[0]}: their metrics say little about other images"
         )
     return training, validation
+
+
+def with_value_range(
+    initial: InitialWeights, data: DataConfig, training: Annotations
+) -> InitialWeights:
+    """Returns the weights with the value range of the images; logs it if an image needs one."""
+    measured = measure_value_range(training)
+    configured = measured if data.value_range == "auto" else data.value_range
+    value_range = initial.preprocess.value_range or configured
+    if measured is not None and value_range is not None:
+        log(
+            "train: images of more than 8 bits; their values "
+            f"{value_range[0]:g}..{value_range[1]:g} become 0..255 (data.value_range)"
+        )
+    return replace(initial, preprocess=replace(initial.preprocess, value_range=value_range))
+
+
+def check_learnable(training: Annotations, tasks: Sequence[str]) -> None:
+    """Refuses a training split from which a task can learn nothing.
+
+    Raises:
+        DataError: For the first such task.
+    """
+    for name in tasks:
+        reason = trainable_task(name).missing_truth(training)
+        if reason is not None:
+            raise DataError(f"{training.name}: expected a split to learn {name} from; {reason}")
+
+
+def log_unmeasured(validation: Annotations, tasks: Sequence[str]) -> None:
+    """Warns of tasks that cannot be measured on the validation split."""
+    reasons = {name: trainable_task(name).missing_truth(validation) for name in tasks}
+    for name, reason in reasons.items():
+        if reason is not None:
+            log(f"warning: {name} cannot be measured on {validation.name}: {reason}")
+    if all(reason is not None for reason in reasons.values()):
+        log("warning: no score can choose the best weights: those of the last epoch are kept")
 
 
 def log_split(name: str, split: Annotations) -> None:
@@ -143,26 +193,6 @@ def weights_info(
     if checkpoint is None:
         return info
     return replace(info, command=check_resumed(checkpoint, info).command)
-
-
-def check_resumed(checkpoint: Path, info: WeightsInfo) -> WeightsInfo:
-    """Reads the header of a checkpoint, which must be of the same model.
-
-    Raises:
-        ConfigError: If the checkpoint is damaged or of another model.
-    """
-    _, stored = load_weights(checkpoint)
-    for part, other in (
-        ("model", "another network"),
-        ("preprocess", "other preprocessing"),
-        ("label_maps", "other classes"),
-    ):
-        if getattr(stored, part) != getattr(info, part):
-            raise ConfigError(
-                f"--resume: {checkpoint}: expected the configured model, got one with {other}; "
-                "use the configuration of that run"
-            )
-    return stored
 
 
 def load_initial(

@@ -60,11 +60,30 @@ def read_list(path: Path) -> list[str]:
     """Returns the lines of a list file, without empty ones.
 
     Raises:
-        DataError: If the file is missing.
+        DataError: If the file is missing or in another encoding.
     """
     if not path.is_file():
         raise DataError(f"{path}: expected a list of image names, found none")
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected a list of names in UTF-8, got {error}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def listed_name(line: str, known: Collection[str], suffixes: Collection[str]) -> str:
+    """Returns the name, without suffix, in a line of a list.
+
+    A line that names a file is that file. Only another line is taken for a name followed by the
+    -1, 0 or 1 of VOC's lists of one class: "Leaf 1" may be a file, and so may "Leaf".
+
+    Args:
+        line: Line of the list.
+        known: Names of the files, without suffix.
+        suffixes: Suffixes that listed names may have.
+    """
+    name = without_suffix(line, suffixes)
+    return name if name in known else without_suffix(without_column(line), suffixes)
 
 
 def without_suffix(name: str, suffixes: Collection[str]) -> str:

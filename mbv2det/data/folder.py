@@ -1,13 +1,13 @@
 """Index masks paired with images by name: VOC's segmentation data, and plain folders of masks."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mbv2det.data.annotations import Annotations, FaultCounts
-from mbv2det.data.file_lists import files_by_stem, read_list, without_column, without_suffix
+from mbv2det.data.file_lists import files_by_stem, listed_name, read_list
 from mbv2det.data.images import SUFFIXES
 from mbv2det.data.index_masks import IndexMasks
 from mbv2det.errors import DataError
@@ -83,7 +83,7 @@ def _read_pairs(
     mask_of = _masks_by_stem(source.masks)
     names = list(image_of)
     if source.list_file is not None:
-        names = [_listed_name(line, image_of) for line in read_list(source.list_file)]
+        names = [listed_name(line, image_of, SUFFIXES) for line in read_list(source.list_file)]
     else:
         for name in sorted(mask_of.keys() - image_of.keys()):
             faults.add("masks without an image left out", mask_of[name])
@@ -102,12 +102,6 @@ def _read_pairs(
             )
         else:
             faults.add("images without a mask", image_of[name])
-
-
-def _listed_name(line: str, known: Collection[str]) -> str:
-    """Returns the image name in a line of a list; a name may end in a number."""
-    name = without_suffix(line, SUFFIXES)
-    return name if name in known else without_suffix(without_column(line), SUFFIXES)
 
 
 def _masks_by_stem(folders: Sequence[Path]) -> dict[str, str]:

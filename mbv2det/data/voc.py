@@ -2,7 +2,7 @@
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +10,19 @@ import numpy as np
 from rich.progress import track
 
 from mbv2det.data.annotations import Annotations, FaultCounts
+from mbv2det.data.coco_values import UncertainValueError, flag
 from mbv2det.data.file_lists import (
     existing_folder,
     files_by_stem,
+    listed_name,
     read_list,
-    without_column,
-    without_suffix,
 )
 from mbv2det.data.images import SUFFIXES
 from mbv2det.data.objects import Objects
 from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 
+_MAX_NUMBER = 1e9  # pixels
 _MANY_FILES = 2000  # from this number on, a progress bar is shown
 
 
@@ -39,8 +40,11 @@ class VOCSource:
     annotations: Path
     list_file: Path | None
 
-    def stems(self) -> list[str]:
+    def stems(self, known: Collection[str]) -> list[str]:
         """Returns the stems of the images, in order.
+
+        Args:
+            known: Names of the image files, without suffix.
 
         Raises:
             DataError: If the folder of XML files or the list is missing.
@@ -48,8 +52,9 @@ class VOCSource:
         existing_folder(self.annotations)
         if self.list_file is None:
             return sorted(p.stem for p in self.annotations.glob("*.xml"))
-        names = [without_column(line) for line in read_list(self.list_file)]
-        return [Path(without_suffix(name, (*SUFFIXES, ".xml"))).name for name in names]
+        suffixes = (*SUFFIXES, ".xml")
+        names = [listed_name(line, known, suffixes) for line in read_list(self.list_file)]
+        return [Path(name).name for name in names]
 
 
 @dataclass(frozen=True)
@@ -87,28 +92,26 @@ class _AnnotatedImage:
 def read_voc(sources: Sequence[VOCSource]) -> Annotations:
     """Reads one or several lists of images (such as 07+12) as one split.
 
-    The classes are the names that occur, sorted. VOC counts pixels from 1 and includes the last
-    one: its box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Objects with
-    xmin == xmax or ymin == ymax are degenerate: they are dropped and counted.
+    The classes are the names that occur, sorted: none in a split without objects. VOC counts pixels
+    from 1 and includes the last one: its box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1,
+    xmax, ymax). Objects with xmin == xmax or ymin == ymax are degenerate: they are dropped and
+    counted.
 
     Raises:
-        DataError: If a file is missing, if an object lacks its name or box, or if there are no
-            objects at all.
+        DataError: If a file is missing, or if an object lacks its name or box.
     """
     faults = FaultCounts()
     images = [image for source in sources for image in _read_images(source, faults)]
     objects = [o for image in images for o in image.objects]
     name = ", ".join(str(s.list_file or s.annotations) for s in sources)
-    if not objects:
-        raise DataError(f"{name}: expected annotated objects, got none in {len(images)} images")
     names = sorted({o.name for o in objects})
     label_map = LabelMap(tuple(names), tuple(range(1, len(names) + 1)))
-    boxes = np.array([o.box for o in objects], np.float64)
+    boxes = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
     annotations = Annotations(
         name=name,
         image_ids=np.array([image.stem for image in images]),
         files=np.array([image.path for image in images]),
-        sizes=np.array([image.size for image in images], np.int64),
+        sizes=np.array([image.size for image in images], np.int64).reshape(-1, 2),
         objects=Objects.group_by_image(
             label_map,
             len(images),
@@ -125,8 +128,8 @@ def read_voc(sources: Sequence[VOCSource]) -> Annotations:
 
 
 def _read_images(source: VOCSource, faults: FaultCounts) -> Iterator[_AnnotatedImage]:
-    stems = source.stems()
     image_files = files_by_stem(source.images, SUFFIXES)
+    stems = source.stems(image_files)
     quiet = len(stems) < _MANY_FILES
     for stem in track(stems, f"Reading {source.annotations}", disable=quiet):
         path = source.annotations / f"{stem}.xml"
@@ -162,7 +165,10 @@ def _read_object(path: Path, node: ET.Element) -> _Object:
         _number(path, tag, node.findtext(f"bndbox/{tag}"), f"{name}: ")
         for tag in ("xmin", "ymin", "xmax", "ymax")
     )
-    difficult = (node.findtext("difficult") or "0").strip() == "1"
+    try:
+        difficult = flag(node.findtext("difficult"))
+    except UncertainValueError as error:
+        raise DataError(f"{path}: {name}: expected 0 or 1 in <difficult>, got {error}") from None
     return _Object(name, (x_min - 1, y_min - 1, x_max, y_max), difficult)
 
 
@@ -171,6 +177,6 @@ def _number(path: Path, tag: str, text: str | None, where: str = "") -> float:
         value = float(text or "")
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) < _MAX_NUMBER:  # nor NaN
         raise DataError(f"{path}: {where}expected a number in <{tag}>, got {text!r}")
     return value

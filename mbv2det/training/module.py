@@ -7,8 +7,10 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.distributed as dist
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import SumMetric
 
 from mbv2det.config import OptimConfig
@@ -186,16 +188,18 @@ class DenseModule(pl.LightningModule):
         self.log_dict(self._mean_losses())
 
     def _mean_losses(self) -> dict[str, float]:
+        """Returns the mean losses; without those of tasks that had no ground truth to count."""
         sums = {key: float(metric.compute()) for key, metric in self.loss_sums.items()}
         means = {
-            f"val/{term}_loss": value / max(1.0, sums[task, _COUNT])
+            f"val/{term}_loss": value / sums[task, _COUNT]
             for (task, term), value in sums.items()
-            if term != _COUNT
+            if term != _COUNT and sums[task, _COUNT]
         }
         weights = {
             f"val/{term}_loss": task.weight for task in self.tasks for term in task.loss_terms
         }
-        return means | {"val/loss": sum(weights[name] * value for name, value in means.items())}
+        total = sum(weights[name] * value for name, value in means.items())
+        return means | ({"val/loss": total} if means else {})
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Returns the configured optimiser, and its schedule, which is updated at every step."""
@@ -211,6 +215,21 @@ class DenseModule(pl.LightningModule):
         """Adds the header of the weights, and the origin of the tensors for resuming."""
         checkpoint[HEADER] = self.header
         checkpoint[ORIGIN] = encode_origin(self.loaded, self.transferred)
+
+    def on_train_start(self) -> None:
+        """Gives the optimiser of a resumed run the configured rates, instead of the stored ones."""
+        optimizers, schedulers = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizers, LightningOptimizer)
+        assert isinstance(schedulers, LambdaLR)
+        configured = make_optimizer(self.model, self.optim, self.transferred).param_groups
+        for group, fresh in zip(optimizers.param_groups, configured, strict=True):
+            group.update({k: v for k, v in fresh.items() if k not in ("params", "lr")})
+            group["initial_lr"] = fresh["lr"]
+        step = schedulers.last_epoch
+        schedulers.base_lrs = [group["initial_lr"] for group in optimizers.param_groups]
+        factors = [factor(step) for factor in schedulers.lr_lambdas]
+        for group, factor in zip(optimizers.param_groups, factors, strict=True):
+            group["lr"] = group["initial_lr"] * factor
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Updates a checkpoint of an earlier version, in place."""

@@ -16,6 +16,9 @@ def new_run(root: Path, name: str) -> Path:
     Args:
         root: Folder of all runs.
         name: Name of the configuration.
+
+    Raises:
+        ConfigError: If the folder cannot be made.
     """
     if int(os.environ.get("LOCAL_RANK", "0")) > 0 and _VARIABLE in os.environ:
         return Path(os.environ[_VARIABLE])
@@ -55,7 +58,13 @@ def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
 
 
 def _publish(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"trainer.default_root_dir: expected a folder for runs, got {folder.parents[1]} "
+            f"({error.strerror})"
+        ) from None
     os.environ[_VARIABLE] = str(folder)
     return folder
 
