@@ -39,12 +39,18 @@ class Conv2d(nn.Conv2d):
       optimiser drives them to huge values or NaN, which a larger input then meets.
     """
 
-    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolves the input."""
-        if not self._avoids_bfloat16_gradients(input):
-            return super().forward(input)
-        settings = self.stride, self.padding, self.dilation, self.groups
-        return Float32BackwardFunction.apply(input, self.weight, *settings)  # type: ignore[no-any-return]
+        assert isinstance(self.padding, tuple)
+        return self._convolve(input, weight, bias, self.padding)
+
+    def _convolve(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...]
+    ) -> Tensor:
+        if bias is None and self._avoids_bfloat16_gradients(input):
+            settings = self.stride, padding, self.dilation, self.groups
+            return Float32BackwardFunction.apply(input, weight, *settings)
+        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def _avoids_bfloat16_gradients(self, input: Tensor) -> bool:
         """Returns whether gradients would be computed in bfloat16 on a CPU, with those defects."""
@@ -52,10 +58,8 @@ class Conv2d(nn.Conv2d):
             return False
         is_strided = self.stride != (1, 1) and self.kernel_size != (1, 1)
         is_affected = self.groups == self.in_channels or input.shape[-1] == 1
-        if not (is_strided and is_affected and self.bias is None):
-            return False
         in_bfloat16 = torch.get_autocast_dtype("cpu") == torch.bfloat16
-        return torch.is_autocast_enabled("cpu") and in_bfloat16
+        return is_strided and is_affected and torch.is_autocast_enabled("cpu") and in_bfloat16
 
 
 class ReLU6(nn.ReLU6):
@@ -65,7 +69,7 @@ class ReLU6(nn.ReLU6):
         """Limits the input to 0..6."""
         if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and input.requires_grad):
             return super().forward(input)
-        return ReLU6Function.apply(input)  # type: ignore[no-any-return]
+        return ReLU6Function.apply(input)
 
 
 class Conv2dSame(Conv2d):
@@ -81,7 +85,7 @@ class Conv2dSame(Conv2d):
         if (top, left) != (bottom, right):
             input, top, left = F.pad(input, (left, right, top, bottom)), 0, 0
         # Padding that is equal on both sides is left to the convolution, which copies nothing.
-        return F.conv2d(input, weight, bias, self.stride, (top, left), self.dilation, self.groups)
+        return self._convolve(input, weight, bias, (top, left))
 
     def pads(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Returns (top, bottom) and (left, right): the padding of an input of this size."""

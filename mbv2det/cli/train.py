@@ -3,7 +3,8 @@
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,11 +27,12 @@ from mbv2det.data.datamodule import DenseData
 from mbv2det.deploy.load import load
 from mbv2det.deploy.memory import keep_freed_memory
 from mbv2det.deploy.pictures import write_comparisons
-from mbv2det.errors import ConfigError
+from mbv2det.errors import ConfigError, NonFiniteLossError, TrainingStoppedError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
 from mbv2det.tasks.task import TrainableTask
+from mbv2det.training.checkpoints import LAST, has_checkpoint
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
 from mbv2det.training.run_folder import new_run, resumed_run
@@ -105,11 +107,45 @@ def train(settings: Settings) -> Path:
     if trainer.is_global_zero:
         dumped = settings.yaml(initial.resolution, info.model.heads, precision=precision)
         (folder / "config.yaml").write_text(dumped)
-    with lightning_errors():
+    with lightning_errors(), resume_line(settings, folder):
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         conclude(folder, splits[1])
     return folder
+
+
+@contextmanager
+def resume_line(settings: Settings, folder: Path) -> Iterator[None]:
+    """Says how to resume a run that a signal, an error of the system or a loss ends.
+
+    Raises:
+        ConfigError: If the system refuses to write, for instance on a full disk.
+    """
+    try:
+        yield
+    except (TrainingStoppedError, NonFiniteLossError, OSError) as error:
+        checkpoints = folder / "checkpoints"
+        if has_checkpoint(checkpoints):
+            kept = without_option(settings.arguments, "--resume")
+            log(f"to resume: mbv2det train {shlex.join([*kept, f'--resume={checkpoints / LAST}'])}")
+        else:
+            log(f"{folder} has no checkpoint to resume from")
+        if isinstance(error, OSError):
+            raise ConfigError(f"the training ended: {error}") from error
+        raise
+
+
+def without_option(arguments: Sequence[str], option: str) -> list[str]:
+    """Returns the arguments without an option and its value."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip or argument.startswith(f"{option}="):
+            skip = False
+        elif argument == option:
+            skip = True
+        else:
+            kept.append(argument)
+    return kept
 
 
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
@@ -287,5 +323,5 @@ def conclude(folder: Path, validation: Annotations) -> None:
     log(f"pictures:    {folder / 'pictures'} (annotation left, prediction right)")
     if (folder / "metrics.csv").is_file():
         log(f"curves:      {folder / 'metrics.csv'}, or tensorboard --logdir {folder}")
-    if (folder / "checkpoints/last.ckpt").is_file():
-        log(f"resume from: {folder / 'checkpoints/last.ckpt'}")
+    if (folder / "checkpoints" / LAST).is_file():
+        log(f"resume from: {folder / 'checkpoints' / LAST}")
