@@ -2,7 +2,7 @@
 
 Both functions give the values and gradients of the operation that they replace, and neither adds a
 parameter. They are used in training only, so exported graphs do not contain them.
-`mbv2det study training_speed --profile` measures what they gain.
+`mbv2det study training_speed` measures what they gain.
 """
 
 from typing import Any
