@@ -1,13 +1,17 @@
-"""What a resumed run may change: checked before anything in its folder is touched."""
+"""Resumed runs: what they may change, and the line that says how to resume one."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mbv2det.cli.settings import Settings
 from mbv2det.console import log
-from mbv2det.errors import ConfigError
+from mbv2det.errors import ConfigError, NonFiniteLossError, TrainingStoppedError
+from mbv2det.training.checkpoints import LAST, has_checkpoint
 from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.share_file import load_weights
 
@@ -80,3 +84,37 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+@contextmanager
+def resume_line(settings: Settings, folder: Path) -> Iterator[None]:
+    """Says how to resume a run that a signal, an error of the system or a loss ends.
+
+    Raises:
+        ConfigError: If the system refuses to write, for instance on a full disk.
+    """
+    try:
+        yield
+    except (TrainingStoppedError, NonFiniteLossError, OSError) as error:
+        checkpoints = folder / "checkpoints"
+        if has_checkpoint(checkpoints):
+            kept = without_option(settings.arguments, "--resume")
+            log(f"to resume: mbv2det train {shlex.join([*kept, f'--resume={checkpoints / LAST}'])}")
+        else:
+            log(f"{folder} has no checkpoint to resume from")
+        if isinstance(error, OSError):
+            raise ConfigError(f"the training ended: {error}") from error
+        raise
+
+
+def without_option(arguments: Sequence[str], option: str) -> list[str]:
+    """Returns the arguments without an option and its value."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip or argument.startswith(f"{option}="):
+            skip = False
+        elif argument == option:
+            skip = True
+        else:
+            kept.append(argument)
+    return kept

@@ -112,6 +112,7 @@ def _hide_known_warnings() -> None:
         r"Experiment logs directory .* exists and is not empty.*",
         r"Checkpoint directory .* exists and is not empty.*",
         r".*is not supported by the model summary.*",
+        r"You're resuming from a checkpoint that ended before the epoch ended.*",  # it is exact
         r".*smaller than the logging interval.*",
         r".*sync_dist=True.*",  # our validation metrics are already those of all processes
     ):
