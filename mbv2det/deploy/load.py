@@ -63,6 +63,8 @@ def load(
                 "precision that it was exported with"
             )
         return _load_exported(path, backend, str(device), threads)
+    if path.suffix == ".mlpackage":
+        raise ConfigError(f"{path}: only macOS runs Core ML files, by Core ML itself")
     if backend not in (None, "torch"):
         raise ConfigError(
             f"{path}: expected a file that {backend} runs, got weights; export them first"

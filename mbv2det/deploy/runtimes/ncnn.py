@@ -48,18 +48,16 @@ class NcnnRuntime:
         for file, load in ((path, self._net.load_param), (weights, self._net.load_model)):
             if not file.is_file() or load(str(file)) != 0:
                 raise ConfigError(f"{file}: ncnn cannot read it")
-        (self._input,) = self._net.input_names()
-        self._outputs = self._net.output_names()
         self._matrix = package.Mat
 
     def __call__(self, images: UInt8[Tensor, "1 3 H W"]) -> Mapping[str, Tensor]:
         """Returns the outputs of the graph by name."""
         pixels = np.ascontiguousarray(images[0].numpy(), dtype=np.float32)
         extractor = self._net.create_extractor()  # one for each call: several threads may run
-        extractor.input(self._input, self._matrix(pixels))
+        extractor.input("in0", self._matrix(pixels))  # pnnx numbers inputs and outputs
         return {
-            name: self._extracted(extractor, output)
-            for name, output in zip(self.graph.outputs, self._outputs, strict=True)
+            name: self._extracted(extractor, f"out{number}")
+            for number, name in enumerate(self.graph.outputs)
         }
 
     def _extracted(self, extractor: Any, output: str) -> Tensor:
