@@ -35,6 +35,8 @@ def detect(model: onnxruntime.InferenceSession, image: np.ndarray, min_score: fl
     if header["preprocess"]["resize"] != "stretch":
         raise SystemExit("expected a model of `resize: stretch`, which needs no padding")
     names = header["labels"]["detection"]["names"]
+    if header["preprocess"].get("value_range"):
+        raise SystemExit("expected a model of images of 8 bits, got one of more")
     height, width = header["preprocess"]["size"]
     pixels = resize(image, (height, width)).transpose(2, 0, 1)[None]
     wanted = ["boxes", "scores", "labels", "count"]

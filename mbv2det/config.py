@@ -89,6 +89,9 @@ class DataConfig:
         image_size: Size of the network input in pixels: one number, or [height, width].
         resize: Rule for resizing images to that size: stretch, or fit (keep the aspect ratio and
             pad).
+        value_range: Values of images of more than 8 bits that become 0 and 255, or auto for the
+            smallest and largest value in up to 100 training images. It is stored with the weights;
+            weights to start from keep theirs.
         batch_size: Number of images per process and step.
         num_workers: Number of processes that load data, per training process; at most one per core.
     """
@@ -104,12 +107,16 @@ class DataConfig:
     ignore_index: int | None = IGNORE_INDEX
     image_size: int | tuple[int, int] = 320
     resize: Literal["stretch", "fit"] = "stretch"
+    value_range: Literal["auto"] | tuple[float, float] = "auto"
     batch_size: int = 16
     num_workers: int = 2
 
     def __post_init__(self) -> None:
         expect("data.batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
         expect("data.num_workers", self.num_workers, self.num_workers >= 0, "at least 0")
+        if self.value_range != "auto":
+            low, high = self.value_range
+            expect("data.value_range", self.value_range, low < high, "two ascending numbers")
         expect("data.image_size", self.image_size, min(self.size) >= 32, "at least 32 pixels")
 
     @property

@@ -44,12 +44,14 @@ class LabelMap:
     Label i has the name `names[i]` and, in files, the id `ids[i]`. A label map of boxes has no
     background; in a label map of masks, background is a class like any other.
 
+    A split without objects has no classes where its objects are all that names them, as in VOC.
+
     Attributes:
         names: Unique class names.
         ids: Unique category ids or mask values of the data set; they may have gaps.
 
     Raises:
-        DataError: If there is no class, if a name or an id appears twice, or if the numbers of
+        DataError: If a name or an id appears twice, or if the numbers of
             names and ids differ.
     """
 
@@ -57,8 +59,6 @@ class LabelMap:
     ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.names:
-            raise DataError("expected at least one class, got none")
         for column, values in (("name", self.names), ("id", self.ids)):
             seen: set[str | int] = set()
             for value in values:
@@ -107,8 +107,10 @@ class LabelMap:
         """Returns the label map of some of the classes, in the order of the names; ids are kept.
 
         Raises:
-            DataError: If a name is not among the classes, or appears twice.
+            DataError: If there is no name, or if one is not among the classes or appears twice.
         """
+        if not names:
+            raise DataError("expected at least one class, got none")
         for name in names:
             if name not in self.label_of_name:
                 near = difflib.get_close_matches(name, self.names, n=1)

@@ -38,12 +38,15 @@ class PreprocessSpec:
             aspect ratio and pads on the right and at the bottom with the mean colour.
         mean: Mean of each RGB channel, as a fraction of full brightness.
         std: Standard deviation of each RGB channel, as a fraction of full brightness.
+        value_range: Values of images of more than 8 bits that become 0 and 255; None for all of 16
+            bits. Images of 8 bits are not changed.
     """
 
     size: tuple[int, int]
     resize: Literal["stretch", "fit"] = "stretch"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    value_range: tuple[float, float] | None = None
 
     @property
     def fill(self) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from mbv2det.data.coco import read_coco
 from mbv2det.data.index_masks import IndexMasks
 from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.data.objects import Objects
+from mbv2det.data.outlines import Outlines
 from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 
@@ -189,7 +190,7 @@ def columns(holder):
     """Names and values of the fields of an annotation, and of its objects and masks."""
     for field in dataclasses.fields(holder):
         value = getattr(holder, field.name)
-        if isinstance(value, Objects | IndexMasks | InstanceMasks):
+        if isinstance(value, Objects | IndexMasks | InstanceMasks | Outlines):
             yield from columns(value)
         else:
             yield field.name, value

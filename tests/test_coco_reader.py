@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 from faster_coco_eval.core import mask as coco_mask
+from PIL import Image
 from pycocotools.coco import COCO
 
 from mbv2det.data.coco import read_coco
@@ -46,10 +47,31 @@ def test_sizes_are_height_then_width(tmp_path, make_coco):
     assert read_coco(*make_coco(tmp_path)).size(1) == (32, 48)
 
 
-def test_unknown_sizes_are_none(tmp_path, make_coco):
-    images = [{"id": 40, "file_name": "d.png"}]
-    objects = [annotation()]
-    assert read_coco(*make_coco(tmp_path, images=images, annotations=objects)).size(0) is None
+@pytest.mark.parametrize("side", [None, -1, 0, "-1", -1.0, "absent"])
+def test_unknown_sizes_are_read_from_the_images_and_counted(tmp_path, make_coco, side):
+    sides = {} if side == "absent" else {"height": side, "width": side}
+    images = [{"id": 40, "file_name": "d.png"} | sides, {"id": 7, "file_name": "a.png"} | sides]
+    objects = [annotation(segmentation=[TRIANGLE])]
+    for masks in (False, True):
+        path = make_coco(tmp_path, images=images, annotations=objects)
+        annotations = read_coco(*path, masks=masks)
+        assert annotations.sizes.tolist() == [[40, 30], [30, 40]]
+        (line,) = [x for x in annotations.faults.lines() if "width and height" in x]
+        assert line.startswith("2 images without annotated width and height")
+        assert line.endswith(": a.png, d.png")
+    assert annotations.mask(1).shape == (30, 40)
+
+
+def test_unknown_size_of_a_turned_image_is_that_of_the_upright_one(tmp_path, make_coco):
+    path = make_coco(
+        tmp_path, images=[{"id": 40, "file_name": "f.jpg"}], annotations=[annotation()]
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(path[1] / "f.jpg", exif=exif)
+    annotations = read_coco(*path)
+    assert annotations.size(0) == (40, 30)
+    assert read_sample(annotations, SampleKey(0, 0)).image.shape == (40, 30, 3)
 
 
 def test_images_without_objects_are_kept(tmp_path, make_coco):
@@ -123,27 +145,64 @@ def test_missing_key_is_named(tmp_path, make_coco, key):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"annotations": [annotation(image_id=8)]}, "annotation 77: expected image_id .* got 8"),
+        ({"annotations": [annotation(image_id=8)]}, "annotation 77: expected image_id .* number 8"),
         (
             {"annotations": [annotation(category_id=4)]},
-            "annotation 77: expected category_id .* got 4",
+            "annotation 77: expected category_id .* number 4",
         ),
         (
+            {"annotations": [annotation(category_id="cat")]},
+            "annotation 77: expected category_id .*3 ids of categories, got the text 'cat'",
+        ),
+        ({"annotations": [annotation(category_id=True)]}, "category_id .* got the flag True"),
+        ({"annotations": [annotation(image_id=None)]}, "image_id .* got null"),
+        ({"annotations": [annotation(image_id=40.5)]}, "image_id .* got the number 40.5"),
+        (
             {"annotations": [annotation(category_id=[3])]},
-            r"annotation 77: expected category_id .* got \[3\]",
+            r"annotations\[0\]\.category_id: expected true or false or number or text or null, "
+            "got array",
         ),
         ({"annotations": [annotation(bbox=[1, 2, 3])]}, r"annotation 77: .*got \[1, 2, 3\]"),
         ({"annotations": [annotation(bbox=None)]}, "annotation 77: expected bbox"),
         ({"annotations": [annotation(bbox=[1, 2, 3, None])]}, "annotation 77: expected bbox"),
         ({"annotations": [annotation(bbox=[1, 2, 3, "4"])]}, "annotation 77: expected bbox"),
+        ({"annotations": [annotation(bbox=[1, 2, 3, True])]}, "annotation 77: expected bbox"),
         ({"annotations": [annotation(bbox=[1, 2, 3, np.nan])]}, "annotation 77: expected bbox"),
-        ({"annotations": [annotation(area=None)]}, "annotation 77: expected .*area"),
-        ({"images": [{"id": 1}]}, "expected id and file_name"),
+        ({"annotations": [annotation(bbox={})]}, "annotation 77: expected bbox"),
+        ({"annotations": [annotation(area="big")]}, "77: expected a number as area, got the text"),
+        ({"annotations": [annotation(area=True)]}, "77: expected a number as area, got the flag"),
+        (
+            {"annotations": [annotation(iscrowd="no")]},
+            "77: expected 0 or 1 as iscrowd, got the",
+        ),
+        ({"annotations": [annotation(iscrowd=2)]}, "77: expected 0 or 1 as iscrowd, got the num"),
+        ({"annotations": [annotation(iscrowd=[1])]}, r"annotations\[0\]\.iscrowd: .*got array"),
+        ({"annotations": [7]}, r"annotations\[0\]: expected object, got number"),
+        ({"annotations": [{"image_id": 7}]}, r"annotations\[0\]: expected the key 'category_id'"),
+        ({"images": [{"id": 1}]}, r"images\[0\]: expected the key 'file_name', found none"),
+        ({"images": [{"id": 1, "file_name": 1}]}, r"images\[0\]\.file_name: expected text, got n"),
+        (
+            {"images": [{"id": 1, "file_name": "a.png"}, {"id": "x", "file_name": "b.png"}]},
+            "images: expected ids that are whole numbers, or all of them text, got the text 'x'",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": "a.png", "width": "wide"}], "annotations": []},
+            "a.png: expected height and width in pixels, got the text 'wide'",
+        ),
+        (
+            {
+                "images": [{"id": 1, "file_name": "a.png", "width": 10**9, "height": 10**9}],
+                "annotations": [],
+            },
+            "a.png: expected at most 178 million pixels",
+        ),
         ({"images": [], "annotations": []}, "at least one image"),
-        ({"categories": [{"id": 3}]}, "expected id and name of every category"),
-        ({"categories": [{"name": "car"}]}, "expected id and name of every category"),
+        ({"categories": [{"id": 3}]}, r"categories\[0\]: expected the key 'name'"),
+        ({"categories": [{"name": "car"}]}, r"categories\[0\]: expected the key 'id'"),
+        ({"categories": [{"id": "x", "name": "a"}]}, r"categories\[0\]\.id: .*got the text 'x'"),
         ({"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, "the id 3 twice"),
         ({"categories": []}, "at least one class"),
+        ({"categories": {}}, "got no list called 'categories'"),
     ],
 )
 def test_bad_record_is_one_error_naming_file_and_record(tmp_path, make_coco, changes, message):
@@ -304,28 +363,45 @@ def test_outlines_keep_their_image_and_class(tmp_path, make_coco, blob):
     np.testing.assert_array_equal(annotations.mask(1), np.zeros((32, 48)))
 
 
-@pytest.mark.parametrize("nothing", [None, [], {}, [[]], [[1, 2, 3, 4]]])
-def test_object_without_outline_leaves_its_image_without_a_mask(tmp_path, make_coco, nothing):
-    annotations = masks_of(tmp_path, make_coco, nothing, [TRIANGLE])
+@pytest.mark.parametrize("nothing", [None, [], {}, [[]]])
+def test_image_whose_objects_have_no_outlines_has_no_mask(tmp_path, make_coco, nothing):
+    objects = [annotation(segmentation=nothing), annotation(image_id=7, segmentation=[TRIANGLE])]
+    annotations = read_coco(*make_coco(tmp_path, annotations=objects), masks=True)
     assert annotations.masks.annotated.tolist() == [True, True, True, False, True]
     assert annotations.mask(3) is None
     sample = read_sample(annotations, SampleKey(0, 3))
     np.testing.assert_array_equal(sample.mask, np.full((30, 40), 255))
+    (line,) = annotations.faults.lines()
+    assert line.startswith("1 images with boxes but without outlines, which have no mask: d.png")
+
+
+@pytest.mark.parametrize(
+    "nothing", [None, [], [[]], [[1, 2, 3, 4]], [[1, 2, 3, 4], [5, 6]], [[7, 7]]]
+)
+def test_object_without_usable_outline_is_an_ignored_box(tmp_path, make_coco, nothing):
+    # The box of `annotation` is x 1..4, y 2..6; the triangle is drawn over it.
+    annotations = masks_of(tmp_path, make_coco, nothing, [TRIANGLE])
+    assert annotations.masks.annotated.all()
+    expected = masks_of(tmp_path, make_coco, [TRIANGLE]).mask(3)
+    expected[2:6, 1:4] = np.where(expected[2:6, 1:4] == 0, 255, expected[2:6, 1:4])
+    np.testing.assert_array_equal(annotations.mask(3), expected)
+    (line,) = annotations.faults.lines()
+    assert line == "1 objects without a usable outline, whose box masks ignore: d.png"
+
+
+def test_only_object_with_a_box_as_outline_leaves_the_image_in_the_split(tmp_path, make_coco):
+    objects = [
+        annotation(segmentation=[[1, 2, 3, 4]]),
+        annotation(image_id=7, segmentation=[TRIANGLE]),
+    ]
+    annotations = read_coco(*make_coco(tmp_path, annotations=objects), masks=True)
+    assert annotations.masks.annotated.all()
+    assert np.unique(annotations.mask(3)).tolist() == [0, 255]
 
 
 def test_file_without_any_outline_is_an_error(tmp_path, make_coco):
     with pytest.raises(DataError, match=r"instances\.json: expected outlines .*got none"):
         read_coco(*make_coco(tmp_path), masks=True)
-
-
-def test_masks_need_the_size_of_every_image(tmp_path, make_coco):
-    images = [{"id": 40, "file_name": "d.png"}, {"id": 7, "file_name": "a.png", "height": 40}]
-    path, folder = make_coco(tmp_path, images=images, annotations=[annotation()])
-    with pytest.raises(
-        DataError,
-        match=rf"instances\.json: .*height and width.* for {re.escape(str(folder))}/a\.png",
-    ):
-        read_coco(path, folder, masks=True)
 
 
 BAD_OUTLINES = {

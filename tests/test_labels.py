@@ -24,7 +24,6 @@ def test_id_in_a_gap_has_no_label():
 @pytest.mark.parametrize(
     ("names", "ids", "message"),
     [
-        ((), (), "at least one class"),
         (("cat", "cat"), (1, 2), "the name 'cat' twice"),
         (("cat", "dog"), (5, 5), "the id 5 twice"),
         (("cat", "dog"), (1,), "one id for each name, got 2 names and 1 ids"),
@@ -33,6 +32,12 @@ def test_id_in_a_gap_has_no_label():
 def test_classes_that_contradict_are_refused(names, ids, message):
     with pytest.raises(DataError, match=message):
         LabelMap(names, ids)
+
+
+def test_a_split_without_objects_may_have_no_classes_but_none_can_be_chosen():
+    assert len(LabelMap((), ())) == 0
+    with pytest.raises(DataError, match="at least one class"):
+        LabelMap(("cat",), (1,)).choose([])
 
 
 def test_choose_keeps_the_requested_order_and_the_ids():

@@ -6,6 +6,7 @@ from PIL import Image
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.index_masks import IndexMasks
 from mbv2det.data.instance_masks import InstanceMasks
+from mbv2det.data.outlines import OutlineKind, Outlines
 from mbv2det.errors import DataError
 from mbv2det.labels import BACKGROUND, VOC_NAMES, LabelMap
 
@@ -161,7 +162,7 @@ def test_ignore_value_that_no_mask_can_hold_is_refused(value):
 def test_more_labels_than_values_are_refused():
     names = [str(value) for value in range(256)]
     assert len(IndexMasks.of(LabelMap.of_masks(names[:255]), []).label_map) == 255
-    with pytest.raises(DataError, match=r"at most 255 labels .*got 256"):
+    with pytest.raises(DataError, match=r"1 to 255 labels .*got 256"):
         IndexMasks.of(LabelMap.of_masks(names), [], ignore_value=None)
 
 
@@ -224,6 +225,7 @@ def instance_masks(*images, label_map=None):
     """Returns masks; each image is a list of (class, outline or None, crowd)."""
     instances = [instance for image in images for instance in image]
     codes = [b"" if m is None else bytes(rle.encode(m)["counts"]) for _, m, _ in instances]
+    kinds = [OutlineKind.RUN_LENGTHS if code else OutlineKind.ABSENT for code in codes]
     return InstanceMasks(
         label_map=label_map or LabelMap.of_masks((BACKGROUND, *CLASSES)),
         class_names=CLASSES,
@@ -231,8 +233,15 @@ def instance_masks(*images, label_map=None):
         starts=np.cumsum([0, *(len(image) for image in images)]),
         classes=np.array([CLASSES.index(name) for name, _, _ in instances], np.int64),
         crowd=np.array([crowd for _, _, crowd in instances], bool),
-        codes=np.frombuffer(b"".join(codes), np.uint8),
-        code_starts=np.cumsum([0, *(len(code) for code in codes)]),
+        boxes=np.zeros((len(instances), 4)),
+        outlines=Outlines(
+            kinds=np.array(kinds, np.int8),
+            numbers=np.zeros(0),
+            polygon_starts=np.zeros(1, np.int64),
+            first_polygons=np.zeros(len(instances) + 1, np.int64),
+            codes=np.frombuffer(b"".join(codes), np.uint8),
+            code_starts=np.cumsum([0, *(len(code) for code in codes)]),
+        ),
     )
 
 
@@ -294,19 +303,28 @@ def test_without_background_the_pixels_of_no_instance_are_ignored():
     np.testing.assert_array_equal(mask, np.where(A > 0, 1, 255))
 
 
-def test_image_whose_instance_has_no_outline_is_not_annotated():
+def test_image_whose_instances_all_lack_an_outline_is_not_annotated():
     masks = instance_masks(
         [("dog", A, False)], [("dog", A, False), ("tv", None, False)], [], [("dog", None, True)]
     )
-    assert masks.annotated.tolist() == [True, False, True, False]
+    assert masks.annotated.tolist() == [True, True, True, False]
+
+
+def test_box_of_an_instance_without_outline_is_ignored_outside_the_others():
+    masks = instance_masks([("tv", None, False), ("dog", A, False)])
+    top, left, bottom, right = 4, 5, 15, 16
+    masks.boxes[0] = left + 0.5, top + 0.2, right - 0.5, bottom - 0.1
+    expected = 255 * box_of(top, left, bottom, right).astype(int)
+    expected[A > 0] = masks.label_map.label_of_name["dog"]
+    np.testing.assert_array_equal(masks.read(0), expected)
 
 
 def test_missing_outline_of_a_class_without_a_label_does_not_matter():
-    masks = instance_masks([("dog", A, False), ("zebra", None, False)])
+    masks = instance_masks([("zebra", None, False)])
     assert masks.annotated.tolist() == [False]
     masks = masks.with_label_map(LabelMap.of_masks((BACKGROUND, "dog")))
     assert masks.annotated.tolist() == [True]
-    np.testing.assert_array_equal(masks.read(0), A)
+    assert not masks.read(0).any()
 
 
 def test_instances_become_labels_of_voc_by_its_names():

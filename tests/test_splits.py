@@ -339,7 +339,7 @@ def test_256_labels_are_refused(folder):
     names = tuple(f"class {value}" for value in range(256))
     arguments = {"classes": names, "ignore_index": None}
     line = refused(DataError, folder(a=(0, 1)), format="folder", **arguments)
-    assert line.startswith("masks: expected at most 255 labels with values 0..255, got 256")
+    assert line.startswith("masks: expected 1 to 255 labels with values 0..255, got 256")
 
 
 # COCO

@@ -3,6 +3,7 @@ import pytest
 
 from mbv2det.data.voc import VOCSource, read_voc
 from mbv2det.errors import DataError
+from mbv2det.labels import LabelMap
 
 
 def test_box_counts_pixels_from_one_and_includes_the_last(tmp_path, make_voc):
@@ -156,9 +157,12 @@ def test_missing_folder_is_an_error(tmp_path, make_voc, folder):
         read_voc([source])
 
 
-def test_split_without_any_object_is_an_error(tmp_path, make_voc):
-    with pytest.raises(DataError, match="expected annotated objects, got none in 2 images"):
-        read_voc([make_voc(tmp_path, {"a": "", "b": ""})])
+def test_split_without_any_object_has_no_classes(tmp_path, make_voc):
+    annotations = read_voc([make_voc(tmp_path, {"a": "", "b": ""})])
+    assert (len(annotations), len(annotations.objects)) == (2, 0)
+    assert annotations.objects.boxes.shape == (0, 4)
+    label_map = LabelMap(("dog",), (1,))
+    assert annotations.with_label_map(label_map).objects.label_map == label_map
 
 
 def test_list_gives_the_images_in_its_order(tmp_path, make_voc):

@@ -33,7 +33,7 @@ from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.model_config import EvalConfig
 from mbv2det.preprocess import Preprocessor
-from mbv2det.tasks import TASKS
+from mbv2det.tasks import TASKS, trainable_task
 from mbv2det.tasks.task import metrics_document
 from mbv2det.training.callbacks import DamagedFileWarnings
 from mbv2det.training.module import DenseModule
@@ -186,7 +186,12 @@ def read_measured_split(
     data = with_own_classes(data, info.label_maps)
     split = read_split(data, data.val, "data.val", measured)
     split = relabel(split, {name: info.label_maps[name] for name in measured})
+    split = replace(split, value_range=info.preprocess.value_range)
     log_split("val", split)
+    for name in measured:
+        reason = trainable_task(name).missing_truth(split)
+        if reason is not None:
+            log(f"warning: {name} cannot be measured on {split.name}: {reason}")
     return split
 
 

@@ -16,18 +16,20 @@ from mbv2det.build import build, evaluation_model, label_maps_of, read_split, re
 from mbv2det.cli.run_outputs import run_loggers, training_callbacks
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.tables import print_metrics
-from mbv2det.config import Config, OptimConfig
+from mbv2det.config import Config, DataConfig, OptimConfig
 from mbv2det.console import log, one_line_errors
 from mbv2det.counting import count_parameters
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
+from mbv2det.data.statistics import measure_value_range
 from mbv2det.deploy.load import load
 from mbv2det.deploy.pictures import write_comparisons
-from mbv2det.errors import ConfigError
+from mbv2det.errors import ConfigError, DataError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
+from mbv2det.tasks import trainable_task
 from mbv2det.tasks.task import TrainableTask
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
@@ -73,6 +75,12 @@ def train(settings: Settings) -> Path:
     resumed = resumed_run_of(settings)
     checkpoint = resumed[1] if resumed else None
     initial = initial_weights(config, settings.overrides, checkpoint)
+    initial = with_value_range(initial, config.data, splits[0])
+    value_range = initial.preprocess.value_range
+    splits = (
+        replace(splits[0], value_range=value_range),
+        replace(splits[1], value_range=value_range),
+    )
     info = weights_info(settings, initial, splits[0], checkpoint)
     model, tasks = build(info)
     transfer = load_initial(initial, model, info.label_maps, config.optim, checkpoint)
@@ -104,10 +112,12 @@ def train(settings: Settings) -> Path:
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
     """Reads the training and validation split with the same classes; logs counts and faults."""
     training = read_split(config.data, config.data.train, "data.train", config.tasks)
+    check_learnable(training, config.tasks)
     validation = read_split(config.data, config.data.val, "data.val", config.tasks)
     validation = relabel(validation, label_maps_of(training, config.tasks))
     log_split("train", training)
     log_split("val", validation)
+    log_unmeasured(validation, config.tasks)
     shared = np.intersect1d(training.files, validation.files)
     if len(shared):
         log(
@@ -115,6 +125,43 @@ def read_splits(config: Config) -> tuple[Annotations, Annotations]:
             f"training split, such as {shared[0]}: their metrics say little about other images"
         )
     return training, validation
+
+
+def with_value_range(
+    initial: InitialWeights, data: DataConfig, training: Annotations
+) -> InitialWeights:
+    """Returns the weights with the value range of the images; logs it if an image needs one."""
+    measured = measure_value_range(training)
+    configured = measured if data.value_range == "auto" else data.value_range
+    value_range = initial.preprocess.value_range or configured
+    if measured is not None and value_range is not None:
+        log(
+            "train: images of more than 8 bits; their values "
+            f"{value_range[0]:g}..{value_range[1]:g} become 0..255 (data.value_range)"
+        )
+    return replace(initial, preprocess=replace(initial.preprocess, value_range=value_range))
+
+
+def check_learnable(training: Annotations, tasks: Sequence[str]) -> None:
+    """Refuses a training split from which a task can learn nothing.
+
+    Raises:
+        DataError: For the first such task.
+    """
+    for name in tasks:
+        reason = trainable_task(name).missing_truth(training)
+        if reason is not None:
+            raise DataError(f"{training.name}: expected a split to learn {name} from; {reason}")
+
+
+def log_unmeasured(validation: Annotations, tasks: Sequence[str]) -> None:
+    """Warns of tasks that cannot be measured on the validation split."""
+    reasons = {name: trainable_task(name).missing_truth(validation) for name in tasks}
+    for name, reason in reasons.items():
+        if reason is not None:
+            log(f"warning: {name} cannot be measured on {validation.name}: {reason}")
+    if all(reason is not None for reason in reasons.values()):
+        log("warning: no score can choose the best weights: those of the last epoch are kept")
 
 
 def log_split(name: str, split: Annotations) -> None:

@@ -17,6 +17,7 @@ from jaxtyping import Int64, UInt8
 from mbv2det.data.index_masks import IndexMasks
 from mbv2det.data.masks import Masks
 from mbv2det.data.objects import Objects, has_area
+from mbv2det.data.value_range import ValueRange
 from mbv2det.errors import DataError
 from mbv2det.labels import BACKGROUND, LabelMap
 from mbv2det.structures import Instances
@@ -58,6 +59,7 @@ class Annotations:
         objects: Annotated objects; None if the data set has none or they were not requested.
         masks: Annotated masks; None if the data set has none or they were not requested.
         faults: Faults of the annotation that were worked around.
+        value_range: Values of images of more than 8 bits that become 0 and 255.
 
     Raises:
         DataError: If there is no image.
@@ -70,6 +72,7 @@ class Annotations:
     objects: Objects | None = None
     masks: Masks | None = None
     faults: FaultCounts = field(default_factory=FaultCounts)
+    value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
         if not len(self):
@@ -140,8 +143,8 @@ class Annotations:
             return self
         own_names = objects.label_map.names
         matches = [label_map.find(name) for name in own_names]
-        new_labels = np.array([-1 if label is None else label for label in matches])
-        if (new_labels < 0).all():
+        new_labels = np.array([-1 if label is None else label for label in matches], np.int64)
+        if len(own_names) and (new_labels < 0).all():
             raise DataError(
                 f"{self.name}: expected objects of one of the classes "
                 f"{_first_names(label_map.names)}, got only {_first_names(own_names)}"

@@ -56,7 +56,9 @@ def read_sample(annotations: Annotations, key: SampleKey) -> Sample:
     annotated_size, source = annotations.size(index), "the annotation"
     if annotated_size is None and original_mask is not None:
         annotated_size, source = original_mask.shape, f"its mask {annotations.mask_source(index)}"
-    image, faults = read_image(annotations.path(index), annotated_size, source)
+    image, faults = read_image(
+        annotations.path(index), annotated_size, source, annotations.value_range
+    )
     size = (image.shape[0], image.shape[1])
     if original_mask is not None and original_mask.shape != size:
         raise DataError(

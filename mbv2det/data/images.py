@@ -8,7 +8,21 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from mbv2det.data.value_range import ValueRange, depth_fault, is_deep, range_of, to_8_bits
 from mbv2det.errors import DataError
+
+_ORIENTATION = 0x0112  # tag of EXIF
+_TURNED = (5, 6, 7, 8)  # its values that swap height and width
+
+# What PIL's decoders raise for damaged files.
+_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -17,6 +31,7 @@ def read_image(
     path: str | Path,
     annotated_size: tuple[int, int] | None = None,
     size_source: str = "the annotation",
+    value_range: ValueRange | None = None,
 ) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[str, ...]]:
     """Decodes an image file as upright RGB.
 
@@ -29,6 +44,7 @@ def read_image(
         path: Path of the image file.
         annotated_size: Annotated (height, width) of the image; None if it is not annotated.
         size_source: Name of the file or annotation that gives this size, for messages.
+        value_range: Values of an image of more than 8 bits that become 0 and 255.
 
     Returns:
         The pixels, and a phrase for each fault that was worked around.
@@ -37,13 +53,7 @@ def read_image(
         DataError: If the file is missing, no image or too large, or if the image has another size
             than annotated.
     """
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: expected an image file, found none") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    image, faults = _decode(content, str(path))
+    image, faults = _decode(_content(path), str(path), value_range)
     upright = _upright(image)
     if annotated_size is not None and upright.size[::-1] != annotated_size:
         upright = image
@@ -52,17 +62,60 @@ def read_image(
             f"{path}: expected an image of {_format_size(annotated_size)} pixels, the size of "
             f"{size_source}, got one of {_format_size(upright.size[::-1])} (height x width)"
         )
-    return np.asarray(_rgb(upright)), faults
+    return _pixels(upright, str(path), value_range), faults
+
+
+def value_range_of(path: str | Path) -> ValueRange | None:
+    """Returns the smallest and largest value of an image file of more than 8 bits, else None.
+
+    Raises:
+        DataError: If the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            if not is_deep(image):
+                return None
+    except _ERRORS:
+        pass  # the decoder says what is wrong
+    decoded, _ = _decode(_content(path), str(path), None)
+    return range_of(decoded)
+
+
+def _content(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: expected an image file, found none") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Returns the (height, width) of an image file, upright, without decoding its pixels.
+
+    Raises:
+        DataError: If the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+            width, height = image.size
+            return (width, height) if turned else (height, width)
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: expected an image, got a file of another kind") from None
+    except _ERRORS as error:
+        raise DataError(f"{path}: cannot be decoded ({error})") from None
 
 
 def decode_image(
-    content: bytes, name: str = "bytes"
+    content: bytes, name: str = "bytes", value_range: ValueRange | None = None
 ) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[str, ...]]:
     """Decodes the content of an image file as upright RGB, as `read_image` does.
 
     Args:
         content: The bytes of an image file.
         name: Name of the bytes in messages.
+        value_range: Values of an image of more than 8 bits that become 0 and 255.
 
     Returns:
         The pixels, and a phrase for each fault that was worked around.
@@ -70,18 +123,22 @@ def decode_image(
     Raises:
         DataError: If the bytes are no image.
     """
-    image, faults = _decode(content, name)
-    return upright_rgb(image), faults
+    image, faults = _decode(content, name, value_range)
+    return _pixels(_upright(image), name, value_range), faults
 
 
-def upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+def upright_rgb(
+    image: Image.Image, value_range: ValueRange | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
     """Returns the RGB pixels of an image of any mode, turned by its orientation tag (EXIF)."""
-    return np.asarray(_rgb(_upright(image)))
+    return _pixels(_upright(image), "image", value_range)
 
 
-def _decode(content: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
+def _decode(
+    content: bytes, name: str, value_range: ValueRange | None
+) -> tuple[Image.Image, tuple[str, ...]]:
     try:
-        return _load(content)
+        return _load(content, value_range)
     except UnidentifiedImageError:
         raise DataError(f"{name}: expected an image, got a file of another kind") from None
     except Image.DecompressionBombError as error:
@@ -96,15 +153,16 @@ def _decode(content: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
         raise DataError(f"{name}: cannot be decoded ({error})") from None
 
 
-def _load(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
+def _load(content: bytes, value_range: ValueRange | None) -> tuple[Image.Image, tuple[str, ...]]:
     image = Image.open(BytesIO(content))
+    faults = depth_fault(image, value_range)
     try:
         image.load()
     except OSError as error:
         if "truncated" not in str(error):
             raise
-        return _load_truncated(content), ("truncated: the missing part is blank",)
-    return image, ()
+        return _load_truncated(content), (*faults, "truncated: the missing part is blank")
+    return image, faults
 
 
 def _load_truncated(content: bytes) -> Image.Image:
@@ -125,9 +183,18 @@ def _upright(image: Image.Image) -> Image.Image:
         return image  # only the tags are damaged
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # PIL would clip 16 bits to white instead of scaling
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+def _pixels(
+    image: Image.Image, name: str, value_range: ValueRange | None
+) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        return np.asarray(_rgb(image, value_range))
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+
+
+def _rgb(image: Image.Image, value_range: ValueRange | None) -> Image.Image:
+    if is_deep(image):  # PIL would clip to white instead of scaling
+        return Image.fromarray(to_8_bits(image, value_range)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # what PIL asks for before dropping the transparency
     return image.convert("RGB")

@@ -43,13 +43,14 @@ class IndexMasks:
             ignore_value: The data set's value of ignored pixels; None if it has none.
 
         Raises:
-            DataError: If there are more labels than a mask can hold, if a label has the ignored
-                value, or if that value is outside 0..255.
+            DataError: If there are no labels or more than a mask can hold, if a label has the
+                ignored value, or if that value is outside 0..255.
         """
-        if len(label_map) > IGNORE_INDEX or not all(0 <= value <= 255 for value in label_map.ids):
+        in_range = all(0 <= value <= 255 for value in label_map.ids)
+        if not (0 < len(label_map) <= IGNORE_INDEX and in_range):
             raise DataError(
-                f"masks: expected at most {IGNORE_INDEX} labels with values 0..255, got "
-                f"{len(label_map)} with values up to {max(label_map.ids)}"
+                f"masks: expected 1 to {IGNORE_INDEX} labels with values 0..255, got "
+                f"{len(label_map)} with values up to {max(label_map.ids, default=None)}"
             )
         if ignore_value is not None and not 0 <= ignore_value <= 255:
             raise DataError(

@@ -1,24 +1,28 @@
 """Masks drawn from the outlines of instances, as COCO annotates them."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from faster_coco_eval.core import mask as rle
-from jaxtyping import Bool, Int16, Int64, UInt8
+from jaxtyping import Bool, Float64, Int16, Int64, UInt8
 
 from mbv2det.data.masks import default_label, match_names
+from mbv2det.data.outlines import OutlineKind, Outlines
 from mbv2det.labels import LabelMap
 from mbv2det.structures import IGNORE_INDEX
+
+_MAX_SIDE = 1 << 30  # pixels; larger numbers of a box are far beyond any image
 
 
 @dataclass(frozen=True)
 class InstanceMasks:
     """Masks drawn from the outlines of instances.
 
-    Pixels of several instances and pixels of crowds are ignored. Pixels outside all instances of
-    labelled classes are background. This is torchvision's rule for COCO in VOC's classes, except
-    that torchvision has no rule for crowds.
+    Pixels of several instances and pixels of crowds are ignored, and so is the box of an instance
+    without a usable outline. Pixels outside all instances of labelled classes are background. This
+    is torchvision's rule for COCO in VOC's classes, except that torchvision has no rule for crowds
+    and for missing outlines.
 
     Attributes:
         label_map: Labels of the masks, `background` among them.
@@ -27,9 +31,8 @@ class InstanceMasks:
         starts: Row of the first instance of each image, and the number of instances at the end.
         classes: Index into `class_names` of each instance.
         crowd: COCO's iscrowd of each instance.
-        codes: COCO's compressed run lengths of all instances, concatenated.
-        code_starts: Index into `codes` of the first byte of each instance, and the number of bytes
-            at the end; an instance without an outline has no bytes.
+        boxes: xyxy box of each instance in pixels.
+        outlines: Outline of each instance.
     """
 
     label_map: LabelMap
@@ -38,8 +41,8 @@ class InstanceMasks:
     starts: Int64[np.ndarray, " I+1"]
     classes: Int64[np.ndarray, " N"]
     crowd: Bool[np.ndarray, " N"]
-    codes: UInt8[np.ndarray, " bytes"]
-    code_starts: Int64[np.ndarray, " N+1"]
+    boxes: Float64[np.ndarray, "N 4"]
+    outlines: Outlines
 
     @cached_property
     def label_of_class(self) -> Int16[np.ndarray, " K"]:
@@ -48,11 +51,15 @@ class InstanceMasks:
 
     @cached_property
     def annotated(self) -> Bool[np.ndarray, " I"]:
-        """False for images with an instance that has a label but no outline."""
+        """False for images whose labelled instances have boxes but no outlines."""
         labelled = self.label_of_class[self.classes] != default_label(self.label_map)
-        missing = (np.diff(self.code_starts) == 0) & labelled
+        absent = self.outlines.kinds == OutlineKind.ABSENT
         image = np.repeat(np.arange(len(self.sizes)), np.diff(self.starts))
-        return np.bincount(image[missing], minlength=len(self.sizes)) == 0
+        without, given = (
+            np.bincount(image[labelled & rows], minlength=len(self.sizes)) > 0
+            for rows in (absent, ~absent)
+        )
+        return given | ~without
 
     def source(self, index: int) -> str:
         """Returns a name for the outlines, which have no file of their own."""
@@ -63,17 +70,26 @@ class InstanceMasks:
         height, width = (int(side) for side in self.sizes[index])
         background = default_label(self.label_map)
         mask = np.full((height, width), background, np.uint8)
+        all_rows = range(int(self.starts[index]), int(self.starts[index + 1]))
+        rows = [row for row in all_rows if self.label_of_class[self.classes[row]] != background]
+        # Boxes come first: the pixels of an outline within them are known.
+        for row in rows:
+            if self.outlines.kinds[row] < OutlineKind.POLYGONS:
+                mask[self._box_pixels(row)] = IGNORE_INDEX
         covered = np.zeros((height, width), bool)
-        for row in range(int(self.starts[index]), int(self.starts[index + 1])):
-            label = self.label_of_class[self.classes[row]]
-            if label == background:
-                continue
-            code = self.codes[self.code_starts[row] : self.code_starts[row + 1]].tobytes()
-            inside = rle.decode({"size": [height, width], "counts": code}).astype(bool)
-            mask[inside] = IGNORE_INDEX if self.crowd[row] else label
-            mask[inside & covered] = IGNORE_INDEX
-            covered |= inside
+        for row in rows:
+            if self.outlines.kinds[row] >= OutlineKind.POLYGONS:
+                label = self.label_of_class[self.classes[row]]
+                inside = self.outlines.draw(row, (height, width)).astype(bool)
+                mask[inside] = IGNORE_INDEX if self.crowd[row] else label
+                mask[inside & covered] = IGNORE_INDEX
+                covered |= inside
         return mask
+
+    def _box_pixels(self, row: int) -> tuple[slice, slice]:
+        """Returns the rows and columns of all pixels that the box of an instance touches."""
+        x_min, y_min, x_max, y_max = self.boxes[row].clip(0, _MAX_SIDE).tolist()
+        return slice(int(y_min), math.ceil(y_max)), slice(int(x_min), math.ceil(x_max))
 
     def with_label_map(self, label_map: LabelMap) -> "InstanceMasks":
         """Returns the masks in the labels of another map, matched by name; see `Masks`."""

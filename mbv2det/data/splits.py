@@ -80,9 +80,9 @@ def _read_coco(
 
 def _choose_classes(data: DataConfig, annotations: Annotations) -> Annotations:
     """Returns the split with the objects of the configured classes."""
-    if data.classes == "auto":
-        return annotations
     assert annotations.objects is not None
+    if data.classes == "auto" or not len(annotations.objects.label_map):
+        return annotations
     return annotations.with_label_map(annotations.objects.label_map.choose(data.classes))
 
 

@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from mbv2det.data.annotations import Annotations, evenly_spaced
+from mbv2det.data.images import value_range_of
+from mbv2det.data.value_range import ValueRange, joined
 from mbv2det.errors import DataError
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import IGNORE_INDEX
@@ -33,6 +35,23 @@ def network_boxes(
             shown = instances.boxes[~instances.ignore]
             boxes.append(preprocessor.frame(size).boxes_to_working(shown))
     return np.concatenate(boxes)
+
+
+def measure_value_range(split: Annotations, most: int = 100) -> ValueRange | None:
+    """Returns the range of the values of evenly spaced images of more than 8 bits.
+
+    Args:
+        split: Any split.
+        most: Largest number of images.
+
+    Returns:
+        The smallest and largest value, or None if no image has more than 8 bits.
+
+    Raises:
+        DataError: If a file is missing or no image.
+    """
+    paths = [split.path(index) for index in evenly_spaced(len(split), most)]
+    return joined([found for found in map(value_range_of, paths) if found is not None])
 
 
 def describe_masks(split: Annotations, most: int = 100) -> str:

@@ -87,23 +87,21 @@ class _AnnotatedImage:
 def read_voc(sources: Sequence[VOCSource]) -> Annotations:
     """Reads one or several lists of images (such as 07+12) as one split.
 
-    The classes are the names that occur, sorted. VOC counts pixels from 1 and includes the last
-    one: its box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Objects with
-    xmin == xmax or ymin == ymax are degenerate: they are dropped and counted.
+    The classes are the names that occur, sorted: none in a split without objects. VOC counts pixels
+    from 1 and includes the last one: its box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1,
+    xmax, ymax). Objects with xmin == xmax or ymin == ymax are degenerate: they are dropped and
+    counted.
 
     Raises:
-        DataError: If a file is missing, if an object lacks its name or box, or if there are no
-            objects at all.
+        DataError: If a file is missing, or if an object lacks its name or box.
     """
     faults = FaultCounts()
     images = [image for source in sources for image in _read_images(source, faults)]
     objects = [o for image in images for o in image.objects]
     name = ", ".join(str(s.list_file or s.annotations) for s in sources)
-    if not objects:
-        raise DataError(f"{name}: expected annotated objects, got none in {len(images)} images")
     names = sorted({o.name for o in objects})
     label_map = LabelMap(tuple(names), tuple(range(1, len(names) + 1)))
-    boxes = np.array([o.box for o in objects], np.float64)
+    boxes = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
     annotations = Annotations(
         name=name,
         image_ids=np.array([image.stem for image in images]),

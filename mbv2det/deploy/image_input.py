@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from mbv2det.data.images import decode_image, read_image, upright_rgb
+from mbv2det.data.value_range import ValueRange
 from mbv2det.errors import DataError
 
 # An image: the path of a file, the bytes of a file, an image of PIL, or an array (H, W, 3) of uint8
@@ -15,11 +16,17 @@ from mbv2det.errors import DataError
 ImageInput = str | PathLike[str] | bytes | Image.Image | np.ndarray
 
 
-def pixels_of(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
+def pixels_of(
+    image: ImageInput, value_range: ValueRange | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
     """Returns the RGB pixels of an image.
 
     Files and images of PIL are treated alike: turned by their orientation tag, and converted from
     any mode. An array is taken as it is.
+
+    Args:
+        image: The image.
+        value_range: Values of an image of more than 8 bits that become 0 and 255.
 
     Raises:
         DataError: If a file is missing or no image, or an array is not (H, W, 3) of uint8.
@@ -28,11 +35,11 @@ def pixels_of(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(image, np.ndarray):
         return _checked(image)
     if isinstance(image, bytes):
-        return decode_image(image)[0]
+        return decode_image(image, value_range=value_range)[0]
     if isinstance(image, Image.Image):
-        return upright_rgb(image)
+        return upright_rgb(image, value_range)
     if isinstance(image, str | PathLike):
-        return read_image(Path(image))[0]
+        return read_image(Path(image), value_range=value_range)[0]
     raise TypeError(
         "image: expected a path, bytes, an image of PIL or an array (height, width, 3) of uint8, "
         f"got {type(image).__name__}"

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from mbv2det.console import log
 from mbv2det.data.images import SUFFIXES, read_image
+from mbv2det.data.value_range import ValueRange
 from mbv2det.deploy.pictures import distinct
 from mbv2det.deploy.source import InputImage, Source, Unreadable
 from mbv2det.deploy.video import VideoSource
@@ -43,9 +44,11 @@ class ImageFiles:
 
     Attributes:
         files: Path of each file, and its names in result files; the size is not known yet.
+        value_range: Values of images of more than 8 bits that become 0 and 255.
     """
 
     files: Sequence[tuple[Path, ImageInfo]]
+    value_range: ValueRange | None = None
 
     def num_images(self) -> int:
         """Returns the number of files."""
@@ -54,7 +57,7 @@ class ImageFiles:
     def __iter__(self) -> Iterator[InputImage | Unreadable]:
         for path, info in self.files:
             try:
-                pixels, faults = read_image(path)
+                pixels, faults = read_image(path, value_range=self.value_range)
             except DataError as error:
                 yield Unreadable(str(error))
                 continue
@@ -62,13 +65,16 @@ class ImageFiles:
             yield InputImage(replace(info, size=size), pixels, faults=faults)
 
 
-def find_sources(inputs: Sequence[str], out: Path | None = None) -> list[Source]:
+def find_sources(
+    inputs: Sequence[str], out: Path | None = None, value_range: ValueRange | None = None
+) -> list[Source]:
     """Returns the sources that the arguments of a command name.
 
     Args:
         inputs: Image or video files, folders that are searched to any depth, globs, `camera:0` or a
             number for a camera, and addresses of streams.
         out: Folder of results; pictures, videos and masks of an earlier run there are no inputs.
+        value_range: Values of images of more than 8 bits that become 0 and 255.
 
     Raises:
         ConfigError: For an input that does not exist, or if there is no image at all.
@@ -78,7 +84,11 @@ def find_sources(inputs: Sequence[str], out: Path | None = None) -> list[Source]
     if not files and not live:
         known = ", ".join((*SUFFIXES, *VIDEO_SUFFIXES))
         raise ConfigError(f"INPUT: no images or videos ({known}) in {inputs[0]}")
-    return [*_file_sources(files), *_live_sources(live)]
+    sources = [*_file_sources(files), *_live_sources(live)]
+    return [
+        replace(source, value_range=value_range) if isinstance(source, ImageFiles) else source
+        for source in sources
+    ]
 
 
 def _is_live(text: str) -> bool:

@@ -107,9 +107,10 @@ def predict_files(
     _check_classes(predictor.tasks, options.classes)
     formats = _checked_formats(predictor.tasks, options.formats)
     batch_size = _batch_size(options)
+    value_range = predictor.info.preprocess.value_range
     if options.tiling is not None:
         predictor = TiledPredictor(predictor, options.tiling, batch_size)
-    sources = find_sources(inputs, out)
+    sources = find_sources(inputs, out, value_range)
     try:
         out.mkdir(parents=True, exist_ok=True)
         writers = Writers(out, predictor.tasks, formats, options)

@@ -172,7 +172,7 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
         return predictions
 
     def _sample(self, image: ImageInput) -> Sample:
-        pixels = pixels_of(image)
+        pixels = pixels_of(image, self.info.preprocess.value_range)
         frame = Frame((pixels.shape[0], pixels.shape[1]))
         return self.preprocessor(Sample(SampleKey(0, 0), pixels, frame))
 

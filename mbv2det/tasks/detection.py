@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mbv2det.config import EvalSettings
 from mbv2det.data.annotations import Annotations
+from mbv2det.data.objects import has_area
 from mbv2det.data.statistics import network_boxes
 from mbv2det.detection.method import DetectionMethod
 from mbv2det.drawing import class_colours, draw_detections
@@ -131,6 +132,21 @@ class DetectionTask(TrainableTask):
             return None
         boxes, labels = sample.instances.boxes, sample.instances.labels
         return Detections(torch.from_numpy(boxes), torch.ones(len(boxes)), torch.from_numpy(labels))
+
+    @classmethod
+    def missing_truth(cls, split: Annotations) -> str | None:
+        """Returns why a split has no object to find; None if it has one."""
+        objects = split.objects
+        if objects is None or not len(objects):
+            return "it has no objects"
+        if objects.crowd.all():
+            return (
+                f"all its {len(objects)} objects are crowds, which detectors need not find: set "
+                "iscrowd to 0 for single objects"
+            )
+        if objects.ignore[has_area(objects.boxes)].all():
+            return f"all its {len(objects)} objects are crowds, difficult, or without an area"
+        return None
 
     @classmethod
     def labels_in(cls, split: Annotations) -> LabelMap | None:

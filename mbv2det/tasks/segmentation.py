@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mbv2det.config import DataConfig, EvalSettings
 from mbv2det.data.annotations import Annotations
+from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.data.statistics import describe_masks
 from mbv2det.drawing import Colour, add_legend, mask_legend, mask_palette, tint_labels
 from mbv2det.geometry import Frame
@@ -148,6 +149,21 @@ class SegmentationTask(TrainableTask):
     def annotation_of(self, sample: Sample) -> SegmentationMap | None:
         """Returns the annotated mask; None if there is none."""
         return None if sample.mask is None else SegmentationMap(torch.from_numpy(sample.mask))
+
+    @classmethod
+    def missing_truth(cls, split: Annotations) -> str | None:
+        """Returns why a split has no labelled pixels; None if it may have some."""
+        masks = split.masks
+        if masks is None or not masks.annotated.any():
+            return "it has no masks"
+        if isinstance(masks, InstanceMasks) and not len(masks.crowd):
+            return "it has no objects, so that all its masks are background"
+        if isinstance(masks, InstanceMasks) and masks.crowd.all():
+            return (
+                f"all its {len(masks.crowd)} outlines are crowds, which masks ignore: set iscrowd "
+                "to 0 for single objects"
+            )
+        return None
 
     @classmethod
     def labels_in(cls, split: Annotations) -> LabelMap | None:

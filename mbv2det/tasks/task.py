@@ -248,6 +248,11 @@ class TrainableTask(Task):
 
     @classmethod
     @abstractmethod
+    def missing_truth(cls, split: Annotations) -> str | None:
+        """Returns why nothing can be learned from a split or measured on it; None if it can."""
+
+    @classmethod
+    @abstractmethod
     def labels_in(cls, split: Annotations) -> LabelMap | None:
         """Returns the classes of a split's annotation; None if it has none for the task."""
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from mbv2det.atomic_write import write_json
 from mbv2det.data.annotations import Annotations
 from mbv2det.structures import Batch
-from mbv2det.tasks.task import Prediction, metrics_document
+from mbv2det.tasks.task import Prediction, mean_monitor, metrics_document
 from mbv2det.training.module import DenseModule
 
 
@@ -70,7 +70,8 @@ class BestWeights(Callback):
     """Writes `best.safetensors` and `metrics.json` whenever the validation score improves.
 
     The score is the mean of the tasks' `monitor` metrics. Where it is undefined, as the validation
-    split has no ground truth, and for a run that is never validated, the last weights are written.
+    split has no ground truth, the weights of every validation are written, so that the last ones
+    stay; and so are those of a run that is never validated.
 
     Args:
         folder: Folder of the run.
@@ -88,14 +89,17 @@ class BestWeights(Callback):
         self.save = save
         self.ema = ema
         self.best = -1.0
+        self.written = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the weights if the score is the best so far."""
         assert isinstance(pl_module, DenseModule)
-        score = trainer.callback_metrics.get("val/score")
-        if trainer.sanity_checking or (score is not None and float(score) <= self.best):
+        # Not Lightning's `callback_metrics`, which keep the score of an earlier validation.
+        score = mean_monitor(pl_module.tasks, pl_module.results)
+        is_best = self.best < 0 if score is None else score > self.best
+        if trainer.sanity_checking or not is_best:
             return
-        self.best = 0.0 if score is None else float(score)
+        self.best, self.written = self.best if score is None else score, True
         if trainer.is_global_zero:
             metrics = metrics_document(pl_module.results) | {"epoch": trainer.current_epoch}
             self._save(pl_module, metrics)
@@ -104,7 +108,7 @@ class BestWeights(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the last weights of a run that was never validated."""
         assert isinstance(pl_module, DenseModule)
-        if trainer.is_global_zero and self.best < 0:
+        if trainer.is_global_zero and not self.written:
             self._save(pl_module, {})
 
     def _save(self, pl_module: DenseModule, metrics: dict[str, Any]) -> None:
@@ -113,11 +117,12 @@ class BestWeights(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best score, for resuming."""
-        return {"best": self.best}
+        return {"best": self.best, "written": self.written}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the best score."""
         self.best = state_dict["best"]
+        self.written = state_dict.get("written", self.best >= 0)
 
 
 class ValidateLastEpoch(Callback):
@@ -148,6 +153,7 @@ class ValidationLine(Callback):
         seconds = time.perf_counter() - self.started
         for block in pl_module.results.values():
             shown = [f"{k} {v:.3f}" for k, v in block.items() if isinstance(v, float)]
+            shown = shown or ["nothing to measure"]
             trainer.print(
                 f"epoch {trainer.current_epoch}: {'  '.join(shown)}  "
                 f"({block['images']} images in {seconds:.1f} s)"

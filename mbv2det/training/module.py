@@ -186,16 +186,18 @@ class DenseModule(pl.LightningModule):
         self.log_dict(self._mean_losses())
 
     def _mean_losses(self) -> dict[str, float]:
+        """Returns the mean losses; without those of tasks that had no ground truth to count."""
         sums = {key: float(metric.compute()) for key, metric in self.loss_sums.items()}
         means = {
-            f"val/{term}_loss": value / max(1.0, sums[task, _COUNT])
+            f"val/{term}_loss": value / sums[task, _COUNT]
             for (task, term), value in sums.items()
-            if term != _COUNT
+            if term != _COUNT and sums[task, _COUNT]
         }
         weights = {
             f"val/{term}_loss": task.weight for task in self.tasks for term in task.loss_terms
         }
-        return means | {"val/loss": sum(weights[name] * value for name, value in means.items())}
+        total = sum(weights[name] * value for name, value in means.items())
+        return means | ({"val/loss": total} if means else {})
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Returns the configured optimiser, and its schedule, which is updated at every step."""
