@@ -249,7 +249,7 @@ def test_the_fixed_number_of_results_may_exceed_the_candidates(tmp_path):
 
 @pytest.mark.parametrize(
     ("format", "precision"),
-    [(f, p) for f, kind in FORMATS.items() for p in kind.precisions if p != "fp32"],
+    [(f, p) for f, kind in FORMATS.items() for p in kind.precisions if p in ("fp16", "bf16")],
 )
 def test_lower_precisions_stay_close(format, precision, exported):
     path, network, _ = exported("joint", format, "none", "logits", precision=precision)
@@ -274,7 +274,11 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "name", "message"),
     [
-        ({"precision": "bf16"}, "model.onnx", "--precision: expected fp32 or fp16 for onnx"),
+        (
+            {"precision": "bf16"},
+            "model.onnx",
+            "expected fp32 or fp16 or int8 for onnx",
+        ),
         ({}, "model.pt2", r"--out: expected a name that ends in \.onnx, got"),
         ({"options": {"nms": "outside"}}, "model.onnx", "--nms: expected inside or none for onnx"),
         ({"options": {"segmentation": "logits"}}, "model.onnx", "--segmentation: expected weights"),

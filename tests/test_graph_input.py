@@ -166,5 +166,5 @@ def test_what_cannot_resize_is_refused(model):
         request = Export(network, info, FORMATS[format], options=options, resizes=True)
         with pytest.raises(ConfigError, match=message):
             export(request, path.with_name(f"wrong{FORMATS[format].suffix}"))
-    with pytest.raises(ConfigError, match="expected a file exported without --resize for OpenVINO"):
+    with pytest.raises(ConfigError, match=r"without --resize for OpenVINO|OpenVINO cannot read it"):
         mbv2det.load(path, backend="openvino")

@@ -1,5 +1,6 @@
 """What all backbones share: features, their strides, and an optional classifier."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -15,7 +16,7 @@ from mbv2det.backbones.layers import Padding
 _STRIDES = (2, 4, 8, 16, 32)
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Base class of the backbones: layers that run one after the other, with outputs as features.
 
     A subclass builds the layers and runs them in its `forward`. Layers after the last one that a
@@ -83,6 +84,7 @@ class Backbone(nn.Module):
         """Channels of the last feature that `forward` returns; torchvision's detectors read it."""
         return self.feature_specs[self.out_features[-1]].channels
 
+    @abstractmethod
     def forward(
         self, images: Float[Tensor, "B 3 H W"], out_features: Sequence[Feature] | None = None
     ) -> dict[Feature, Tensor]:
@@ -95,7 +97,6 @@ class Backbone(nn.Module):
         Returns:
             (B, C, h, w) feature maps, in the order of `out_features`.
         """
-        raise NotImplementedError
 
     def classify(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
         """Returns the class logits of normalised images.

@@ -119,12 +119,12 @@ def _facts(info: WeightsInfo, path: Path) -> Facts:
         info.preprocess.size,
         counts.parameters,
         counts.multiply_adds,
-        _file_bytes(path),
+        file_bytes(path),
         {name: value for name, value in measured.items() if value is not None},
     )
 
 
-def _file_bytes(path: Path) -> int:
+def file_bytes(path: Path) -> int:
     """Returns the size of a file, with the file of weights that OpenVINO puts beside its own."""
     files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
     return sum(file.stat().st_size for file in files if file.is_file())

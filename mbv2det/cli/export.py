@@ -19,8 +19,9 @@ The file takes RGB images as uint8 (batch, 3, height, width) and normalises them
 --resize also those of any size, and its results are in their pixels. It carries the classes,
 preprocessing and thresholds: mbv2det.load, predict and eval need nothing else.
 
-CONFIG names the data on whose validation split the file is compared; without it the embedded data
-set gives the images. eval.* and data.image_size on the command line override what the weights say.
+CONFIG names the data on whose validation split the file is compared, and whose training split int8
+is calibrated with; without it the embedded data set gives the images. eval.* and data.image_size on
+the command line override what the weights say.
 """
 _DEFAULT_CONFIG = "joint_shapes"
 
@@ -36,12 +37,24 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = SettingsParser(_DESCRIPTION, prog=prog)
     parser.add_option("--format", help="onnx, openvino or pt2")
-    parser.add_option("--precision", default="fp32", help="fp32, fp16 or bf16")
+    parser.add_option("--precision", default="fp32", help="fp32, fp16, bf16 or int8")
     parser.add_option("--out", help="file to write")
     parser.add_option(
         "--resize",
         action="store_true",
         help="the file takes images of any size and resizes them itself (onnx)",
+    )
+    parser.add_option(
+        "--calibration-images",
+        type=int,
+        default=300,
+        help="int8: number of images of data.train that the ranges of the features are taken from",
+    )
+    parser.add_option(
+        "--max-drop",
+        type=float,
+        help="int8: largest drop of AP and of mIoU, such as 0.01; parts of the network stay in "
+        "float32 until it holds",
     )
     for name, text in _output_options().items():
         parser.add_option(f"--{name}", help=text)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,28 @@ from rich.table import Column, Table
 from mbv2det.atomic_write import write_json
 from mbv2det.build import load_network, read_split, trainable
 from mbv2det.cli.evaluation import measured_tasks, read_measured_split
+from mbv2det.cli.int8 import (
+    calibration_images,
+    check_int8_options,
+    export_int8,
+    print_costs,
+    stop_without_file,
+)
 from mbv2det.cli.overrides import resolved, with_overrides
 from mbv2det.cli.settings import Settings
 from mbv2det.console import log
 from mbv2det.data.annotations import Annotations, evenly_spaced
 from mbv2det.data.dataset import AnnotatedImages
 from mbv2det.deploy.check import metric_changes, output_differences
-from mbv2det.deploy.export import Export, export, without_views
-from mbv2det.deploy.formats import FORMATS, Format
+from mbv2det.deploy.export import Export, check_export, export, without_views
+from mbv2det.deploy.formats import FORMATS, INT8, Format
 from mbv2det.deploy.load import load
 from mbv2det.deploy.measure import measure
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.deploy.runtimes.runtime import GraphRuntime
 from mbv2det.errors import ConfigError, DataError
-from mbv2det.model import MultiTaskModel
 from mbv2det.structures import SampleKey
+from mbv2det.tasks import TrainableTask
 from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.readers import read_model
 
@@ -70,50 +78,108 @@ def export_and_check(
         source,
         resizes=settings.options.resize,
     )
-    graph = export(request, path)
-    log(f"exported: {path}")
-    report: dict[str, Any] = {"file": path.name, **asdict(graph)}
-    del report["constants"]
-    if kind.runs_here:
-        report |= compare(model, info, path, settings, own_data=own_data)
-    else:
-        log(f"not run: this machine cannot run {kind.name}")
+    check_export(request, path)
+    check_int8_options(settings)
+    report = _write_and_compare(request, path, settings, own_data=own_data)
     beside = path.with_suffix(".check.json")
     write_json(beside, report)
     print_report(report)
     log(f"comparison: {beside}")
+    if report["file"] is None:
+        stop_without_file(report)
     return report
 
 
-def compare(
-    model: MultiTaskModel, info: WeightsInfo, path: Path, settings: Settings, *, own_data: bool
+def _write_and_compare(
+    request: Export, path: Path, settings: Settings, *, own_data: bool
 ) -> dict[str, Any]:
-    """Compares an exported file with PyTorch, on the validation split of the configuration.
-
-    Returns:
-        `outputs`, the largest difference of each output over some images, and `metrics`, the main
-        metric of every task that the split is annotated for.
-    """
-    measured, split = _comparison_split(info, settings, own_data=own_data)
-    predictor = load(path)
-    runtime = predictor.runtime
-    assert isinstance(runtime, GraphRuntime)
-    images = _images(split, predictor)
-    report: dict[str, Any] = {"outputs": output_differences(model, runtime, images)}
-    tasks = [task for task in trainable(predictor.tasks) if task.name in measured]
-    if not tasks:
-        return report
-    documents = [
-        measure(
-            each,
-            tasks,
-            split,
-            settings.config.eval,
-            batch_size=settings.config.data.batch_size,
+    """Writes the file; returns its description, and its differences from PyTorch."""
+    comparison = Comparison(request, settings, own_data=own_data)
+    report: dict[str, Any] = {"file": path.name}
+    if request.precision == INT8:
+        made = export_int8(
+            request,
+            path,
+            calibration_images(settings, request, own_data=own_data),
+            max_drop=settings.options.max_drop,
+            drop_of=comparison.drop if comparison.tasks else None,
         )
-        for each in (Predictor.of_model(model, info, "cpu"), predictor)
-    ]
-    return report | {"metrics": metric_changes(tasks, *documents), "images": len(split)}
+        if made.graph is None:
+            return {"file": None, "int8": made.report}
+        graph, report["int8"] = made.graph, made.report
+    else:
+        graph = export(request, path)
+    log(f"exported: {path}")
+    report |= asdict(graph)
+    del report["constants"]
+    if request.format.runs_here:
+        return report | comparison.of(path)
+    log(f"not run: this machine cannot run {request.format.name}")
+    return report
+
+
+class Comparison:
+    """Compares exported files with PyTorch, on the validation split of the configuration.
+
+    Args:
+        request: What is exported.
+        settings: Settings, with the options of the command.
+        own_data: Whether the user named a configuration.
+    """
+
+    def __init__(self, request: Export, settings: Settings, *, own_data: bool) -> None:
+        self._request = request
+        self._settings = settings
+        self._own_data = own_data
+        self._reference = Predictor.of_model(request.model, request.info, "cpu")
+
+    @property
+    def split(self) -> Annotations:
+        """Images to compare with."""
+        return self._measured[1]
+
+    @property
+    def tasks(self) -> list[TrainableTask]:
+        """Tasks that the images are annotated for."""
+        names, _ = self._measured
+        return [task for task in trainable(self._reference.tasks) if task.name in names]
+
+    @cached_property
+    def _measured(self) -> tuple[Sequence[str], Annotations]:
+        return _comparison_split(self._request.info, self._settings, own_data=self._own_data)
+
+    def of(self, path: Path) -> dict[str, Any]:
+        """Compares a file.
+
+        Returns:
+            `outputs`, the largest difference of each output over some images, and `metrics`, the
+            main metric of every task that the split is annotated for.
+        """
+        predictor = load(path)
+        runtime = predictor.runtime
+        assert isinstance(runtime, GraphRuntime)
+        images = _images(self.split, predictor)
+        report = {"outputs": output_differences(self._request.model, runtime, images)}
+        if not self.tasks:
+            return report
+        return report | {"metrics": self._changes(predictor), "images": len(self.split)}
+
+    def drop(self, path: Path) -> float:
+        """Returns the largest drop of a task's main metric in a file."""
+        changes = self._changes(load(path)).values()
+        return max(-row["change"] for row in changes if row["change"] is not None)
+
+    def _changes(self, predictor: Predictor) -> dict[str, dict[str, float | None]]:
+        return metric_changes(self.tasks, self._metrics_in_pytorch, self._metrics(predictor))
+
+    @cached_property
+    def _metrics_in_pytorch(self) -> dict[str, Any]:
+        return self._metrics(self._reference)
+
+    def _metrics(self, predictor: Predictor) -> dict[str, Any]:
+        config = self._settings.config
+        size = config.data.batch_size
+        return measure(predictor, self.tasks, self.split, config.eval, batch_size=size)
 
 
 def _comparison_split(
@@ -169,3 +235,5 @@ def print_report(report: dict[str, Any]) -> None:
             cells = ("-" if value is None else f"{value:.4f}" for value in row.values())
             table.add_row(name, *cells)
         console.print(table)
+    if "int8" in report:
+        print_costs(report["int8"], report.get("float_parts", ()))

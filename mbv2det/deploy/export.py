@@ -1,6 +1,7 @@
 """Export: a network with its postprocessing, preprocessing and classes as one file."""
 
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import torch
 
 from mbv2det.build import build_tasks
-from mbv2det.deploy.formats import DTYPES, Format
+from mbv2det.deploy.formats import DTYPES, INT8, Format
 from mbv2det.deploy.graph import ExportedNetwork, GraphInfo, encode_metadata, output_layers
 from mbv2det.deploy.graph_input import RESIZE_IMAGE
 from mbv2det.deploy.prepare import prepared
+from mbv2det.deploy.quantization.quantizer import Calibration
 from mbv2det.errors import ConfigError
 from mbv2det.model import MultiTaskModel
 from mbv2det.tasks import Task
@@ -31,6 +33,7 @@ class Export:
             choice that the format can express.
         source: Weights file that the network was read from.
         resizes: Whether the graph takes images of any size and resizes them.
+        calibration: What an int8 file is quantised with.
     """
 
     model: MultiTaskModel
@@ -40,6 +43,7 @@ class Export:
     options: Mapping[str, str | None] | None = None
     source: Path | None = None
     resizes: bool = False
+    calibration: Calibration | None = None
 
 
 def export(request: Export, path: Path) -> GraphInfo:
@@ -56,7 +60,20 @@ def export(request: Export, path: Path) -> GraphInfo:
         ConfigError: If the format cannot express what is asked for, a package is missing, or the
             name of the file has another suffix.
     """
-    kind, info = request.format, request.info
+    check_export(request, path)
+    if request.precision != INT8:
+        return _write(request, path)
+    if request.calibration is None:
+        raise ConfigError("--precision int8: expected calibration images, got none")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / path.name
+        graph = _write(replace(request, precision="fp32"), source)
+        return quantize(request, source, graph, path, request.calibration)
+
+
+def check_export(request: Export, path: Path) -> None:
+    """Refuses what cannot be exported; arguments and errors as for `export`."""
+    kind = request.format
     if not path.name.endswith(kind.suffix):
         raise ConfigError(f"--out: expected a name that ends in {kind.suffix}, got {path}")
     if request.precision not in kind.precisions:
@@ -65,6 +82,40 @@ def export(request: Export, path: Path) -> GraphInfo:
             f"got {request.precision}"
         )
     kind.require_packages()
+    if request.precision == INT8 and kind.quantizer is not None:
+        kind.quantizer.require_packages()
+
+
+def quantize(
+    request: Export, source: Path, graph: GraphInfo, path: Path, calibration: Calibration
+) -> GraphInfo:
+    """Writes the int8 file of an exported float32 file.
+
+    Args:
+        request: What was exported.
+        source: The float32 file.
+        graph: Its description.
+        path: File to write.
+        calibration: What it is quantised with.
+
+    Returns:
+        The description of the int8 file.
+    """
+    quantizer = request.format.quantizer
+    assert quantizer is not None
+    graph = replace(
+        graph,
+        precision=INT8,
+        float_parts=tuple(calibration.float_parts),
+        versions={**graph.versions, **quantizer.versions()},
+    )
+    quantizer.quantize(source, path, calibration, encode_metadata(request.info, graph))
+    return graph
+
+
+def _write(request: Export, path: Path) -> GraphInfo:
+    """Writes a file whose precision is that of a float type."""
+    kind, info = request.format, request.info
     tasks = build_tasks(info.model, info.eval, info.label_maps)
     choices = chosen_outputs(tasks, kind, request.options or {}, resizes=request.resizes)
     layers = output_layers(tasks, choices)

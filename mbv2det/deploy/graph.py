@@ -34,7 +34,7 @@ class GraphInfo:
 
     Attributes:
         format: Name of the file's format.
-        precision: Precision of weights and features: fp32, fp16 or bf16.
+        precision: Precision of weights and features: fp32, fp16, bf16 or int8.
         choices: Choice of each task's output option, by task name; empty for a task without one.
         outputs: Names of the graph's outputs, in order.
         dynamic_batch: Whether the graph takes any number of images at once, or one.
@@ -43,6 +43,8 @@ class GraphInfo:
         source: Name of the weights file.
         sha256: SHA-256 of the weights file.
         versions: Versions of the packages that wrote the file.
+        float_parts: Parts of the network that an int8 file computes in float32, beside the output
+            layers and the normalisation of the images.
     """
 
     format: str
@@ -55,6 +57,7 @@ class GraphInfo:
     source: str = ""
     sha256: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    float_parts: tuple[str, ...] = ()
 
     @property
     def max_batch(self) -> int | None:
@@ -206,5 +209,6 @@ def decode_metadata(metadata: Mapping[str, str], file: str) -> tuple[WeightsInfo
     version = values.pop("version", None)
     if version != _VERSION:
         raise ConfigError(f"{file}: expected an exported file of version {_VERSION}, got {version}")
-    values["outputs"] = tuple(values["outputs"])
+    for key in ("outputs", "float_parts"):
+        values[key] = tuple(values.get(key, ()))
     return decode_info(metadata[HEADER], file), GraphInfo(**values)

@@ -11,10 +11,11 @@ another class); a dash is what the format refuses. `--write` replaces the table 
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mbv2det.build import build_model
 from mbv2det.console import log, one_line_errors
@@ -22,6 +23,7 @@ from mbv2det.deploy.check import output_differences
 from mbv2det.deploy.export import Export, export
 from mbv2det.deploy.formats import FORMATS
 from mbv2det.deploy.load import load_graph
+from mbv2det.deploy.quantization.quantizer import Calibration
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel
@@ -31,6 +33,7 @@ from mbv2det.tasks import TASKS
 from mbv2det.weights.header import WeightsInfo
 
 _SIZE = (65, 97)
+_NUM_CALIBRATION = 8  # images that int8 is calibrated with
 _README = Path(__file__).parents[2] / "mbv2det/deploy/README.md"
 _START, _END = "<!-- support matrix -->", "<!-- end of the support matrix -->"
 _LABELS = ("background", "cat", "dog", "cow")
@@ -64,17 +67,21 @@ def cell(info: WeightsInfo, format: str, precision: str, choice: str, folder: Pa
     (task,) = (TASKS[name] for name in info.model.tasks)
     options = {task.output_option.name: choice} if task.output_option else {}
     path = folder / f"model{FORMATS[format].suffix}"
+    request = Export(model, info, FORMATS[format], precision, options)
     try:
-        export(Export(model, info, FORMATS[format], precision, options), path)
+        export(replace(request, calibration=Calibration(_images(_NUM_CALIBRATION))), path)
     except ConfigError as error:
         if "the package" in str(error):
             raise
         return "-"
-    images = torch.randint(0, 256, (3, 3, *_SIZE), dtype=torch.uint8).split(1)
-    differences = output_differences(model, load_graph(path), images)
+    differences = output_differences(model, load_graph(path), _images(3).split(1))
     differences.pop("boxes", None)  # in pixels
     differences.pop("without partner", None)
     return f"{max(differences.values()):.0e}"
+
+
+def _images(count: int) -> Tensor:
+    return torch.randint(0, 256, (count, 3, *_SIZE), dtype=torch.uint8)
 
 
 def table(formats: Sequence[str]) -> Iterator[str]:

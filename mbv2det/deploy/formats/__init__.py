@@ -1,6 +1,7 @@
 """One file per format of exported networks, and the list of all formats."""
 
 from mbv2det.deploy.formats.format import DTYPES as DTYPES
+from mbv2det.deploy.formats.format import INT8 as INT8
 from mbv2det.deploy.formats.format import PRECISIONS as PRECISIONS
 from mbv2det.deploy.formats.format import Format as Format
 from mbv2det.deploy.formats.onnx import OnnxFormat

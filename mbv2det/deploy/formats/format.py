@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from mbv2det.deploy.graph import ExportedNetwork
+from mbv2det.deploy.quantization.quantizer import Quantizer
 from mbv2det.extras import require
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+INT8 = "int8"
+PRECISIONS = ("fp32", "fp16", "bf16", INT8)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -31,6 +33,7 @@ class Format(ABC):
         dynamic_batch: Whether its files take any number of images at once, or one.
         operators: Operators of this toolkit that it can express.
         distributions: Distributions whose versions are recorded in its files.
+        quantizer: What makes int8 files of float32 files; None if there is nothing.
         runs_here: Whether its files can be run, where its packages are installed.
     """
 
@@ -43,6 +46,7 @@ class Format(ABC):
     dynamic_batch: ClassVar[bool] = False
     operators: ClassVar[Sequence[str]] = ()
     distributions: ClassVar[Sequence[str]] = ()
+    quantizer: ClassVar[Quantizer | None] = None
     runs_here: ClassVar[bool] = True
 
     def require_packages(self) -> None:

@@ -1,5 +1,6 @@
 """ONNX, written by PyTorch's exporter."""
 
+import ast
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from mbv2det.atomic_write import atomic_write
-from mbv2det.deploy.formats.format import Format
+from mbv2det.deploy.formats.format import INT8, Format
 from mbv2det.deploy.graph import INPUT, ExportedNetwork
 from mbv2det.deploy.graph_input import RESIZE_IMAGE, dynamic_dimensions
+from mbv2det.deploy.quantization.onnxruntime import OnnxRuntimeQuantizer
+from mbv2det.deploy.quantization.quantizer import Quantizer
 from mbv2det.detection.nms_mask import NMS_MASK
 
 _OPSET = 20  # what ONNX Runtime since 1.17 and OpenVINO since 2024 read
@@ -26,7 +29,9 @@ class OnnxFormat(Format):
     suffix: ClassVar[str] = ".onnx"
     extra: ClassVar[str] = "onnx"
     packages: ClassVar[Sequence[str]] = ("onnx", "onnxscript")
+    precisions: ClassVar[Sequence[str]] = ("fp32", "fp16", INT8)
     graph_precisions: ClassVar[Sequence[str]] = ("fp16",)
+    quantizer: ClassVar[Quantizer | None] = OnnxRuntimeQuantizer()
     dynamic_batch: ClassVar[bool] = True
     operators: ClassVar[Sequence[str]] = (NMS_MASK, RESIZE_IMAGE)
     distributions: ClassVar[Sequence[str]] = ("onnx", "onnxscript")
@@ -64,9 +69,32 @@ def onnx_program(network: ExportedNetwork, images: Tensor) -> Any:
             verbose=False,
         )
     assert program is not None
+    name_by_module(program.model.graph)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces, with the paths of the machine that exports
     for function in program.model.functions.values():
         for node in function.all_nodes():
             node.metadata_props.clear()
     return program
+
+
+def name_by_module(graph: Any) -> None:
+    """Puts the dotted name of the module that computes a node before its name: `MODULE/NODE`.
+
+    What a module computes between its children counts as the child's whose result it takes last: so
+    the residual sum after a block of the backbone belongs to that block.
+
+    Args:
+        graph: Graph of PyTorch's exporter, which tells the modules of its nodes.
+    """
+    modules: dict[Any, str] = {}
+    for node in graph:
+        # The modules from the outermost to the innermost, then the operation.
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "['', '']"))
+        module = scopes[-2]
+        for value in node.inputs:
+            source = modules.get(None if value is None else value.producer(), "")
+            if source.startswith(f"{scopes[-2]}."):
+                module = source
+        modules[node] = module
+        node.name = f"{module}/{node.name}"

@@ -7,12 +7,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mbv2det.deploy.formats.format import Format
+from mbv2det.deploy.formats.format import INT8, Format
 from mbv2det.deploy.formats.onnx import OnnxFormat, onnx_program
 from mbv2det.deploy.graph import ExportedNetwork
+from mbv2det.deploy.openvino_file import save_openvino
+from mbv2det.deploy.quantization.nncf import NncfQuantizer
+from mbv2det.deploy.quantization.quantizer import Quantizer
 from mbv2det.detection.nms_mask import NMS_MASK
-
-SECTION = "mbv2det"  # of the texts in the file's runtime information
 
 
 class OpenVinoFormat(Format):
@@ -26,7 +27,8 @@ class OpenVinoFormat(Format):
     suffix: ClassVar[str] = ".xml"
     extra: ClassVar[str] = "openvino"
     packages: ClassVar[Sequence[str]] = ("openvino", *OnnxFormat.packages)
-    precisions: ClassVar[Sequence[str]] = ("fp32", "fp16", "bf16")
+    precisions: ClassVar[Sequence[str]] = ("fp32", "fp16", "bf16", INT8)
+    quantizer: ClassVar[Quantizer | None] = NncfQuantizer()
     dynamic_batch: ClassVar[bool] = True
     operators: ClassVar[Sequence[str]] = (NMS_MASK,)
     distributions: ClassVar[Sequence[str]] = ("openvino", *OnnxFormat.distributions)
@@ -42,15 +44,9 @@ class OpenVinoFormat(Format):
         """Writes the `.xml` and the `.bin` file."""
         import openvino
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory() as folder:
             graph = Path(folder) / "graph.onnx"
             onnx_program(network, images).save(graph, external_data=False)
             model = openvino.convert_model(graph)
-            for key, text in metadata.items():
-                model.set_rt_info(text, [SECTION, key])
-            part = Path(folder) / path.name
-            openvino.save_model(model, part, compress_to_fp16=precision != "fp32")
-            del model  # it may hold the files open
-            for file in (part.with_suffix(".bin"), part):
-                file.replace(path.with_name(file.name))
+            save_openvino(model, path, metadata, compress=precision != "fp32")
+            del model  # it may hold the file open

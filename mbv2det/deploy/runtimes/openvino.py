@@ -9,14 +9,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from mbv2det.deploy.formats.openvino import SECTION
 from mbv2det.deploy.graph import GRAPH, decode_metadata
+from mbv2det.deploy.openvino_file import SECTION
 from mbv2det.errors import ConfigError
 from mbv2det.extras import require
 from mbv2det.weights.header import HEADER
 
 # OpenVINO would choose bfloat16 by itself where the processor is fast at it.
-_INFERENCE_PRECISIONS = {"fp32": "f32", "fp16": "f32", "bf16": "bf16"}
+_INFERENCE_PRECISIONS = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVinoRuntime:
