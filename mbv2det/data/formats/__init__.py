@@ -1,0 +1,12 @@
+"""The data formats by name, one a file: the settings of a split and how it is read."""
+
+from typing import Any
+
+from mbv2det.data.formats import coco, folder, voc
+from mbv2det.data.formats.data_format import DataFormat
+
+FORMATS: dict[str, DataFormat[Any]] = {
+    "coco": coco.FORMAT,
+    "voc": voc.FORMAT,
+    "folder": folder.FORMAT,
+}
