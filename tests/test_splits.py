@@ -322,7 +322,9 @@ def test_masks_of_a_folder_may_have_vocs_values(folder):
 
 def test_folder_has_no_boxes(folder):
     line = refused(ConfigError, folder(a=(0, 1)), format="folder", classes=CROPS, boxes=True)
-    expected = "expected one of coco, voc for boxes, got folder, which has only masks"
+    expected = (
+        "expected one of coco, voc, yolo, labelme, cvat for boxes, got folder, which has only masks"
+    )
     assert line == f"data.format: {expected}"
 
 

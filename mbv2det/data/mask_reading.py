@@ -63,9 +63,10 @@ class MaskReading:
     @cached_property
     def _value_of_code(self) -> tuple[Int64[np.ndarray, " c"], Int64[np.ndarray, " c"]]:
         """Codes of the colours, ascending, and their values."""
-        pairs = sorted((_code(np.array(color)).item(), value) for color, value in self.colors or ())
-        codes, values = np.array(pairs, np.int64).T
-        return codes, values
+        colors, values = zip(*self.colors or (), strict=True)
+        codes = _code(np.array(colors))
+        order = np.argsort(codes)
+        return codes[order], np.array(values, np.int64)[order]
 
     def _values_of_colors(self, path: Path, pixels: np.ndarray) -> np.ndarray:
         codes, values = self._value_of_code
