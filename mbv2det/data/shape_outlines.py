@@ -108,11 +108,13 @@ def merged(
     for index, (o, group) in enumerate(zip(objects, groups, strict=True)):
         alone = group is None or not isinstance(o.outline, list)
         parts[("alone", index) if alone else (o.name, group)].append(o)
-    return [
-        same[0]
-        if len(same) == 1
-        else AnnotatedObject.of_polygons(
-            same[0].name, [p for o in same for p in o.outline if isinstance(o.outline, list)]
-        )
-        for same in parts.values()
-    ]
+    return [_union(same) for same in parts.values()]
+
+
+def _union(objects: Sequence[AnnotatedObject]) -> AnnotatedObject:
+    """Returns objects with polygons as one."""
+    if len(objects) == 1:
+        return objects[0]
+    outlines = [o.outline for o in objects if isinstance(o.outline, list)]
+    polygons = [polygon for outline in outlines for polygon in outline]
+    return AnnotatedObject.of_polygons(objects[0].name, polygons)
