@@ -77,7 +77,7 @@ def _read_image(
     path: Path, node: ET.Element, folder: Path, root: Path, faults: FaultCounts
 ) -> AnnotatedImage:
     name = node.get("name") or ""
-    where = f"{path}: image {name or node.get('id')!r}"
+    where = f"{path}: image {name or node.get('id')}"
     if not name:
         raise DataError(f"{where}: expected the attribute name, got none")
     file = find_file(folder, name, root)

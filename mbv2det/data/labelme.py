@@ -23,7 +23,7 @@ from mbv2det.data.shape_outlines import ellipse, merged, pasted_mask, rectangle
 from mbv2det.errors import DataError
 
 _WITHOUT_AREA = ("line", "linestrip", "point", "points")
-_NUM_POINTS = {"rectangle": (2, 4), "circle": (2, 2), "mask": (2, 2), "polygon": (3, None)}
+_NUM_POINTS = {"polygon": (3, None), "rectangle": (2, 4), "circle": (2, 2), "mask": (2, 2)}
 
 
 class _Shape(msgspec.Struct, gc=False):

@@ -138,11 +138,11 @@ def _read_labels(path: Path, file: YOLOFile, size: tuple[int, int]) -> list[Anno
 def _read_line(where: str, line: str, file: YOLOFile, size: tuple[int, int]) -> AnnotatedObject:
     class_text, *texts = re.split(r"[\s,]+", line.strip())
     name = _class_name(where, class_text, file.names)
+    is_pose = file.num_keypoint_values > 0
+    if is_pose and len(texts) == _BOX_COLUMNS - 1 + file.num_keypoint_values:
+        texts = texts[: _BOX_COLUMNS - 1]
     values = [_fraction(where, text) for text in texts]
     height, width = size
-    is_pose = file.num_keypoint_values > 0
-    if is_pose and len(values) == _BOX_COLUMNS - 1 + file.num_keypoint_values:
-        values = values[: _BOX_COLUMNS - 1]
     if len(values) == _BOX_COLUMNS - 1:
         cx, cy, w, h = values
         x_min, x_max = (cx - w / 2) * width, (cx + w / 2) * width

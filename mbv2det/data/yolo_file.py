@@ -66,7 +66,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> dict[Any, Any]:
     text = read_text(path, "a YAML file with the names of the classes (data.yaml)")
     if len(text) > _MAX_TEXT:
         raise DataError(f"{path}: expected at most {_MAX_TEXT} characters, got {len(text)}")
@@ -80,7 +80,7 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_names(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
+def _read_names(path: Path, content: dict[Any, Any]) -> tuple[str, ...]:
     names = content.get("names")
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):

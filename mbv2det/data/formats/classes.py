@@ -20,8 +20,8 @@ def choose_classes(data: DataConfig, annotations: Annotations) -> Annotations:
     """Returns the split with the objects of the configured classes.
 
     Without configured classes, all are kept except a class without objects that stands for no
-    object: it is called background, or has the id 0, as the root of the categories in exports of
-    Roboflow.
+    object: it is called background, or has COCO's id 0, as the root of the categories in exports
+    of Roboflow.
     """
     objects = annotations.objects
     assert objects is not None
@@ -30,11 +30,12 @@ def choose_classes(data: DataConfig, annotations: Annotations) -> Annotations:
     _count_similar_names(annotations)
     if data.classes != "auto":
         return annotations.with_label_map(objects.label_map.choose(data.classes))
+    root_id = 0 if data.format == "coco" else None
     used = np.bincount(objects.labels, minlength=len(objects.label_map)) > 0
     kept = [
         name
         for name, id_, has_objects in zip(*_columns(objects.label_map), used, strict=True)
-        if has_objects or not (id_ == 0 or _BACKGROUND_NAMES.fullmatch(name))
+        if has_objects or not (id_ == root_id or _BACKGROUND_NAMES.fullmatch(name))
     ]
     left_out = [name for name in objects.label_map.names if name not in kept]
     if not left_out or not kept or not len(objects):
