@@ -1,5 +1,6 @@
 """Masks paired with images by name: VOC's segmentation data, and plain folders of masks."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,9 +126,9 @@ def _missing_mask(source: MaskSource, patterns: NamePatterns, name: str, image: 
     file = patterns.mask.replace(STEM, name)
     file = file if Path(file).suffix else f"{file}.png"
     expected = source.masks[0] / file
-    hint, stem = "", Path(name).name
+    hint, word = "", re.compile(rf"(?<![^\W_]){re.escape(Path(name).name)}(?![^\W_])")
     if expected.parent.is_dir():
-        near = sorted(f.name for f in expected.parent.iterdir() if f.name.startswith(stem))
+        near = sorted(f.name for f in expected.parent.iterdir() if word.search(f.stem))
         near = [f for f in near if source.images / image != expected.parent / f]
         pattern = mask_pattern_of(stem, near[0]) if near else None
         hint = f"; there is {near[0]}: set data.mask_name to '{pattern}'" if pattern else ""

@@ -51,9 +51,13 @@ class NamePatterns:
 
 
 def mask_pattern_of(stem: str, file: str) -> str | None:
-    """Returns the pattern by which a file is the mask of an image, None if its name has no stem."""
-    name, stem = PurePosixPath(file).name, PurePosixPath(stem).name
-    return name.replace(stem, STEM, 1) if stem in name else None
+    """Returns the pattern by which a file is the mask of an image, None if its name has no stem.
+
+    The stem is a word of the name: image `a` and file `mask_a.png` have `mask_{stem}.png`.
+    """
+    name, word = PurePosixPath(file).name, re.escape(PurePosixPath(stem).name)
+    match = re.search(rf"(?<![^\W_]){word}(?![^\W_])", name)
+    return name[: match.start()] + STEM + name[match.end() :] if match else None
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
