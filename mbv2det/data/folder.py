@@ -1,6 +1,5 @@
 """Masks paired with images by name: VOC's segmentation data, and plain folders of masks."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,13 +125,17 @@ def _missing_mask(source: MaskSource, patterns: NamePatterns, name: str, image: 
     file = patterns.mask.replace(STEM, name)
     file = file if Path(file).suffix else f"{file}.png"
     expected = source.masks[0] / file
-    hint, word = "", re.compile(rf"(?<![^\W_]){re.escape(Path(name).name)}(?![^\W_])")
-    if expected.parent.is_dir():
-        near = sorted(f.name for f in expected.parent.iterdir() if word.search(f.stem))
-        near = [f for f in near if source.images / image != expected.parent / f]
-        pattern = mask_pattern_of(stem, near[0]) if near else None
-        hint = f"; there is {near[0]}: set data.mask_name to '{pattern}'" if pattern else ""
-        hint = hint or nearest_name(expected.parent, expected.name)
+    here = sorted(expected.parent.iterdir()) if expected.parent.is_dir() else []
+    near = [
+        (file.name, mask_pattern_of(name, file.name))
+        for file in here
+        if file.suffix.lower() in SUFFIXES and file != source.images / image
+    ]
+    found = next(((file, pattern) for file, pattern in near if pattern), None)
+    if found is not None:
+        hint = f"; there is {found[0]}: set data.mask_name to '{found[1]}'"
+    else:
+        hint = nearest_name(expected.parent, expected.name)
     return DataError(f"{expected}: expected the mask of {source.images / image}, found none{hint}")
 
 
