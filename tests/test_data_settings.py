@@ -68,6 +68,11 @@ def test_the_command_line_may_describe_data_of_another_format_than_the_file(tmp_
     check_settings(data, train=data.train, val=data.val)
     assert data.train == SplitConfig(images="a")
     assert data.ignore_index == 255
+    # Neither does a name that both formats have mean the same in both.
+    data = parsed(voc, "--data.format=yolo", "--data.val.split=test")
+    assert data.train == SplitConfig()
+    assert data.val == SplitConfig(split="test")
+    assert parsed(voc, "--data.format=voc").train == SplitConfig(split="train", year=2007)
 
 
 def test_a_setting_on_the_command_line_is_kept_and_refused(tmp_path):

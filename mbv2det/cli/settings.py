@@ -12,8 +12,8 @@ import yaml
 from jsonargparse import DefaultHelpFormatter, Namespace
 
 from mbv2det.cli.config_files import with_config_path
-from mbv2det.config import Config, DataConfig
-from mbv2det.data.formats.settings import data_keys_of_others, split_keys_of_others
+from mbv2det.config import Config, DataConfig, SplitConfig
+from mbv2det.data.formats.settings import data_keys_of_others
 from mbv2det.errors import ConfigError
 from mbv2det.model_config import HeadConfig, head_names
 from mbv2det.parsing import OneLineParser, first_argument_as_config
@@ -170,8 +170,9 @@ def _drop_settings_of_other_formats(
 ) -> None:
     """Unsets what a configuration file says about its data, where the command line has others.
 
-    `train ssdlite_voc --data.format=coco ...` describes other data than the file: the settings of
-    the file that COCO does not have are dropped. Settings on the command line are kept.
+    `train ssdlite_voc --data.format=coco ...` describes other data than the file: where the splits
+    of the file are, and its settings that COCO does not have, are dropped. Settings on the command
+    line are kept.
     """
     name = namespace.data.format
     if "data.format" not in given or _format_in_file(file) == name:
@@ -179,7 +180,7 @@ def _drop_settings_of_other_formats(
     default = {f.name: f.default for f in fields(DataConfig)}
     unset = {f"data.{key}": default[key] for key in data_keys_of_others(name)}
     for split in ("train", "val"):
-        unset |= {f"data.{split}.{key}": None for key in split_keys_of_others(name)}
+        unset |= {f"data.{split}.{f.name}": None for f in fields(SplitConfig)}
     for key, value in unset.items():
         if key not in given:
             namespace[key] = value
