@@ -252,3 +252,26 @@ def test_background_images_without_xml_need_a_setting(tmp_path, make_voc):
     everything = VOCSource(source.images, source.annotations, None)
     assert len(read_voc([everything])) == 1
     assert len(read_voc([everything], every_image=False)) == 2
+
+
+BOMB = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10}">' for i in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (f'<!DOCTYPE a [<!ENTITY e0 "x">{BOMB}]><annotation>&e9;</annotation>', "a document type"),
+        ("<a>" * 300_000, "expected XML"),
+        ("<annotation>" + "<a>" * 100_000 + "</a>" * 100_000 + "</annotation>", None),
+        ("<annotation>" + " " * 10_000_000 + "</annotation>", "at most 10000000 bytes"),
+    ],
+    ids=["entities", "unclosed", "nested", "large"],
+)
+def test_xml_bombs_are_refused_or_harmless(tmp_path, make_voc, content, expected):
+    source = make_voc(tmp_path, {"a": ""})
+    (source.annotations / "a.xml").write_text(content)
+    if expected is None:
+        assert len(read_voc([source]).objects) == 0
+    else:
+        with pytest.raises(DataError, match=expected):
+            read_voc([source])

@@ -18,6 +18,7 @@ from mbv2det.labels import LabelMap
 _SHAPES = ("box", "polygon", "ellipse", "mask")
 _WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton", "tag")
 _MAX_SIDE = 1_000_000  # pixels
+_MAX_BYTES = 300_000_000  # one file annotates all images
 
 
 def read_cvat(
@@ -41,7 +42,7 @@ def read_cvat(
         DataError: If a file is missing or damaged.
     """
     existing_folder(images)
-    document, faults = read_xml(path), FaultCounts()
+    document, faults = read_xml(path, _MAX_BYTES), FaultCounts()
     if document.find("track") is not None:
         raise DataError(
             f"{path}: expected 'CVAT for images', got tracks: export the task again in that format"

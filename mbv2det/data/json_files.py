@@ -10,7 +10,7 @@ from mbv2det.errors import DataError
 
 Record = TypeVar("Record")
 
-_MAX_BYTES = 500_000_000
+_MAX_BYTES = 200_000_000  # a LabelMe file may contain its image
 
 
 def read_json(path: Path, record: type[Record]) -> Record:

@@ -8,24 +8,28 @@ from pathlib import Path
 
 from mbv2det.errors import DataError
 
-_MAX_BYTES = 200_000_000
+_MAX_BYTES = 10_000_000  # parsed, XML takes up to 50 times its size
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 _UTF8 = ("utf-8", "utf8", "us-ascii", "ascii")
 
 
-def read_xml(path: Path) -> ET.Element:
+def read_xml(path: Path, max_bytes: int = _MAX_BYTES) -> ET.Element:
     """Returns the root element of an XML file.
 
     The encoding is the declared one, or that of the byte order mark. Document types are refused:
     annotations need none, and their entities can expand to any size.
 
+    Args:
+        path: Path of the file.
+        max_bytes: Size of the largest file that is read.
+
     Raises:
         DataError: If the file is missing, no XML, or of an unknown encoding.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{path}: expected XML of at most {_MAX_BYTES} bytes, got more")
+        if path.stat().st_size > max_bytes:
+            raise DataError(f"{path}: expected XML of at most {max_bytes} bytes, got more")
         content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: expected an annotation, found none") from None
