@@ -240,6 +240,22 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints to resume from.
+
+    Attributes:
+        every_n_steps: Optimiser steps after which a checkpoint is written, besides that at the end
+            of every epoch; 0 for none. The newest two survive.
+    """
+
+    every_n_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        steps = self.every_n_steps
+        expect("checkpoint.every_n_steps", steps, steps >= 0, "at least 0")
+
+
+@dataclass(frozen=True)
 class EvalSettings(EvalConfig):
     """Postprocessing, augmentation at test time, and settings of the metrics.
 
@@ -272,6 +288,7 @@ class Config:
         augment: Augmentation of the training split.
         optim: Optimiser, schedule and weight averaging.
         eval: Postprocessing, augmentation at test time, and settings of the metrics.
+        checkpoint: Checkpoints to resume from.
     """
 
     seed: int = 0
@@ -283,6 +300,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalSettings = field(default_factory=EvalSettings)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
         norm, weights = self.optim.freeze_norm, self.weights or self.backbone.weights

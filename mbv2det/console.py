@@ -9,7 +9,7 @@ from typing import ParamSpec
 from rich.console import Console
 from rich.table import Column, Table
 
-from mbv2det.errors import ConfigError, DataError, NonFiniteLossError
+from mbv2det.errors import ConfigError, DataError, NonFiniteLossError, TrainingStoppedError
 
 # Environment variables in which launchers store the rank of a process.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
@@ -28,7 +28,8 @@ def log(message: str) -> None:
 def one_line_errors(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
     """Wraps a command so that an error which the user can fix is printed as one line.
 
-    The exit code is 2 for wrong input, 1 for a failed training and 130 for an interrupt.
+    The exit code is 2 for wrong input, 1 for a failed training 130 for an interrupt, and 128
+    and the number of the signal for a training that a signal ended.
     """
 
     @wraps(command)
@@ -40,6 +41,8 @@ def one_line_errors(command: Callable[Arguments, None]) -> Callable[Arguments, N
             _end(error, 2)
         except NonFiniteLossError as error:
             _end(error, 1)
+        except TrainingStoppedError as error:
+            sys.exit(128 + error.number)
         except KeyboardInterrupt:
             sys.exit(130)
 

@@ -9,5 +9,17 @@ class DataError(ValueError):
     """A file of a data set that is missing, damaged or inconsistent."""
 
 
+class TrainingStoppedError(Exception):
+    """A signal ended the training, after it had saved.
+
+    Args:
+        number: Number of the signal, 0 if another process received it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; raised before the optimiser step."""

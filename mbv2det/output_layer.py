@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from mbv2det.geometry import Frame, GraphFrame
 
+WHERE = "aten::where"  # choice between two tensors, element by element
+
 
 @dataclass(frozen=True)
 class OutputOption:
@@ -34,8 +36,8 @@ class OutputLayer(nn.Module, ABC):
 
     Attributes:
         names: Names of the tensors that `forward` returns; no two tasks share one.
-        operators: Operators of this toolkit in the layer, as `mbv2det::nms_mask`; a format that
-            cannot express them cannot hold the layer.
+        operators: Operators of the layer that some formats lack, as `mbv2det::nms_mask`; a format
+            that cannot express them cannot hold the layer.
         in_original_pixels: Whether the tensors are in the pixels of the images that the graph gets,
             also where the graph resizes them.
     """

@@ -90,8 +90,48 @@ def _fault(line: str) -> tuple[str | None, str | None]:
     return None, None
 
 
+_UNION = re.compile(r"Subtypes: \[(?P<types>.*?)\] Errors: .*Given value: (?P<value>.*)")
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "NoneType": "null",
+    "tuple[str, ...]": "a list of text",
+    "tuple[int, ...]": "a list of whole numbers",
+    "tuple[int, int]": "[whole number, whole number]",
+    "tuple[float, float]": "[number, number]",
+}
+
+
+def _plain_union(types: str, value: str) -> str:
+    """Returns the fault of a value for which several types are allowed, and how to write it."""
+    names = [name.strip() for name in re.split(r",(?![^\[]*\])", types)]
+    words = dict.fromkeys(_word(name) for name in names)
+    hint = ""
+    if "tuple[str, ...]" in names and value.startswith("["):
+        hint = '; put numbers and words such as yes, no, on, off in quotes: ["yes", "no"]'
+    elif any(name.startswith("tuple") for name in names) and re.fullmatch(r"[\w .-]+", value):
+        hint = f"; a list of one is written [{value}]"
+        hint = hint if any(name.endswith("...]") for name in names) else ""
+    return f"expected {' or '.join(words)}, got {value}{hint}"
+
+
+def _word(name: str) -> str:
+    if name.startswith("one of "):
+        return " or ".join(re.findall(r"'([^']*)'", name)) or name
+    return _WORDS.get(name, name.split("[")[0].rsplit(".", 1)[-1])
+
+
 def _plain(fault: str) -> str:
     """Returns a fault of jsonargparse as `expected ..., got ...`."""
+    fault = _simple(fault)
+    union = _UNION.search(fault)
+    return _plain_union(union["types"], union["value"]) if union else fault
+
+
+def _simple(fault: str) -> str:
+    """Returns a fault without the names that only Python has for types."""
     fault = re.sub(r"<class '([\w.]+)'>", r"\1", fault).replace("typing.", "")
     fault = re.sub(r"Expected a (.*?)\. Got value: ", r"expected \1, got ", fault)
     return re.sub(r"Literal\[(.*?)\]", r"one of \1", fault)

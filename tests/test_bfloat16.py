@@ -1,4 +1,4 @@
-"""Strided convolutions under bfloat16 autocast on a CPU: what oneDNN does badly runs in float32."""
+"""Strided convolutions under bfloat16 autocast on a CPU: the gradients that oneDNN gets wrong."""
 
 import pytest
 import torch
@@ -40,15 +40,6 @@ def test_weights_that_only_meet_padding_have_no_gradient(size, depthwise, paddin
         assert output.dtype == torch.bfloat16
         assert torch.isfinite(gradient).all()
         assert (gradient[weight.grad == 0] == 0).all()
-
-
-def test_a_depthwise_strided_convolution_is_that_of_float32_rounded_once():
-    convolution = conv2d(16, 16, 3, stride=2, groups=16)
-    images = torch.randn(2, 16, 9, 9)
-    with torch.no_grad():
-        expected = convolution(images).to(torch.bfloat16)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(convolution(images), expected)
 
 
 def test_other_types_are_left_alone():

@@ -168,6 +168,7 @@ def test_missing_key_is_named(tmp_path, make_coco, key):
         ({"annotations": [annotation(bbox=[1, 2, 3, "4"])]}, "annotation 77: expected bbox"),
         ({"annotations": [annotation(bbox=[1, 2, 3, True])]}, "annotation 77: expected bbox"),
         ({"annotations": [annotation(bbox=[1, 2, 3, np.nan])]}, "annotation 77: expected bbox"),
+        ({"annotations": [annotation(bbox=[0, 0, 1e200, 1e200])]}, "77: .* in pixels, got"),
         ({"annotations": [annotation(bbox={})]}, "annotation 77: expected bbox"),
         ({"annotations": [annotation(area="big")]}, "77: expected a number as area, got the text"),
         ({"annotations": [annotation(area=True)]}, "77: expected a number as area, got the flag"),

@@ -70,11 +70,20 @@ def test_the_last_epoch_is_validated_with_any_period(tmp_path):
     assert validated == {"1", "2"}
 
 
+def test_a_run_that_ends_within_an_epoch_is_validated(tmp_path):
+    config = write_config(tmp_path, num_train=8, num_val=2)
+    run_command("train", config, "--trainer.max_steps=3", "--trainer.max_epochs=5")
+    with (tmp_path / "runs/tiny/1/metrics.csv").open() as file:
+        steps = [row["step"] for row in csv.DictReader(file) if row["val/AP"]]
+    # Two steps an epoch, and a step is numbered from 0: after the second and after the third.
+    assert steps == ["1", "2"]
+
+
 def test_a_split_without_ground_truth_keeps_the_last_epoch(tmp_path):
     config = write_config(tmp_path, num_train=4, num_val=2)
     path = tmp_path / "shapes/annotations/instances_val.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
-    run_command("train", config)
+    run_command("train", config, "--trainer.log_every_n_steps=1")
     run = tmp_path / "runs/tiny/1"
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["detection"]["AP"] is None

@@ -76,6 +76,23 @@ def test_eval_gives_the_metrics_of_training(two_epochs, tmp_path):
     assert measured == trained
 
 
+def test_eval_of_the_folder_of_a_run_measures_its_best_weights(two_epochs, tmp_path):
+    _, run, _ = two_epochs
+    trained = json.loads((run / "metrics.json").read_text())["detection"]
+    for argument in (run, run / "config.yaml"):
+        run_command("eval", argument, "--out", tmp_path / "m.json")
+        measured = json.loads((tmp_path / "m.json").read_text())
+        assert measured["detection"] == trained
+        assert measured["weights"] == str(run / "best.safetensors")
+
+
+def test_eval_of_a_configuration_needs_weights(two_epochs):
+    config, _, _ = two_epochs
+    done = run_command("eval", config, check=False)
+    assert done.returncode == 2
+    assert "--weights: expected the .safetensors or .ckpt file" in done.stderr
+
+
 def test_eval_uses_the_settings_of_the_weights(two_epochs, tmp_path):
     config, run, _ = two_epochs
     done = run_command(

@@ -228,3 +228,34 @@ def test_real_folders_of_other_names_are_read(real_data):
     annotations = read_voc([VOCSource(root / "images", root / "annots", None)])
     assert (len(annotations), len(annotations.objects)) == (164, 266)
     assert annotations.objects.label_map.names == ("kangaroo",)
+
+
+def test_a_line_that_names_a_file_is_that_file(tmp_path, make_voc):
+    objects = {name: make_voc.object() for name in ("Leaf", "Leaf 1", "Stem -1", "Root")}
+    lines = ["Leaf 1", "Leaf", "Stem -1", "Root  1", "Leaf 0"]
+    annotations = read_voc([make_voc(tmp_path, objects, lines)])
+    assert annotations.image_ids.tolist() == ["Leaf 1", "Leaf", "Stem -1", "Root", "Leaf"]
+
+
+@pytest.mark.parametrize(
+    ("text", "difficult"),
+    [("1", True), (" 1 ", True), ("1.0", True), ("True", True), ("0", False), ("false", False)],
+)
+def test_difficult_is_a_flag_in_any_writing(tmp_path, make_voc, text, difficult):
+    annotations = read_voc([make_voc(tmp_path, {"a": make_voc.object(difficult=text)})])
+    assert annotations.objects.difficult.tolist() == [difficult]
+
+
+@pytest.mark.parametrize("text", ["2", "yes", "-1"])
+def test_difficult_that_is_no_flag_is_an_error(tmp_path, make_voc, text):
+    with pytest.raises(DataError, match=r"a\.xml: dog: expected 0 or 1 in <difficult>, got the"):
+        read_voc([make_voc(tmp_path, {"a": make_voc.object(difficult=text)})])
+
+
+@pytest.mark.parametrize("side", ["1e308", "9" * 40, "inf", "nan"])
+def test_size_beyond_any_image_is_an_error(tmp_path, make_voc, side):
+    source = make_voc(tmp_path, {"a": make_voc.object()})
+    file = source.annotations / "a.xml"
+    file.write_text(file.read_text().replace("<width>40", f"<width>{side}"))
+    with pytest.raises(DataError, match=r"a\.xml: expected a number in <width>, got"):
+        read_voc([source])

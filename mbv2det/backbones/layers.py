@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mbv2det.backbones.cpu_training import Float32BackwardFunction, ReLU6Function
+
 # Padding rule of convolutions: PyTorch's usual one, equal on both sides, or TensorFlow's `SAME`.
 Padding = Literal["symmetric", "same"]
 
@@ -26,7 +28,7 @@ def make_divisible(value: float, divisor: int = 8, minimum: int | None = None) -
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that runs in float32 where bfloat16 on a CPU is slow or wrong.
+    """A convolution with gradients in float32 where those in bfloat16 on a CPU are slow or wrong.
 
     Under bfloat16 autocast on a CPU (oneDNN, seen with torch 2.15), strided convolutions have two
     defects in their backward pass:
@@ -35,25 +37,39 @@ class Conv2d(nn.Conv2d):
     - If the input is a single cell wide, weights that only meet padding get gradients from
       uninitialised memory instead of zero. The output does not depend on them at this size, but the
       optimiser drives them to huge values or NaN, which a larger input then meets.
-
-    The output has the type of the autocast, as that of any other convolution.
     """
 
-    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolves the input."""
-        if not self._avoids_bfloat16(input):
-            return super().forward(input)
-        with torch.autocast("cpu", enabled=False):
-            output = super().forward(input.float())
-        return output.to(torch.bfloat16)
+        assert isinstance(self.padding, tuple)
+        return self._convolve(input, weight, bias, self.padding)
 
-    def _avoids_bfloat16(self, input: Tensor) -> bool:
-        """Returns whether the convolution would run in bfloat16 on a CPU, with those defects."""
-        if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+    def _convolve(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...]
+    ) -> Tensor:
+        if bias is None and self._avoids_bfloat16_gradients(input):
+            settings = self.stride, padding, self.dilation, self.groups
+            return Float32BackwardFunction.apply(input, weight, *settings)
+        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    def _avoids_bfloat16_gradients(self, input: Tensor) -> bool:
+        """Returns whether gradients would be computed in bfloat16 on a CPU, with those defects."""
+        if input.device.type != "cpu" or not torch.is_grad_enabled():
             return False
         is_strided = self.stride != (1, 1) and self.kernel_size != (1, 1)
         is_affected = self.groups == self.in_channels or input.shape[-1] == 1
-        return is_strided and is_affected and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        in_bfloat16 = torch.get_autocast_dtype("cpu") == torch.bfloat16
+        return is_strided and is_affected and torch.is_autocast_enabled("cpu") and in_bfloat16
+
+
+class ReLU6(nn.ReLU6):
+    """ReLU6 that needs half the memory of PyTorch's in training, and no copy."""
+
+    def forward(self, input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Limits the input to 0..6."""
+        if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and input.requires_grad):
+            return super().forward(input)
+        return ReLU6Function.apply(input)
 
 
 class Conv2dSame(Conv2d):
@@ -69,7 +85,7 @@ class Conv2dSame(Conv2d):
         if (top, left) != (bottom, right):
             input, top, left = F.pad(input, (left, right, top, bottom)), 0, 0
         # Padding that is equal on both sides is left to the convolution, which copies nothing.
-        return F.conv2d(input, weight, bias, self.stride, (top, left), self.dilation, self.groups)
+        return self._convolve(input, weight, bias, (top, left))
 
     def pads(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Returns (top, bottom) and (left, right): the padding of an input of this size."""
@@ -150,7 +166,7 @@ class ConvBNAct(nn.Sequential):
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.1,
         norm: type[nn.BatchNorm2d] = nn.BatchNorm2d,
-        activation: type[nn.Module] | None = nn.ReLU6,
+        activation: type[nn.Module] | None = ReLU6,
     ) -> None:
         super().__init__()
         self.conv = conv2d(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mbv2det.backbones.backbone import Backbone
 from mbv2det.backbones.dilation import Dilation
 from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
-from mbv2det.backbones.layers import ConvBNAct, Padding, make_divisible
+from mbv2det.backbones.layers import ConvBNAct, Padding, ReLU6, make_divisible
 
 Bottleneck = Literal["linear", "relu6"]
 Shortcut = Literal["bottleneck", "expansion", "none"]
@@ -87,7 +87,7 @@ class InvertedResidual(nn.Module):
             expanded, expanded, 3, stride=stride, dilation=dilation, groups=expanded
         )
         self.bottleneck: Bottleneck = bottleneck
-        activation = nn.ReLU6 if bottleneck == "relu6" else None
+        activation = ReLU6 if bottleneck == "relu6" else None
         self.project = conv(expanded, out_channels, activation=activation)
         same_shape = stride == 1 and in_channels == out_channels
         self.shortcut: Shortcut = shortcut if same_shape else "none"

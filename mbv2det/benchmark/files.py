@@ -125,6 +125,7 @@ def _facts(info: WeightsInfo, path: Path) -> Facts:
 
 
 def file_bytes(path: Path) -> int:
-    """Returns the size of a file, with the file of weights that OpenVINO puts beside its own."""
-    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    """Returns the size of a file, with the weights that OpenVINO and ncnn put beside theirs."""
+    beside = path.suffix in (".xml", ".param")
+    files = [path, path.with_suffix(".bin")] if beside else [path]
     return sum(file.stat().st_size for file in files if file.is_file())

@@ -38,7 +38,13 @@ Weights files run in PyTorch, in the types of --dtype; exported files run in the
 with those of another day or machine.
 """
 # The library that runs an exported file where --backend is not given, by the file's suffix.
-_DEFAULT_BACKENDS = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch"}
+_DEFAULT_BACKENDS = {
+    ".onnx": "onnxruntime",
+    ".xml": "openvino",
+    ".pt2": "torch",
+    ".tflite": "litert",
+    ".param": "ncnn",
+}
 
 Value = TypeVar("Value")
 

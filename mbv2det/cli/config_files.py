@@ -8,13 +8,15 @@ from mbv2det.cli.shipped import shipped_folder
 from mbv2det.errors import ConfigError
 
 _OPTION = "--config"
+_SAVED = "config.yaml"  # in the folder of a run
 _SUFFIXES = (".yaml", ".yml")
 
 
 def config_path(argument: str) -> Path:
     """Returns the configuration file that a command line names.
 
-    If there is such a file, it is used. Otherwise a bare name, with or without `.yaml`, is looked
+    If there is such a file, it is used; the folder of a run stands for the configuration that the
+    run saved. Otherwise a bare name, with or without `.yaml`, is looked
     up among the configurations that come with mbv2det: `ssdlite_voc` works in any folder.
 
     Args:
@@ -26,6 +28,8 @@ def config_path(argument: str) -> Path:
     path = Path(argument)
     if path.is_file():
         return path
+    if (path / _SAVED).is_file():
+        return path / _SAVED
     shipped = shipped_configs()
     if path.name == argument and _bare_name(path) in shipped:
         return shipped[_bare_name(path)]
@@ -36,6 +40,18 @@ def config_path(argument: str) -> Path:
         f"{argument}: expected a configuration file, found {got}; "
         f"shipped configurations: {', '.join(shipped)}{hint}"
     )
+
+
+def best_weights(argument: str) -> Path | None:
+    """Returns the best weights of the run whose folder or saved configuration is named, if any.
+
+    Args:
+        argument: First argument of a command line.
+    """
+    path = Path(argument)
+    folder = path if path.is_dir() else path.parent if path.name == _SAVED else None
+    best = None if folder is None else folder / "best.safetensors"
+    return best if best is not None and best.is_file() else None
 
 
 def shipped_configs() -> dict[str, Path]:

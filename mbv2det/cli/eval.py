@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from mbv2det.cli.config_files import best_weights
 from mbv2det.cli.settings import SettingsParser
 from mbv2det.console import one_line_errors
 from mbv2det.deploy.memory import keep_freed_memory
@@ -15,6 +16,8 @@ Measures weights on the validation split of a configuration.
 preprocessing, classes and thresholds are those stored in it; CONFIG gives the data and the tasks.
 eval.*, data.image_size, data.resize and backbone.output_stride on the command line override the
 settings stored with weights; an exported file keeps what it was exported with.
+
+CONFIG may be the folder of a run: without --weights its best weights are measured.
 """
 
 
@@ -36,7 +39,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_option(
         "--tile-overlap", type=float, help="share of a tile in common with the next (default 0.2)"
     )
-    settings = parser.parse(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    settings = parser.parse(given)
+    best = best_weights(given[0])
+    if "weights" not in settings.given and best is not None:
+        settings = parser.parse([*given, f"--weights={best}"])
     if "weights" not in settings.given:
         raise ConfigError("--weights: expected the .safetensors or .ckpt file to measure, got none")
     keep_freed_memory()

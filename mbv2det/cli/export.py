@@ -9,11 +9,15 @@ from mbv2det.deploy.memory import keep_freed_memory
 from mbv2det.errors import ConfigError
 
 _DESCRIPTION = """
-Writes weights as a file for another runtime, runs the file, and compares it with PyTorch.
+Writes weights as a file for another runtime, runs the file, and compares it with PyTorch. Core ML
+files run on macOS alone: of them the description is checked.
 
   onnx        ONNX Runtime and many others       model.onnx
   openvino    Intel's processors                 model.xml, with model.bin beside it
   pt2         PyTorch without this toolkit       model.pt2
+  litert      Android, single-board computers    model.tflite
+  ncnn        phones, single-board computers     model.param, with model.bin beside it
+  coreml      Apple's devices                    model.mlpackage
 
 The file takes RGB images as uint8 (batch, 3, height, width) and normalises them itself; with
 --resize also those of any size, and its results are in their pixels. It carries the classes,
@@ -36,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = SettingsParser(_DESCRIPTION, prog=prog)
-    parser.add_option("--format", help="onnx, openvino or pt2")
+    parser.add_option("--format", help="onnx, openvino, pt2, litert, ncnn or coreml")
     parser.add_option("--precision", default="fp32", help="fp32, fp16, bf16 or int8")
     parser.add_option("--out", help="file to write")
     parser.add_option(

@@ -3,6 +3,8 @@
 import sys
 from importlib import import_module
 
+from mbv2det.cli.huge_pages import use_huge_pages
+
 _COMMANDS = {
     "train": "train a model: mbv2det train CONFIG [--key.sub=value ...]",
     "eval": "measure weights on a data set: mbv2det eval CONFIG --weights FILE",
@@ -25,6 +27,8 @@ def main() -> None:
     if command in _STUDIES:
         import_module("mbv2det.cli.study").main([command, *arguments])
     elif command in _COMMANDS:
+        if command == "train":
+            use_huge_pages()
         import_module(f"mbv2det.cli.{command}").main(arguments, prog=f"mbv2det {command}")
     elif command in ("-h", "--help"):
         lines = [f"  {name:16}{summary}" for name, summary in _COMMANDS.items()]

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
@@ -23,9 +23,10 @@ from mbv2det.training.callbacks import (
     DamagedFileWarnings,
     Ema,
     PredictionPictures,
-    ValidateLastEpoch,
+    ValidateLastState,
     ValidationLine,
 )
+from mbv2det.training.checkpoints import Checkpoints, StopSignal
 from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.share_file import save_weights
 
@@ -44,7 +45,7 @@ def training_callbacks(
     callbacks: list[Callback] = [
         *([ema] if ema else []),
         BestWeights(folder, partial(_save, info), ema),
-        ValidateLastEpoch(),
+        ValidateLastState(),
         ValidationLine(),
         PredictionPictures(validation, partial(_picture, validation, tasks)),
         DamagedFileWarnings({"train": training, "val": validation}),
@@ -53,12 +54,8 @@ def training_callbacks(
         callbacks.append(LearningRateMonitor("step"))
     if settings.trainer["enable_checkpointing"] is not False:
         callbacks.append(
-            ModelCheckpoint(
-                folder / "checkpoints",
-                "last",
-                every_n_epochs=1,
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
+            Checkpoints(
+                folder / "checkpoints", settings.config.checkpoint.every_n_steps, StopSignal()
             )
         )
     return callbacks

@@ -115,13 +115,22 @@ class SettingsParser:
         )
         parser.given = frozenset(given)
         parser.file = file
-        namespace = parser.parse_args(list(arguments))
+        try:
+            namespace = parser.parse_args(list(arguments))
+        except ConfigError:
+            raise
+        except ValueError as error:  # another encoding, characters that no value can have
+            raise ConfigError(f"{file}: expected a configuration in UTF-8, got {error}") from None
         if not namespace.config:
             parser.error("expected a configuration file as the first argument, got none")
         _drop_settings_of_other_formats(namespace, file, parser.given)
         names = [name.replace("-", "_") for name in self.options]
         options = Namespace({name: namespace.pop(name, None) for name in names})
         name = Path(str(namespace.pop("config")[0])).stem
+        for section in ("heads", "data", "backbone", "augment", "optim", "eval", "trainer"):
+            value = namespace.get(section)
+            if not isinstance(value, Namespace):
+                raise ConfigError(f"{section}: expected a section of settings, got {value!r:.60}")
         built = parser.instantiate(namespace.clone())
         values = {f.name: getattr(built, f.name) for f in fields(Config)}
         return Settings(

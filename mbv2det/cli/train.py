@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from mbv2det.build import build, evaluation_model, label_maps_of, read_split, relabel, trainable
+from mbv2det.cli.huge_pages import uses_huge_pages
+from mbv2det.cli.resume import check_resumed, check_settings, resume_line
 from mbv2det.cli.run_outputs import run_loggers, training_callbacks
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.tables import print_metrics
@@ -24,15 +26,18 @@ from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
 from mbv2det.data.statistics import measure_value_range
 from mbv2det.deploy.load import load
+from mbv2det.deploy.memory import keep_freed_memory
 from mbv2det.deploy.pictures import write_comparisons
-from mbv2det.errors import ConfigError, DataError
+from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
 from mbv2det.tasks import trainable_task
 from mbv2det.tasks.task import TrainableTask
+from mbv2det.training.checkpoints import LAST
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
+from mbv2det.training.refusal import unchanged_if_refused
 from mbv2det.training.run_folder import new_run, resumed_run
 from mbv2det.training.trainer import (
     default_precision,
@@ -41,7 +46,7 @@ from mbv2det.training.trainer import (
     num_loader_workers,
 )
 from mbv2det.weights.header import WeightsInfo, encode_info
-from mbv2det.weights.share_file import load_origin, load_weights
+from mbv2det.weights.share_file import load_origin
 from mbv2det.weights.transfer import Transfer
 
 _LOG_STEPS = 10
@@ -60,7 +65,16 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """
     parser = SettingsParser(_DESCRIPTION, full_help=True, prog=prog)
     parser.add_option("--resume", help="`last`, or a checkpoint file: continue that run")
-    train(parser.parse(sys.argv[1:] if arguments is None else arguments))
+    settings = parser.parse(sys.argv[1:] if arguments is None else arguments)
+    log_memory_settings()
+    train(settings)
+
+
+def log_memory_settings() -> None:
+    """Makes the process keep freed memory, which a step on a CPU is faster with, and says so."""
+    if keep_freed_memory():
+        pages = ", on huge pages" if uses_huge_pages() else ""
+        log(f"memory: freed memory stays in the process{pages}")
 
 
 def train(settings: Settings) -> Path:
@@ -77,33 +91,34 @@ def train(settings: Settings) -> Path:
     initial = initial_weights(config, settings.overrides, checkpoint)
     initial = with_value_range(initial, config.data, splits[0])
     value_range = initial.preprocess.value_range
-    splits = (
-        replace(splits[0], value_range=value_range),
-        replace(splits[1], value_range=value_range),
-    )
+    training, validation = (replace(split, value_range=value_range) for split in splits)
+    splits = (training, validation)
     info = weights_info(settings, initial, splits[0], checkpoint)
     model, tasks = build(info)
     transfer = load_initial(initial, model, info.label_maps, config.optim, checkpoint)
     module = training_module(model, trainable(tasks), config, info, splits, transfer)
     data = data_module(config, info, *splits)
     log_data_statistics(module, splits[0], data.preprocessor)
+    precision = default_precision(settings.trainer["accelerator"])
+    dumped = settings.yaml(initial.resolution, info.model.heads, precision=precision)
+    if resumed:
+        check_settings(resumed[0] / "config.yaml", dumped)
     folder = resumed[0] if resumed else new_run(runs_root(settings), settings.name)
     log(f"model: {count_parameters(model):,} parameters; run folder: {folder}")
-    precision = default_precision(settings.trainer["accelerator"])
-    trainer = make_trainer(
-        settings.trainer,
-        training_callbacks(settings, folder, info, *splits, tasks=module.tasks),
-        precision=precision,
-        logger=run_loggers(folder) if settings.trainer["logger"] is None else None,
-        log_every_n_steps=_LOG_STEPS,
-        enable_model_summary=False,
-        default_root_dir=str(folder),
-    )
-    if trainer.is_global_zero:
-        dumped = settings.yaml(initial.resolution, info.model.heads, precision=precision)
-        (folder / "config.yaml").write_text(dumped)
-    with lightning_errors():
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    with unchanged_if_refused(folder) as started:
+        trainer = make_trainer(
+            settings.trainer,
+            [started, *training_callbacks(settings, folder, info, *splits, tasks=module.tasks)],
+            precision=precision,
+            logger=run_loggers(folder) if settings.trainer["logger"] is None else None,
+            log_every_n_steps=_LOG_STEPS,
+            enable_model_summary=False,
+            default_root_dir=str(folder),
+        )
+        if trainer.is_global_zero:
+            (folder / "config.yaml").write_text(dumped)
+        with lightning_errors(), resume_line(settings, folder):
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         conclude(folder, splits[1])
     return folder
@@ -190,26 +205,6 @@ def weights_info(
     if checkpoint is None:
         return info
     return replace(info, command=check_resumed(checkpoint, info).command)
-
-
-def check_resumed(checkpoint: Path, info: WeightsInfo) -> WeightsInfo:
-    """Reads the header of a checkpoint, which must be of the same model.
-
-    Raises:
-        ConfigError: If the checkpoint is damaged or of another model.
-    """
-    _, stored = load_weights(checkpoint)
-    for part, other in (
-        ("model", "another network"),
-        ("preprocess", "other preprocessing"),
-        ("label_maps", "other classes"),
-    ):
-        if getattr(stored, part) != getattr(info, part):
-            raise ConfigError(
-                f"--resume: {checkpoint}: expected the configured model, got one with {other}; "
-                "use the configuration of that run"
-            )
-    return stored
 
 
 def load_initial(
@@ -323,5 +318,5 @@ def conclude(folder: Path, validation: Annotations) -> None:
     log(f"pictures:    {folder / 'pictures'} (annotation left, prediction right)")
     if (folder / "metrics.csv").is_file():
         log(f"curves:      {folder / 'metrics.csv'}, or tensorboard --logdir {folder}")
-    if (folder / "checkpoints/last.ckpt").is_file():
-        log(f"resume from: {folder / 'checkpoints/last.ckpt'}")
+    if (folder / "checkpoints" / LAST).is_file():
+        log(f"resume from: {folder / 'checkpoints' / LAST}")

@@ -3,10 +3,8 @@
 SSD: Liu et al. 2016 (arXiv:1512.02325), section 2.2 and figure 6. DeepLab: Chen et al. 2017
 (arXiv:1706.05587), section 4.1.
 
-- This is the only file that imports albumentations.
-- All random numbers of a sample come from one generator seeded with (seed, epoch, index), so that
-  the number of workers and a restart change nothing. The seeding of albumentations would give all
-  transforms the same random numbers.
+All random numbers of a sample come from one generator seeded with (seed, epoch, index): workers and
+restarts change nothing. albumentations would give all transforms the same random numbers.
 """
 
 import os
@@ -23,7 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
 from mbv2det.config import AugmentConfig
-from mbv2det.data.windows import Size, Window, are_admissible, cut_out, move_boxes
+from mbv2det.data.colour import ColourDistortion, mean_grey
+from mbv2det.data.windows import Size, Window, are_admissible, cut_out, joined, move_boxes
 from mbv2det.geometry import Frame
 from mbv2det.preprocess import Preprocessor, downscale
 from mbv2det.structures import IGNORE_INDEX, NO_INSTANCES, Instances, Sample
@@ -32,17 +31,17 @@ _LABEL_FIELDS = ("ignore", "rows")  # columns of the array of boxes after the fo
 
 
 class WindowTransform(A.DualTransform):
-    """A transform that replaces the image by a random window onto it; subclasses draw the window.
+    """A transform that replaces the image by a random window onto it, which subclasses draw.
 
-    The window may reach beyond the image; there, pixels get a fill colour and masks `IGNORE_INDEX`.
-    Objects whose centre is outside the window are dropped, the others are clipped. Ignored objects
-    are kept as long as any part of them is visible: that part must not be trained as background.
+    Beyond the image, pixels get a fill colour and masks `IGNORE_INDEX`. Objects whose centre is
+    outside the window are dropped, others clipped. Ignored objects are kept as long as any part of
+    them is visible: that part must not be trained as background.
 
     Args:
         fill: Colour of the pixels beyond the image.
         ignore_column: Column of the array of boxes that is 1 for ignored objects; None if there is
             no such column.
-        p: Probability of applying the transform.
+        p: Probability of applying it.
     """
 
     _targets = (
@@ -217,20 +216,60 @@ class RandomScaleCrop(WindowTransform):
         return top, left, top + height, left + width
 
 
-def photometric(p: float) -> list[A.ColorJitter]:
-    """Returns SSD's colour distortions, each applied independently with probability `p`."""
-    unchanged: dict[str, tuple[float, float]] = {
-        "brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)
-    }  # fmt: skip
-    ranges = {
-        "brightness": (0.875, 1.125),
-        "contrast": (0.5, 1.5),
-        "saturation": (0.5, 1.5),
-        "hue": (-0.05, 0.05),
-    }
-    if not p:
-        return []
-    return [A.ColorJitter(**(unchanged | {name: limits}), p=p) for name, limits in ranges.items()]
+class ColourWindow(WindowTransform):
+    """Several windows one after the other, and SSD's colour distortions, in one pass.
+
+    Only pixels that are left are distorted, and never the fill.
+
+    Args:
+        windows: Windows, each onto the one before, with their own probabilities. All before the
+            last have to contain the whole image.
+        photometric: Probability of each colour distortion.
+        fill: Colour of the pixels beyond the image.
+        ignore_column: Column of the array of boxes that is 1 for ignored objects.
+    """
+
+    def __init__(
+        self,
+        windows: Sequence[WindowTransform],
+        photometric: float,
+        fill: tuple[int, int, int],
+        ignore_column: int,
+    ) -> None:
+        super().__init__(fill, ignore_column=ignore_column)
+        self.windows = tuple(windows)
+        self.photometric = photometric
+
+    def set_random_state(self, random_generator: Any, py_random: Any) -> None:
+        """Sets the generators of this transform and of its windows."""
+        super().set_random_state(random_generator, py_random)
+        for window in self.windows:
+            window.set_random_state(random_generator, py_random)
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draws the colours, then the windows."""
+        colours = ColourDistortion.draw(self.py_random, self.photometric)
+        drawn = super().get_params_dependent_on_data(params, data)
+        return drawn | {"colours": colours}
+
+    def draw(self, size: Size, boxes: Float[np.ndarray, "N 4"]) -> Window:
+        """Draws all windows and returns them as one window onto the image."""
+        whole = 0, 0, *size
+        for transform in self.windows:
+            if transform.should_apply():
+                top, left, bottom, right = whole
+                moved = boxes - [left, top, left, top]
+                whole = joined(whole, transform.draw((bottom - top, right - left), moved))
+        return whole
+
+    def apply(
+        self, img: UInt8[np.ndarray, "H W 3"], window: Window, **params: Any
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns the distorted pixels of the image inside the window."""
+        change: ColourDistortion = params["colours"]
+        return cut_out(window, img, self.fill, lambda inside: change.apply(inside, mean_grey(img)))
 
 
 class Augment:
@@ -253,12 +292,15 @@ class Augment:
             windows.append(RandomExpand(spec.expand_max, fill, spec.expand))
         if spec.iou_crop:
             windows.append(RandomIoUCrop(fill, spec.crop_min_scale, ignore_column=ignore_column))
+        later: list[WindowTransform] = []
         if spec.scale is not None:
-            windows.append(RandomScaleCrop(spec.scale, preprocessor, ignore_column))
+            # What a crop has cut off stays out of the scaled window, which may be larger.
+            scaled = RandomScaleCrop(spec.scale, preprocessor, ignore_column)
+            (later if spec.iou_crop else windows).append(scaled)
         self._transform = A.Compose(
             [
-                *photometric(spec.photometric),
-                *windows,
+                ColourWindow(windows, spec.photometric, fill, ignore_column),
+                *later,
                 # Also with p=0: albumentations warns of boxes if no transform can move them.
                 A.HorizontalFlip(p=spec.flip),
             ],
@@ -275,8 +317,7 @@ class Augment:
     def _reduction(self, size: Size) -> int:
         """Returns the whole factor by which an image exceeds its size at the largest random scale.
 
-        Without this reduction, a photograph of 12 megapixels would be cropped at full size, on a
-        canvas of 150 MB.
+        Without it, a photograph of 12 megapixels would be cropped on a canvas of 150 MB.
         """
         if self._largest_scale is None:
             return 1
@@ -298,8 +339,8 @@ class Augment:
             **targets,
         )
         image = np.ascontiguousarray(augmented["image"])
-        rows = np.asarray(augmented["rows"], np.int64)
         boxes = np.asarray(augmented["bboxes"], np.float32).reshape(-1, 4)
+        rows = np.asarray(augmented["rows"], np.int64)
         instances = Instances(boxes, objects.labels[rows], objects.ignore[rows])
         return replace(
             sample,

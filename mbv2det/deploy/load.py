@@ -14,7 +14,7 @@ from mbv2det.deploy.runtimes.runtime import GraphRuntime
 from mbv2det.errors import ConfigError
 from mbv2det.preprocess import unchanged
 
-Backend = Literal["torch", "onnxruntime", "openvino"]
+Backend = Literal["torch", "onnxruntime", "openvino", "litert", "ncnn"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 # The backends that run a file, by its suffix; the first is the default. Weights files run in torch.
@@ -23,6 +23,8 @@ _RUNTIMES: dict[str, dict[str, str]] = {
     ".pt2": {"torch": "pt2:Pt2Runtime"},
     ".onnx": {"onnxruntime": "onnxruntime:OnnxRuntime", "openvino": "openvino:OpenVinoRuntime"},
     ".xml": {"openvino": "openvino:OpenVinoRuntime"},
+    ".tflite": {"litert": "litert:LiteRtRuntime"},
+    ".param": {"ncnn": "ncnn:NcnnRuntime"},
 }
 EXPORTED = tuple(_RUNTIMES)
 
@@ -40,7 +42,8 @@ def load(
 
     Args:
         path: A `.safetensors` file of this toolkit, a `.ckpt` of one of its runs, or a file that
-            `export` wrote: `.onnx`, `.xml` (OpenVINO), `.pt2`.
+            `export` wrote: `.onnx`, `.xml` (OpenVINO), `.pt2`, `.tflite` (LiteRT), `.param`
+            (ncnn).
         backend: Backend to run it; None for that of the file's suffix.
         device: Device to run on; "auto" takes a GPU if there is one and the backend can use it.
         threads: Number of threads; None leaves it to the backend. PyTorch has one number for the

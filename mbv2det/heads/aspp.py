@@ -79,7 +79,8 @@ class ASPP(nn.Module):
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
         """Returns the projected branches, joined in TensorFlow's order: pool, 1x1, atrous."""
         # Mean over the whole grid; TensorFlow pools over windows of the size of the training crop.
-        pooled = self.pool(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+        pooled = self.pool(x.mean(dim=(2, 3), keepdim=True))
+        pooled = F.interpolate(pooled, x.shape[2:])  # LiteRT's converter fails on expand
         branches = [pooled, self.pointwise(x), *(branch(x) for branch in self.atrous)]
         return self.project(torch.cat(branches, dim=1))
 

@@ -8,7 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from mbv2det.geometry import Frame, GraphFrame
-from mbv2det.output_layer import OutputLayer
+from mbv2det.output_layer import WHERE, OutputLayer
 from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.postprocess import SegmentationPostprocess
 from mbv2det.segmentation.resample import bilinear_weights
@@ -25,6 +25,7 @@ class ClassMap(OutputLayer):
     """
 
     names: ClassVar[tuple[str, ...]] = ("classes",)
+    operators: ClassVar[tuple[str, ...]] = (WHERE,)
 
     def forward(self, outputs: SegmentationOutputs, frame: GraphFrame) -> tuple[Tensor, ...]:
         """Returns the labels."""
@@ -38,10 +39,10 @@ class ClassMap(OutputLayer):
         # each pixel.
         first, *others = (outputs.logits.float() @ horizontal.T).unbind(dim=1)
         best = vertical @ first
-        labels = torch.zeros_like(best, dtype=torch.uint8)
+        labels = torch.zeros_like(best)  # of the logits' type: converters mix no types
         for label, columns in enumerate(others, start=1):
             logits = vertical @ columns
-            labels = torch.where(logits > best, label, labels)
+            labels = torch.where(logits > best, float(label), labels)
             best = torch.maximum(best, logits)
         return (labels.to(torch.uint8),)
 

@@ -125,17 +125,41 @@ class BestWeights(Callback):
         self.written = state_dict.get("written", self.best >= 0)
 
 
-class ValidateLastEpoch(Callback):
-    """Callback that makes Lightning validate the last epoch of a run, where schedules are best.
+class ValidateLastState(Callback):
+    """Callback that validates the last state of a run if Lightning does not.
 
-    `check_val_every_n_epoch` alone would leave out the end of a run of which it is no divisor.
+    Lightning leaves it out where `check_val_every_n_epoch` does not divide the number of epochs,
+    and where `max_steps` or `max_time` end the run within an epoch. Schedules are best at the
+    end.
     """
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks whether the epoch is the last one."""
-        is_last = trainer.current_epoch + 1 == trainer.max_epochs
-        if is_last and trainer.check_val_every_n_epoch is not None:
-            trainer.check_val_every_n_epoch = 1
+    def __init__(self) -> None:
+        self.validated_step = 0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remembers the step of the state that was validated."""
+        if not trainer.sanity_checking:
+            self.validated_step = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validates after the last epoch, be it complete or not."""
+        is_validated = self.validated_step == trainer.global_step
+        if is_validated or not trainer.enable_validation or not _ends_here(trainer):
+            return
+        loop = trainer.fit_loop.epoch_loop
+        trainer.validating = True
+        loop._batches_that_stepped -= 1  # loggers number the state after step n as n - 1
+        loop.val_loop.run()
+        loop._batches_that_stepped += 1
+        trainer.training = True
+
+
+def _ends_here(trainer: pl.Trainer) -> bool:
+    """Returns whether the epoch that ends is the last one of the run."""
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    last_epoch = epochs is not None and 0 <= epochs <= trainer.current_epoch + 1
+    last_step = 0 <= steps <= trainer.global_step
+    return last_epoch or last_step or trainer.should_stop
 
 
 class ValidationLine(Callback):

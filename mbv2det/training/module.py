@@ -7,8 +7,10 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.distributed as dist
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import SumMetric
 
 from mbv2det.config import OptimConfig
@@ -213,6 +215,21 @@ class DenseModule(pl.LightningModule):
         """Adds the header of the weights, and the origin of the tensors for resuming."""
         checkpoint[HEADER] = self.header
         checkpoint[ORIGIN] = encode_origin(self.loaded, self.transferred)
+
+    def on_train_start(self) -> None:
+        """Gives the optimiser of a resumed run the configured rates, instead of the stored ones."""
+        optimizers, schedulers = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizers, LightningOptimizer)
+        assert isinstance(schedulers, LambdaLR)
+        configured = make_optimizer(self.model, self.optim, self.transferred).param_groups
+        for group, fresh in zip(optimizers.param_groups, configured, strict=True):
+            group.update({k: v for k, v in fresh.items() if k not in ("params", "lr")})
+            group["initial_lr"] = fresh["lr"]
+        step = schedulers.last_epoch
+        schedulers.base_lrs = [group["initial_lr"] for group in optimizers.param_groups]
+        factors = [factor(step) for factor in schedulers.lr_lambdas]
+        for group, factor in zip(optimizers.param_groups, factors, strict=True):
+            group["lr"] = group["initial_lr"] * factor
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Updates a checkpoint of an earlier version, in place."""

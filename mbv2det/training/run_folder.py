@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+from mbv2det.console import log
 from mbv2det.errors import ConfigError
+from mbv2det.training.checkpoints import LAST, has_checkpoint, newest_readable
 
 # Lightning starts the other processes of a run with the same command line. The first process passes
 # the folder that it created to them in this environment variable.
@@ -16,6 +18,9 @@ def new_run(root: Path, name: str) -> Path:
     Args:
         root: Folder of all runs.
         name: Name of the configuration.
+
+    Raises:
+        ConfigError: If the folder cannot be made.
     """
     if int(os.environ.get("LOCAL_RANK", "0")) > 0 and _VARIABLE in os.environ:
         return Path(os.environ[_VARIABLE])
@@ -35,27 +40,42 @@ def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
         ConfigError: If there is no such run.
     """
     if checkpoint == "last":
-        saved = [p / "checkpoints/last.ckpt" for p in (root / name).glob("*") if _number(p)]
-        saved = sorted((p for p in saved if p.is_file()), key=lambda p: _number(p.parents[1]))
-        if not saved:
-            raise ConfigError(
-                f"--resume last: expected a run with a checkpoint under {root / name}, found none"
-            )
-        file = saved[-1]
+        file = _newest_run(root / name) / "checkpoints" / LAST
     else:
         file = Path(checkpoint)
-        if not file.is_file():
+        if not (file.is_file() or (file.name == LAST and has_checkpoint(file.parent))):
             raise ConfigError(f"--resume: expected `last` or a checkpoint file, got {checkpoint}")
         if not (file.resolve().parents[1] / "config.yaml").is_file():
             raise ConfigError(
                 f"--resume: expected a checkpoint in the folder of its run, "
                 f"runs/NAME/N/checkpoints, got {checkpoint}"
             )
-    return _publish(file.resolve().parents[1]), file
+    folder = file.resolve().parents[1]
+    return _publish(folder), newest_readable(file)
+
+
+def _newest_run(runs: Path) -> Path:
+    """Returns the folder of the newest run with a checkpoint.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    numbered = sorted((p for p in runs.glob("*") if _number(p)), key=_number, reverse=True)
+    for run in numbered:
+        if has_checkpoint(run / "checkpoints"):
+            return run
+        log(f"--resume last: {run} ended before its first checkpoint; looking for an older run")
+    raise ConfigError(f"--resume last: expected a run with a checkpoint under {runs}, found none")
 
 
 def _publish(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"trainer.default_root_dir: expected a folder for runs, got {folder.parents[1]} "
+            f"({error.strerror})"
+        ) from None
     os.environ[_VARIABLE] = str(folder)
     return folder
 

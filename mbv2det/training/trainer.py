@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressB
 
 from mbv2det.config import DataConfig
 from mbv2det.console import log
-from mbv2det.errors import ConfigError
+from mbv2det.errors import ConfigError, DataError
 
 _PLAIN_REFRESH = 20  # batches between updates of a progress bar that is not on a terminal
 
@@ -44,17 +46,35 @@ def make_trainer(
     with lightning_errors():
         try:
             return Trainer(**arguments)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"trainer: {error}") from None
+        except (ValueError, TypeError, ImportError) as error:
+            raise ConfigError(_one_line(error)) from None
 
 
 @contextmanager
 def lightning_errors() -> Iterator[None]:
-    """Raises Lightning's errors about settings as `ConfigError`."""
+    """Raises Lightning's errors about settings as `ConfigError`.
+
+    Lightning has a class of its own for only some of them. The others are told by where they are
+    raised: in its code, not in ours or in that of torch.
+    """
     try:
         yield
     except MisconfigurationException as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(_one_line(error)) from None
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        if isinstance(error, ConfigError | DataError) or not _is_raised_by_lightning(error):
+            raise
+        raise ConfigError(_one_line(error)) from None
+
+
+def _one_line(error: Exception) -> str:
+    text = re.sub(r"\s+", " ", str(error)).strip().strip("'")
+    return f"trainer: {text}"
+
+
+def _is_raised_by_lightning(error: Exception) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")).startswith("lightning.")
 
 
 def num_loader_workers(data: DataConfig) -> int:
@@ -92,6 +112,7 @@ def _hide_known_warnings() -> None:
         r"Experiment logs directory .* exists and is not empty.*",
         r"Checkpoint directory .* exists and is not empty.*",
         r".*is not supported by the model summary.*",
+        r"You're resuming from a checkpoint that ended before the epoch ended.*",  # it is exact
         r".*smaller than the logging interval.*",
         r".*sync_dist=True.*",  # our validation metrics are already those of all processes
     ):

@@ -31,10 +31,10 @@ class Format(ABC):
         graph_precisions: Those that change the graph in PyTorch; for the others the format converts
             a graph in float32.
         dynamic_batch: Whether its files take any number of images at once, or one.
-        operators: Operators of this toolkit that it can express.
+        operators: Operators that it can express, of those that some formats lack.
         distributions: Distributions whose versions are recorded in its files.
         quantizer: What makes int8 files of float32 files; None if there is nothing.
-        runs_here: Whether its files can be run, where its packages are installed.
+        not_run: Why its files are not run for the comparison with PyTorch; empty if they are.
     """
 
     name: ClassVar[str]
@@ -47,7 +47,7 @@ class Format(ABC):
     operators: ClassVar[Sequence[str]] = ()
     distributions: ClassVar[Sequence[str]] = ()
     quantizer: ClassVar[Quantizer | None] = None
-    runs_here: ClassVar[bool] = True
+    not_run: ClassVar[str] = ""
 
     def require_packages(self) -> None:
         """Imports what writing needs.

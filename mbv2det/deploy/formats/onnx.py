@@ -18,6 +18,7 @@ from mbv2det.deploy.graph_input import RESIZE_IMAGE, dynamic_dimensions
 from mbv2det.deploy.quantization.onnxruntime import OnnxRuntimeQuantizer
 from mbv2det.deploy.quantization.quantizer import Quantizer
 from mbv2det.detection.nms_mask import NMS_MASK
+from mbv2det.output_layer import WHERE
 
 _OPSET = 20  # what ONNX Runtime since 1.17 and OpenVINO since 2024 read
 
@@ -33,7 +34,7 @@ class OnnxFormat(Format):
     graph_precisions: ClassVar[Sequence[str]] = ("fp16",)
     quantizer: ClassVar[Quantizer | None] = OnnxRuntimeQuantizer()
     dynamic_batch: ClassVar[bool] = True
-    operators: ClassVar[Sequence[str]] = (NMS_MASK, RESIZE_IMAGE)
+    operators: ClassVar[Sequence[str]] = (NMS_MASK, RESIZE_IMAGE, WHERE)
     distributions: ClassVar[Sequence[str]] = ("onnx", "onnxscript")
 
     def write(
@@ -51,8 +52,15 @@ class OnnxFormat(Format):
             program.save(part, external_data=False)
 
 
-def onnx_program(network: ExportedNetwork, images: Tensor) -> Any:
-    """Returns the network as a program of PyTorch's ONNX exporter, for any number of images."""
+def onnx_program(network: ExportedNetwork, images: Tensor, *, dynamic_batch: bool = True) -> Any:
+    """Returns the network as a program of PyTorch's ONNX exporter.
+
+    Args:
+        network: What the program is to compute.
+        images: Example of its input.
+        dynamic_batch: Whether it takes any number of images, or as many as the example has.
+    """
+    dynamic = dynamic_dimensions(resizes=network.resizes) if dynamic_batch else {}
     from mbv2det.deploy.formats.onnx_operators import translations  # needs a package of the extra
 
     with warnings.catch_warnings(), redirect_stdout(StringIO()):  # it reports its progress
@@ -62,7 +70,7 @@ def onnx_program(network: ExportedNetwork, images: Tensor) -> Any:
             (images,),
             input_names=[INPUT],
             output_names=list(network.names),
-            dynamic_shapes=(dynamic_dimensions(resizes=network.resizes),),
+            dynamic_shapes=(dynamic,),
             opset_version=_OPSET,
             dynamo=True,
             custom_translation_table=translations(),

@@ -14,6 +14,7 @@ from mbv2det.deploy.openvino_file import save_openvino
 from mbv2det.deploy.quantization.nncf import NncfQuantizer
 from mbv2det.deploy.quantization.quantizer import Quantizer
 from mbv2det.detection.nms_mask import NMS_MASK
+from mbv2det.output_layer import WHERE
 
 
 class OpenVinoFormat(Format):
@@ -30,7 +31,7 @@ class OpenVinoFormat(Format):
     precisions: ClassVar[Sequence[str]] = ("fp32", "fp16", "bf16", INT8)
     quantizer: ClassVar[Quantizer | None] = NncfQuantizer()
     dynamic_batch: ClassVar[bool] = True
-    operators: ClassVar[Sequence[str]] = (NMS_MASK,)
+    operators: ClassVar[Sequence[str]] = (NMS_MASK, WHERE)
     distributions: ClassVar[Sequence[str]] = ("openvino", *OnnxFormat.distributions)
 
     def write(

@@ -15,6 +15,7 @@ from mbv2det.atomic_write import atomic_write
 from mbv2det.deploy.formats.format import Format
 from mbv2det.deploy.graph import ExportedNetwork
 from mbv2det.detection.nms_mask import NMS_MASK
+from mbv2det.output_layer import WHERE
 
 _APART = 100_000  # pixels: more than the side of any network input
 
@@ -28,7 +29,7 @@ class Pt2Format(Format):
     precisions: ClassVar[Sequence[str]] = ("fp32", "fp16", "bf16")
     graph_precisions: ClassVar[Sequence[str]] = ("fp16", "bf16")
     dynamic_batch: ClassVar[bool] = True
-    operators: ClassVar[Sequence[str]] = (NMS_MASK,)
+    operators: ClassVar[Sequence[str]] = (NMS_MASK, WHERE)
 
     def write(
         self,

@@ -1,0 +1,76 @@
+"""Training passes written by hand: equal to PyTorch's own in values and gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mbv2det.backbones.layers import ReLU6, conv2d
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu6_equals_that_of_torch_in_values_and_gradients(dtype):
+    values = torch.cat([torch.linspace(-8, 8, 33), torch.tensor([0.0, 6.0, torch.inf, -torch.inf])])
+    results = []
+    for activation in (ReLU6(inplace=True), nn.ReLU6()):
+        values_in = values.to(dtype).requires_grad_()
+        output = activation(values_in * 1)
+        output.backward(torch.arange(len(values)).to(dtype))
+        results.append((output.detach(), values_in.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_relu6_passes_nan_on():
+    assert ReLU6()(torch.tensor([torch.nan], requires_grad=True)).isnan().all()
+
+
+def test_relu6_keeps_its_output_and_nothing_else():
+    kept = []
+    values = torch.randn(5, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        output = ReLU6(inplace=True)(values * 2)
+    assert any(torch.equal(t, output) for t in kept)
+    assert len(kept) == 1
+
+
+def test_relu6_leaves_no_trace_in_an_exported_graph():
+    exported = torch.export.export(ReLU6(inplace=True).eval(), (torch.randn(4),))
+    targets = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    assert targets == {"aten.hardtanh_.default"}
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("size", [(9, 12), (16, 16)])
+def test_strided_depthwise_gradients_are_those_of_float32(size, padding):
+    convolution = conv2d(16, 16, 3, stride=2, groups=16, padding=padding)
+    images = torch.randn(3, 16, *size).to(torch.bfloat16)
+    low = images.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = convolution(low)
+    grad_output = torch.randn_like(output)
+    output.backward(grad_output)
+    low_weight, convolution.weight.grad = convolution.weight.grad, None
+    high = images.float().requires_grad_()
+    convolution(high).backward(grad_output.float())
+    # The gradient of the input is rounded to bfloat16 once, that of the weight not at all; sums
+    # over images are in another order than in one call.
+    torch.testing.assert_close(low.grad, high.grad.to(torch.bfloat16), rtol=0, atol=0)
+    torch.testing.assert_close(low_weight, convolution.weight.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_strided_depthwise_outputs_are_those_of_autocast():
+    convolution = conv2d(16, 16, 3, stride=2, groups=16)
+    images = torch.randn(2, 16, 9, 9, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = F.conv2d(images, convolution.weight, stride=2, padding=1, groups=16)
+        assert torch.equal(convolution(images), expected)
+
+
+def test_frozen_weights_of_a_strided_depthwise_convolution_get_no_gradient():
+    convolution = conv2d(16, 16, 3, stride=2, groups=16).requires_grad_(False)
+    images = torch.randn(2, 16, 9, 9, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        convolution(images).sum().backward()
+    assert convolution.weight.grad is None
+    assert images.grad is not None
