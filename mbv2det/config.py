@@ -43,16 +43,17 @@ class BackboneSettings(BackboneConfig):
 class SplitConfig:
     """Location of one split; paths are relative to data.root.
 
+    Every format has some of these settings, and refuses the others: see the classes of
+    mbv2det/data/formats, which say what a setting means there.
+
     Attributes:
-        annotations: The JSON file (coco), or the folder of XML files (voc; Annotations by default).
-        images: The folder of images (voc: JPEGImages by default; folder: images).
-        masks: The folder of index masks (voc: SegmentationClass by default, then
-            SegmentationClassAug; folder: masks).
-        list: A file with one image name per line, instead of year and split (voc and folder).
-        year: The year of VOC, such as 2012, or one year for each split.
-        split: The list in ImageSets/Main for boxes and in ImageSets/Segmentation for masks, or
-            several lists (voc).
-        mask_split: The list in ImageSets/Segmentation where it differs from split (voc).
+        annotations: A file or folder of annotations (coco, voc, yolo, labelme, cvat).
+        images: The folder of images (all formats).
+        masks: The folder of masks (voc, folder).
+        list: A file with one image name per line (voc, folder, labelme).
+        split: Name of the split, or several names (voc, yolo), or of the subset (cvat).
+        year: The year of VOC, such as 2012, or one year for each split (voc).
+        mask_split: The list of images with masks where it differs from split (voc).
         mask_year: The year of the masks where it differs from year (voc).
     """
 
@@ -60,8 +61,8 @@ class SplitConfig:
     images: str | None = None
     masks: str | None = None
     list: str | None = None
-    year: int | tuple[int, ...] = 2012
     split: str | tuple[str, ...] | None = None
+    year: int | tuple[int, ...] | None = None
     mask_split: str | tuple[str, ...] | None = None
     mask_year: int | tuple[int, ...] | None = None
 
@@ -72,20 +73,32 @@ class DataConfig:
 
     Attributes:
         root: Folder of the data set.
-        format: coco (JSON with boxes and outlines), voc (XML and index masks), or folder (images
-            and index masks with the same names).
+        format: coco (JSON with boxes and outlines), voc (XML and index masks), yolo (text files
+            and data.yaml), labelme (JSON files), cvat (XML), or folder (images and masks).
         train: The split to train on.
         val: The split to evaluate on.
         embedded: Whether the root is the embedded data set, which is rendered on first use.
         classes: Names of the classes, or auto for all classes of the data set. The labels of masks
-            are these classes with background in front (coco, voc), or the names of the mask values
-            0, 1, ... (folder). VOC's masks have VOC's 20 classes where this is auto.
+            are these classes with background in front, or, in folder, the names of the mask values
+            0, 1, ... VOC's masks have VOC's 20 classes where this is auto.
         mask_classes: Names of the labels of masks, where they differ from classes, or voc for the
-            21 labels of Pascal VOC. In voc and folder they name the mask values 0, 1, ...; in coco
-            they are background and some of the classes.
-        mask_values: Values of mask_classes in the files, where they differ from 0, 1, ...
+            21 labels of Pascal VOC. In voc and folder they name the mask values 0, 1, ...; where
+            masks are drawn from outlines they are background and some of the classes.
+        mask_values: Values of mask_classes in the files, where they differ from 0, 1, ... (voc,
+            folder).
+        mask_colors: Colour [red, green, blue] of each of mask_classes, for masks by colour (voc,
+            folder).
+        ignore_color: Colour of the pixels that are left out of training and metrics (voc, folder).
+        mask_channel: The channel, 0 for the first, that has the values, for masks of several
+            channels (voc, folder).
+        mask_name: Pattern of the names of mask files, where {stem} is the name of the image, such
+            as {stem}_mask.png (folder).
+        image_name: Pattern of the names of image files, such as {stem}_leftImg8bit.png, where
+            {stem} is what image and mask have in common (folder).
+        missing_labels: What an image without a label file is: an error, or an image with
+            no_objects; null for the rule of the format (voc, labelme: error; yolo: no_objects).
         ignore_index: Mask value of the pixels that are left out of training and metrics; null for
-            none.
+            none (voc, folder).
         image_size: Size of the network input in pixels: one number, or [height, width].
         resize: Rule for resizing images to that size: stretch, or fit (keep the aspect ratio and
             pad).
@@ -97,13 +110,19 @@ class DataConfig:
     """
 
     root: str = "data"
-    format: Literal["coco", "voc", "folder"] = "coco"
+    format: Literal["coco", "voc", "yolo", "labelme", "cvat", "folder"] = "coco"
     train: SplitConfig = field(default_factory=SplitConfig)
     val: SplitConfig = field(default_factory=SplitConfig)
     embedded: bool = False
     classes: Literal["auto"] | tuple[str, ...] = "auto"
     mask_classes: Literal["voc"] | tuple[str, ...] | None = None
     mask_values: tuple[int, ...] | None = None
+    mask_colors: tuple[tuple[int, int, int], ...] | None = None
+    ignore_color: tuple[int, int, int] | None = None
+    mask_channel: int | None = None
+    mask_name: str | None = None
+    image_name: str | None = None
+    missing_labels: Literal["error", "no_objects"] | None = None
     ignore_index: int | None = IGNORE_INDEX
     image_size: int | tuple[int, int] = 320
     resize: Literal["stretch", "fit"] = "stretch"

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from conftest import COCO
 
-from mbv2det.data.annotations import Annotations, FaultCounts, evenly_spaced
+from mbv2det.data.annotations import Annotations, evenly_spaced
 from mbv2det.data.coco import read_coco
+from mbv2det.data.fault_counts import FaultCounts
 from mbv2det.data.index_masks import IndexMasks
 from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.data.objects import Objects
@@ -208,6 +209,6 @@ def test_annotation_contains_only_flat_arrays(tmp_path, make_coco):
         elif isinstance(value, tuple):
             assert len(value) == len(annotations.objects.label_map), name
         else:
-            assert isinstance(value, str | LabelMap | FaultCounts), name
+            assert isinstance(value, str | LabelMap | FaultCounts | None), name
     assert {"files", "boxes", "codes"} <= names
     assert not annotations.faults.files

@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mbv2det.data import coco_cache
-from mbv2det.data.annotations import Annotations, FaultCounts
+from mbv2det.data.annotations import Annotations
 from mbv2det.data.coco import read_coco
 from mbv2det.data.dataset import AnnotatedImages, collate
+from mbv2det.data.fault_counts import FaultCounts
 from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.data.objects import Objects
 from mbv2det.data.outlines import Outlines

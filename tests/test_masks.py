@@ -109,11 +109,24 @@ def test_negative_value_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_colour_image_is_one_error_that_says_what_is_expected(tmp_path, mode):
-    masks = index_masks(tmp_path, Image.new(mode, (4, 3)))
-    expected = rf"^{tmp_path}/m\.png: expected an index image .*got an image of mode {mode};"
+    image = Image.new(mode, (4, 3))
+    image.putpixel((1, 1), (1, 2, 3, 4)[: len(mode)])
+    masks = index_masks(tmp_path, image)
+    expected = rf"^{tmp_path}/m\.png: expected an index image .* in mode {mode}; set data.mask_"
     with pytest.raises(DataError, match=expected) as caught:
         masks.read(0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_equal_channels_are_an_index(tmp_path, mode):
+    image = Image.new(mode, (4, 3), (0, 0, 0, 255)[: len(mode)])
+    image.putpixel((1, 1), (1, 1, 1, 0)[: len(mode)] if mode != "LA" else (1, 0))
+    if mode != "RGB":  # the same alpha everywhere
+        image.putalpha(255)
+    mask = index_masks(tmp_path, image).read(0)
+    assert mask[1, 1] == 1
+    assert mask.sum() == 1
 
 
 def test_missing_file_is_an_error():

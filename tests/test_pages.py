@@ -27,8 +27,8 @@ PAGES = sorted(
 MAX_README_LINES = 120
 MAX_PROSE_LENGTH = 120
 PLACEHOLDERS = ("CONFIG", "NAME", "tiny.yaml")  # the last is beside the page that names it
-# Settings of any task, and tensors.
-NO_SETTING = re.compile(r"heads\.(TASK|classification)\.")
+# Settings of any task, tensors, and a file of YOLO.
+NO_SETTING = re.compile(r"heads\.(TASK|classification)\.|data\.yaml$")
 SECTIONS = ("augment", "backbone", "data", "eval", "heads", "optim", "trainer")
 # Packages of examples that no extra of the development environment installs.
 OPTIONAL = {"sahi": "sahi", "trackers": "trackers", "mbv2det.deploy.sahi_model": "sahi"}

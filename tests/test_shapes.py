@@ -8,6 +8,7 @@ from pycocotools.coco import COCO
 
 from mbv2det.data import shapes
 from mbv2det.data.scenes import CLASSES, MIN_CONTRAST, ShapesSpec, render_scene
+from mbv2det.data.shape_outlines import run_lengths
 from mbv2det.data.shapes import ensure_shapes, make_shapes
 from mbv2det.errors import ConfigError
 
@@ -150,7 +151,7 @@ def test_coco_api_reads_the_files_back(root, split, num_images):
 def test_run_lengths_of_a_mask_count_down_the_columns():
     # Columns of this 2 x 3 mask: 1 0 | 1 1 | 0 1. Lengths start with the zeros, here none.
     mask = np.array([(True, True, False), (False, True, True)])
-    assert shapes._mask_to_rle(mask) == {"size": [2, 3], "counts": [0, 1, 1, 2, 1, 1]}
+    assert run_lengths(mask) == {"size": [2, 3], "counts": [0, 1, 1, 2, 1, 1]}
 
 
 def stop_after_two(monkeypatch):

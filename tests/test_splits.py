@@ -322,8 +322,8 @@ def test_masks_of_a_folder_may_have_vocs_values(folder):
 
 def test_folder_has_no_boxes(folder):
     line = refused(ConfigError, folder(a=(0, 1)), format="folder", classes=CROPS, boxes=True)
-    expected = "expected coco or voc for boxes, got folder, which has only masks"
-    assert line == f"data.format: {expected}"
+    expected = "expected one of coco, voc, yolo, labelme, cvat for boxes, got folder"
+    assert line == f"data.format: {expected}, which has only masks"
 
 
 def test_folders_and_list_may_have_any_names(folder):
@@ -420,13 +420,8 @@ def test_unknown_category_of_masks_is_one_line_with_the_nearest(coco):
 )
 def test_coco_has_no_mask_files(coco, data, split, setting):
     line = refused(ConfigError, coco, WHERE | split, **data)
-    assert line.startswith(
-        f"{setting}: expected none, since COCO's masks are drawn from outlines, got"
-    )
-
-
-def test_settings_of_mask_files_do_not_affect_cocos_boxes(coco):
-    assert len(read(coco, WHERE, boxes=True, masks=False, mask_values=(0, 1))) == 5
+    assert line.startswith(f"{setting}: expected none, since data.format is coco, got")
+    assert line.endswith("this setting belongs to voc and folder")
 
 
 def test_category_called_background_is_the_masks_background(tmp_path, make_coco):
@@ -459,7 +454,8 @@ def test_254_categories_are_not_too_many(tmp_path, make_coco):
 @pytest.mark.parametrize("key", ["annotations", "images"])
 def test_coco_without_file_or_folder_names_is_one_line(coco, key):
     line = refused(ConfigError, coco, {k: v for k, v in WHERE.items() if k != key})
-    assert line.startswith("data.train: expected data.train.annotations (a JSON file) and")
+    assert line.startswith("data.train")
+    assert f"expected data.train.{key}" in line or f"data.train.{key}: expected" in line
 
 
 def test_missing_root_is_one_line(tmp_path):

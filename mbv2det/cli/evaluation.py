@@ -25,6 +25,7 @@ from mbv2det.config import DataConfig
 from mbv2det.console import log
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.datamodule import DenseData
+from mbv2det.data.formats import FORMATS
 from mbv2det.deploy.load import is_exported, load
 from mbv2det.deploy.measure import measure
 from mbv2det.deploy.predictor import Predictor
@@ -197,7 +198,7 @@ def read_measured_split(
 
 def with_own_classes(data: DataConfig, label_maps: Mapping[str, LabelMap]) -> DataConfig:
     """Returns the data settings with all classes of the data, to be matched by name later."""
-    if data.format == "coco":
+    if FORMATS[data.format].draws_masks:
         return replace(data, classes="auto", mask_classes=None)
     if data.format == "voc":
         return replace(data, classes="auto")

@@ -3,7 +3,7 @@
 import difflib
 import re
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import yaml
 from jsonargparse import DefaultHelpFormatter, Namespace
 
 from mbv2det.cli.config_files import with_config_path
-from mbv2det.config import Config
+from mbv2det.config import Config, DataConfig, SplitConfig
+from mbv2det.data.formats.settings import data_keys_of_others
 from mbv2det.errors import ConfigError
 from mbv2det.model_config import HeadConfig, head_names
 from mbv2det.parsing import OneLineParser, first_argument_as_config
@@ -122,6 +123,7 @@ class SettingsParser:
             raise ConfigError(f"{file}: expected a configuration in UTF-8, got {error}") from None
         if not namespace.config:
             parser.error("expected a configuration file as the first argument, got none")
+        _drop_settings_of_other_formats(namespace, file, parser.given)
         names = [name.replace("-", "_") for name in self.options]
         options = Namespace({name: namespace.pop(name, None) for name in names})
         name = Path(str(namespace.pop("config")[0])).stem
@@ -170,6 +172,35 @@ class SettingsParser:
         for name, kwargs in self.options.items():
             parser.add_argument(f"--{name}", **kwargs)
         return parser
+
+
+def _drop_settings_of_other_formats(
+    namespace: Namespace, file: str, given: Collection[str]
+) -> None:
+    """Unsets what a configuration file says about its data, where the command line has others.
+
+    `train ssdlite_voc --data.format=coco ...` describes other data than the file: where the splits
+    of the file are, and its settings that COCO does not have, are dropped. Settings on the command
+    line are kept.
+    """
+    name = namespace.data.format
+    if "data.format" not in given or _format_in_file(file) == name:
+        return
+    default = {f.name: f.default for f in fields(DataConfig)}
+    unset = {f"data.{key}": default[key] for key in data_keys_of_others(name)}
+    for split in ("train", "val"):
+        unset |= {f"data.{split}.{f.name}": None for f in fields(SplitConfig)}
+    for key, value in unset.items():
+        if key not in given:
+            namespace[key] = value
+
+
+def _format_in_file(file: str) -> Any:
+    """Returns `data.format` of a configuration file; None if it has none."""
+    try:
+        return yaml.safe_load(Path(file).read_text())["data"]["format"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError):
+        return None
 
 
 def _trained_tasks() -> list[type[TrainableTask]]:

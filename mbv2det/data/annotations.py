@@ -5,15 +5,15 @@ of small Python objects would be copied page by page as their reference counts c
 arrays stay shared.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 
+from mbv2det.data.fault_counts import FaultCounts
 from mbv2det.data.index_masks import IndexMasks
 from mbv2det.data.masks import Masks
 from mbv2det.data.objects import Objects, has_area
@@ -21,30 +21,6 @@ from mbv2det.data.value_range import ValueRange
 from mbv2det.errors import DataError
 from mbv2det.labels import BACKGROUND, LabelMap
 from mbv2det.structures import Instances
-
-
-@dataclass
-class FaultCounts:
-    """Faults that a reader worked around, with the files that have them.
-
-    Attributes:
-        files: Names of files by kind of fault, one entry for each occurrence.
-    """
-
-    files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, fault: str, file: str) -> None:
-        """Counts one occurrence of a fault in a file."""
-        self.files[fault].append(file)
-
-    def lines(self, shown: int = 5) -> list[str]:
-        """Returns one line for each kind of fault, with its count and the first few files."""
-        lines = []
-        for fault, files in self.files.items():
-            names = list(dict.fromkeys(files))
-            more = f" and {len(names) - shown} more" if len(names) > shown else ""
-            lines.append(f"{len(files)} {fault}: {', '.join(names[:shown])}{more}")
-        return lines
 
 
 @dataclass(frozen=True)
@@ -187,9 +163,13 @@ class Annotations:
         """Adds to `faults` the boxes that training clips or drops.
 
         A box is compared with its image only if the annotation gives the size of the image.
+
+        Raises:
+            DataError: If the boxes are in fractions of the image instead of pixels.
         """
         assert self.objects is not None
         boxes, image = self.objects.boxes, self.objects.image
+        self._refuse_fractions(boxes, image)
         height, width = self.sizes[image].T
         known = (height > 0) & (width > 0)
         limits = np.stack([width, height, width, height], axis=1)
@@ -206,6 +186,20 @@ class Annotations:
         ):
             for row in np.flatnonzero(rows):
                 self.faults.add(fault, self.path(int(image[row])).name)
+
+    def _refuse_fractions(
+        self, boxes: Float64[np.ndarray, "N 4"], image: Int64[np.ndarray, " N"]
+    ) -> None:
+        """Refuses a split most of whose boxes lie within one pixel: fractions of the image."""
+        within = (np.abs(boxes) <= 1).all(axis=1) & (boxes != np.rint(boxes)).any(axis=1)
+        if within.sum() * 2 <= len(boxes):
+            return
+        row = int(within.argmax())
+        raise DataError(
+            f"{self.name}: expected boxes in pixels, got {int(within.sum())} of {len(boxes)} that "
+            f"look like fractions of the image, the first in {self.path(int(image[row])).name}; "
+            "multiply x by the width and y by the height of the image"
+        )
 
 
 def union(boxes: Annotations, masks: Annotations) -> Annotations:

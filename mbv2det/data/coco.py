@@ -1,5 +1,7 @@
 """COCO's JSON annotation of instances."""
 
+import re
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,14 @@ from jaxtyping import Int64
 
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.coco_cache import load_content
-from mbv2det.data.file_lists import existing_folder, listing
+from mbv2det.data.fault_counts import FaultCounts
+from mbv2det.data.file_lists import (
+    existing_folder,
+    find_file,
+    listing,
+    nearest_name,
+    refuse_outside,
+)
 from mbv2det.data.images import image_size
 from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.data.outlines import OutlineKind, Outlines
@@ -16,7 +25,9 @@ from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap, with_background
 
 
-def read_coco(annotations: Path, images: Path, *, masks: bool = False) -> Annotations:
+def read_coco(
+    annotations: Path, images: Path, *, masks: bool = False, root: Path | None = None
+) -> Annotations:
     """Reads one split; images without objects are kept, category ids may have gaps.
 
     Args:
@@ -24,45 +35,53 @@ def read_coco(annotations: Path, images: Path, *, masks: bool = False) -> Annota
         images: Folder that the file's `file_name` entries are relative to.
         masks: Whether to also read the outlines of the instances, as masks of background and all
             categories.
+        root: Folder of the data set, outside of which no image is read; by default that of the
+            images.
 
     Raises:
         DataError: If the file is not a COCO annotation, if an object belongs to an unknown image or
             category, or if an image file is missing.
     """
     content = load_content(annotations, outlines=masks)
-    _check_images(annotations, content.file_names, images)
+    faults = deepcopy(content.faults)
+    file_names = _find_images(
+        annotations, content.file_names, images, images if root is None else root, faults
+    )
     split = Annotations(
         name=str(annotations),
         image_ids=np.array(content.image_ids, np.str_),
-        files=np.array(_paths(images, content.file_names), np.str_),
+        files=np.array(_paths(images, file_names), np.str_),
         sizes=content.sizes.copy(),
         objects=content.objects,
-        faults=content.faults,
+        faults=faults,
     )
-    _read_unknown_sizes(split)
+    read_unknown_sizes(split)
     split.count_bad_boxes()
     if content.outlines is None:
         return split
-    return replace(split, masks=_masks(split, content.outlines))
+    return replace(split, masks=outline_masks(split, content.outlines))
 
 
-def _check_images(path: Path, file_names: list[str], folder: Path) -> None:
+def _find_images(
+    path: Path, file_names: list[str], folder: Path, root: Path, faults: FaultCounts
+) -> list[str]:
+    """Returns the path of each image relative to the folder; other spellings are counted."""
     existing_folder(folder)
     present = listing(folder)
-    missing = [name for name in file_names if name not in present]
-    missing = [name for name in missing if not _is_file(folder / name)]
+    found = [n if n in present else find_file(folder, n, root) for n in file_names]
+    missing = [name for name, file in zip(file_names, found, strict=True) if file is None]
     if missing:
+        refuse_outside(root, folder / missing[0], f"{path}: file_name")
+        hint = nearest_name(folder, re.split(r"[\\/]", missing[0])[-1])
         raise DataError(
             f"{folder}: expected the {len(file_names)} images that {path} lists, "
-            f"{len(missing)} are missing; the first is {missing[0]}"
+            f"{len(missing)} are missing; the first is {missing[0]}{hint}"
         )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, or with characters that names cannot have
-        return False
+    names = [file for file in found if file is not None]
+    for name, file in zip(file_names, names, strict=True):
+        if name != file:
+            faults.add("images named with folders of another machine, found by their name", name)
+    return names
 
 
 def _paths(folder: Path, file_names: list[str]) -> list[str]:
@@ -74,7 +93,7 @@ def _paths(folder: Path, file_names: list[str]) -> list[str]:
     ]
 
 
-def _read_unknown_sizes(split: Annotations) -> None:
+def read_unknown_sizes(split: Annotations) -> None:
     """Fills in, from the image files, the sizes that are not annotated; -1 and 0 are no sizes."""
     for index in np.flatnonzero((split.sizes == 0).any(axis=1)).tolist():
         split.sizes[index] = image_size(split.path(index))
@@ -84,7 +103,7 @@ def _read_unknown_sizes(split: Annotations) -> None:
         )
 
 
-def _masks(split: Annotations, outlines: Outlines) -> InstanceMasks:
+def outline_masks(split: Annotations, outlines: Outlines) -> InstanceMasks:
     """Returns the masks of the objects; counts the objects that have no usable outline."""
     objects = split.objects
     assert objects is not None

@@ -22,8 +22,8 @@ from safetensors.numpy import save_file
 
 from mbv2det.atomic_write import atomic_write
 from mbv2det.console import log
-from mbv2det.data.annotations import FaultCounts
 from mbv2det.data.coco_content import CocoContent, parse_content
+from mbv2det.data.fault_counts import FaultCounts
 from mbv2det.data.objects import Objects
 from mbv2det.data.outlines import Outlines
 from mbv2det.errors import DataError

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from PIL import Image
 
-from mbv2det.data.annotations import FaultCounts
 from mbv2det.data.coco_outlines import OutlineError, OutlinePacker, size_of_run_lengths
 from mbv2det.data.coco_records import (
     CategoryRecord,
@@ -29,6 +28,7 @@ from mbv2det.data.coco_values import (
     plain_ids,
     whole_number,
 )
+from mbv2det.data.fault_counts import FaultCounts
 from mbv2det.data.objects import Objects
 from mbv2det.data.outlines import Outlines
 from mbv2det.errors import DataError
@@ -280,7 +280,9 @@ def _read_label_map(path: Path, records: Sequence[CategoryRecord], faults: Fault
             faults.add("id of a category written as text or a fraction, read as meant", path.name)
     order = sorted(range(len(ids)), key=lambda index: ids[index])
     try:
-        return LabelMap(tuple(str(records[i].name) for i in order), tuple(ids[i] for i in order))
+        return LabelMap(
+            tuple(str(records[i].name).strip() for i in order), tuple(ids[i] for i in order)
+        )
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 

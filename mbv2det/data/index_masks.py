@@ -1,4 +1,4 @@
-"""Masks stored as index images: one image file per mask, whose pixels are label values."""
+"""Masks stored as image files, one for each image, whose pixels stand for label values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,33 +7,40 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int16, UInt8
-from PIL import Image, UnidentifiedImageError
 
+from mbv2det.data.mask_reading import MaskReading
 from mbv2det.data.masks import match_names
 from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 from mbv2det.structures import IGNORE_INDEX
 
 _NO_LABEL = -1  # entry of `IndexMasks.table` for a value that the data set does not define
+_INDEX = MaskReading()
 
 
 @dataclass(frozen=True)
 class IndexMasks:
-    """Masks in palette or grey images such as VOC's PNG files.
+    """Masks in image files, such as VOC's palette PNG files.
 
     Attributes:
         label_map: Names of the labels and their values in the files.
         files: Path of each image's mask; empty for an image without a mask.
         table: Label of each value 0..255, or `IGNORE_INDEX`, or -1 for a value without a label.
+        reading: How the pixels of the files become values.
     """
 
     label_map: LabelMap
     files: np.ndarray
     table: Int16[np.ndarray, "256"]
+    reading: MaskReading = _INDEX
 
     @classmethod
     def of(
-        cls, label_map: LabelMap, files: Sequence[str], ignore_value: int | None = IGNORE_INDEX
+        cls,
+        label_map: LabelMap,
+        files: Sequence[str],
+        ignore_value: int | None = IGNORE_INDEX,
+        reading: MaskReading = _INDEX,
     ) -> "IndexMasks":
         """Returns masks whose values are the ids of a label map.
 
@@ -41,6 +48,7 @@ class IndexMasks:
             label_map: Names of the labels and their values in the files, 0..255.
             files: Path of each image's mask; empty for an image without a mask.
             ignore_value: The data set's value of ignored pixels; None if it has none.
+            reading: How the pixels of the files become values.
 
         Raises:
             DataError: If there are no labels or more than a mask can hold, if a label has the
@@ -67,7 +75,7 @@ class IndexMasks:
         table[list(label_map.ids)] = np.arange(len(label_map))
         if ignore_value is not None:
             table[ignore_value] = IGNORE_INDEX
-        return cls(label_map, np.array(files, dtype=np.str_), table)
+        return cls(label_map, np.array(files, dtype=np.str_), table, reading)
 
     @cached_property
     def annotated(self) -> Bool[np.ndarray, " I"]:
@@ -91,7 +99,7 @@ class IndexMasks:
             DataError: If its file is not an index image or has values without a label.
         """
         path = Path(self.source(index))
-        values = _read_values(path)
+        values = self.reading.read(path)
         mask = self.table[values] if values.min() >= 0 and values.max() < 256 else None
         if mask is None or mask.min() < 0:
             known = np.flatnonzero(self.table >= 0)
@@ -109,25 +117,6 @@ class IndexMasks:
         known = self.table != _NO_LABEL
         table = np.where(known, new_labels[self.table], _NO_LABEL)
         return replace(self, label_map=label_map, table=table)
-
-
-def _read_values(path: Path) -> np.ndarray:
-    """Reads the whole numbers of an index image, shape (H, W)."""
-    try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.asarray(image)
-    except FileNotFoundError:
-        raise DataError(f"{path}: expected a mask, found none") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: expected a mask image, got a file of another kind") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error})") from None
-    if mode not in ("P", "L", "1", "I", "I;16"):
-        raise DataError(
-            f"{path}: expected an index image (palette or grey: one label value per pixel), "
-            f"got an image of mode {mode}; convert its colours to label values"
-        )
-    return values.astype(np.uint8) if values.dtype == bool else values
 
 
 def _ranges(values: list[int], shown: int = 8) -> str:

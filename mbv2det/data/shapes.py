@@ -14,25 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mbv2det.data.scenes import CLASSES, SPLITS, Mask, Scene, ShapesSpec, mask_box, render_scene
+from mbv2det.data.scenes import CLASSES, SPLITS, Scene, ShapesSpec, mask_box, render_scene
+from mbv2det.data.shape_outlines import run_lengths
 from mbv2det.errors import ConfigError
 
 VERSION = 1  # increase it whenever the same spec would give other files
 SPEC_FILE = "spec.json"
 CATEGORY_IDS = (1, 2, 4, 7, 11, 16)
 DEFAULT_SPEC = ShapesSpec()
-
-
-def _mask_to_rle(mask: Mask) -> dict[str, list[int]]:
-    """Encodes a mask as COCO's uncompressed run lengths: column by column, zeros first."""
-    flat = mask.ravel(order="F")
-    starts = np.flatnonzero(np.diff(flat, prepend=False))
-    counts = np.diff(starts, prepend=0, append=flat.size)
-    return {"size": list(mask.shape), "counts": counts.tolist()}
 
 
 def _write_split(root: Path, spec: ShapesSpec, split: str, show_progress: bool) -> None:
@@ -72,7 +64,7 @@ def _annotate(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]
             "bbox": [float(number) for number in mask_box(mask)],
             "area": int(mask.sum()),
             "iscrowd": 0,
-            "segmentation": _mask_to_rle(mask),
+            "segmentation": run_lengths(mask),
         }
         for id_, (label, mask) in enumerate(
             zip(scene.labels, scene.visible, strict=True), start=first_id

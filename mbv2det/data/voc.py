@@ -1,29 +1,29 @@
 """Pascal VOC's XML annotation of boxes."""
 
-import math
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.progress import track
 
-from mbv2det.data.annotations import Annotations, FaultCounts
+from mbv2det.data.annotated_image import AnnotatedImage, AnnotatedObject, to_annotations
+from mbv2det.data.annotations import Annotations
 from mbv2det.data.coco_values import UncertainValueError, flag
+from mbv2det.data.fault_counts import FaultCounts
 from mbv2det.data.file_lists import (
     existing_folder,
     files_by_stem,
     listed_name,
+    nearest_name,
     read_list,
 )
 from mbv2det.data.images import SUFFIXES
-from mbv2det.data.objects import Objects
+from mbv2det.data.xml_files import finite_number, read_xml
 from mbv2det.errors import DataError
-from mbv2det.labels import LabelMap
 
-_MAX_NUMBER = 1e9  # pixels
 _MANY_FILES = 2000  # from this number on, a progress bar is shown
+_MAX_SIDE = 1_000_000  # pixels
 
 
 @dataclass(frozen=True)
@@ -32,64 +32,16 @@ class VOCSource:
 
     Attributes:
         images: Folder of the image files.
-        annotations: Folder of XML files with the same stems.
-        list_file: Text file with one stem per line; None for every XML file.
+        annotations: Folder of XML files with the same names; it may be the folder of images.
+        list_file: Text file with one name per line; None for every XML file.
     """
 
     images: Path
     annotations: Path
     list_file: Path | None
 
-    def stems(self, known: Collection[str]) -> list[str]:
-        """Returns the stems of the images, in order.
 
-        Args:
-            known: Names of the image files, without suffix.
-
-        Raises:
-            DataError: If the folder of XML files or the list is missing.
-        """
-        existing_folder(self.annotations)
-        if self.list_file is None:
-            return sorted(p.stem for p in self.annotations.glob("*.xml"))
-        suffixes = (*SUFFIXES, ".xml")
-        names = [listed_name(line, known, suffixes) for line in read_list(self.list_file)]
-        return [Path(name).name for name in names]
-
-
-@dataclass(frozen=True)
-class _Object:
-    """One annotated object.
-
-    Attributes:
-        name: Name of its class.
-        box: xyxy pixels, continuous coordinates.
-        difficult: VOC's flag of objects that detectors need not detect.
-    """
-
-    name: str
-    box: tuple[float, float, float, float]
-    difficult: bool
-
-
-@dataclass(frozen=True)
-class _AnnotatedImage:
-    """One image with its objects.
-
-    Attributes:
-        stem: Name without suffix.
-        path: Path of the image file.
-        size: (height, width); zeros if the XML file has no size.
-        objects: Objects whose boxes are not degenerate.
-    """
-
-    stem: str
-    path: str
-    size: tuple[int, int]
-    objects: list[_Object]
-
-
-def read_voc(sources: Sequence[VOCSource]) -> Annotations:
+def read_voc(sources: Sequence[VOCSource], *, every_image: bool = True) -> Annotations:
     """Reads one or several lists of images (such as 07+12) as one split.
 
     The classes are the names that occur, sorted: none in a split without objects. VOC counts pixels
@@ -97,86 +49,102 @@ def read_voc(sources: Sequence[VOCSource]) -> Annotations:
     xmax, ymax). Objects with xmin == xmax or ymin == ymax are degenerate: they are dropped and
     counted.
 
+    Args:
+        sources: Lists of images.
+        every_image: Whether an image without an XML file is an error. If not, it is an image
+            without objects, and without lists all images are read.
+
     Raises:
         DataError: If a file is missing, or if an object lacks its name or box.
     """
     faults = FaultCounts()
-    images = [image for source in sources for image in _read_images(source, faults)]
-    objects = [o for image in images for o in image.objects]
-    name = ", ".join(str(s.list_file or s.annotations) for s in sources)
-    names = sorted({o.name for o in objects})
-    label_map = LabelMap(tuple(names), tuple(range(1, len(names) + 1)))
-    boxes = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
-    annotations = Annotations(
-        name=name,
-        image_ids=np.array([image.stem for image in images]),
-        files=np.array([image.path for image in images]),
-        sizes=np.array([image.size for image in images], np.int64).reshape(-1, 2),
-        objects=Objects.group_by_image(
-            label_map,
-            len(images),
-            np.repeat(np.arange(len(images)), [len(image.objects) for image in images]),
-            boxes=boxes,
-            labels=np.array([label_map.label_of_name[o.name] for o in objects], np.int64),
-            areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
-            difficult=np.array([o.difficult for o in objects], bool),
-        ),
-        faults=faults,
+    images = [image for source in sources for image in _read_images(source, every_image, faults)]
+    return to_annotations(
+        ", ".join(str(s.list_file or s.annotations) for s in sources), images, faults
     )
-    annotations.count_bad_boxes()
-    return annotations
 
 
-def _read_images(source: VOCSource, faults: FaultCounts) -> Iterator[_AnnotatedImage]:
-    image_files = files_by_stem(source.images, SUFFIXES)
-    stems = source.stems(image_files)
+def _read_images(
+    source: VOCSource, every_image: bool, faults: FaultCounts
+) -> Iterator[AnnotatedImage]:
+    existing_folder(source.annotations)
+    image_files = files_by_stem(source.images, SUFFIXES, faults)
+    xml_files = files_by_stem(source.annotations, (".xml",), faults)
+    stems = _stems(source, image_files, xml_files, every_image)
     quiet = len(stems) < _MANY_FILES
     for stem in track(stems, f"Reading {source.annotations}", disable=quiet):
-        path = source.annotations / f"{stem}.xml"
+        path = source.annotations / xml_files.get(stem, f"{stem}.xml")
         if stem not in image_files:
-            raise DataError(f"{source.images / stem}.*: expected the image of {path}, found none")
-        size, objects = _read_xml(path)
-        usable = [o for o in objects if o.box[2] > o.box[0] + 1 and o.box[3] > o.box[1] + 1]
-        for _ in range(len(objects) - len(usable)):
-            faults.add("degenerate boxes (zero width or height) dropped", path.name)
-        yield _AnnotatedImage(stem, str(source.images / image_files[stem]), size, usable)
+            hint = nearest_name((source.images / stem).parent, Path(stem).name)
+            raise DataError(
+                f"{source.images / stem}.*: expected the image of {path}, found none{hint}"
+            )
+        if stem in xml_files:
+            size, objects = _read_file(path, faults)
+        elif every_image:
+            raise DataError(
+                f"{path}: expected an annotation, found none; if images without XML have no "
+                "objects, set data.missing_labels to no_objects"
+            )
+        else:
+            size, objects = (0, 0), []
+            faults.add("images without an XML file, taken for images without objects", stem)
+        yield AnnotatedImage(stem, str(source.images / image_files[stem]), size, objects, str(path))
 
 
-def _read_xml(path: Path) -> tuple[tuple[int, int], list[_Object]]:
-    """Reads (height, width), zeros if missing, and all objects of one annotation file."""
-    try:
-        root = ET.parse(path).getroot()
-    except FileNotFoundError:
-        raise DataError(f"{path}: expected an annotation, found none") from None
-    except ET.ParseError as error:
-        raise DataError(f"{path}: expected XML, got {error}") from None
-    height, width = (
-        int(_number(path, side, root.findtext(f"size/{side}") or "0"))
-        for side in ("height", "width")
-    )
-    return (height, width), [_read_object(path, node) for node in root.iter("object")]
+def _stems(
+    source: VOCSource,
+    image_files: Collection[str],
+    xml_files: Collection[str],
+    every_image: bool,
+) -> list[str]:
+    """Returns the names of the images, without suffix, in order."""
+    if source.list_file is None:
+        return sorted({*xml_files, *(() if every_image else image_files)})
+    suffixes = (*SUFFIXES, ".xml")
+    return [listed_name(line, image_files, suffixes) for line in read_list(source.list_file)]
 
 
-def _read_object(path: Path, node: ET.Element) -> _Object:
+def _read_file(path: Path, faults: FaultCounts) -> tuple[tuple[int, int], list[AnnotatedObject]]:
+    """Reads (height, width), zeros if missing, and the objects with an area of one file."""
+    root = read_xml(path)
+    height, width = (_read_side(path, root, side) for side in ("height", "width"))
+    objects = [_read_object(path, node) for node in root.iter("object")]
+    usable = [o for o in objects if o.box[2] > o.box[0] + 1 and o.box[3] > o.box[1] + 1]
+    for _ in range(len(objects) - len(usable)):
+        faults.add("degenerate boxes (zero width or height) dropped", path.name)
+    return (height, width), usable
+
+
+def _read_side(path: Path, root: ET.Element, side: str) -> int:
+    """Reads height or width; 0 if it is missing, or is 0 or -1 as some tools write."""
+    value = _number(path, side, root.findtext(f"size/{side}") or "0")
+    if value > _MAX_SIDE:
+        raise DataError(f"{path}: expected a number of pixels in <{side}>, got {value:g}")
+    return max(int(value), 0)
+
+
+def _read_object(path: Path, node: ET.Element) -> AnnotatedObject:
     name = (node.findtext("name") or "").strip()
     if not name:
         raise DataError(f"{path}: expected a <name> in every <object>, got none")
-    x_min, y_min, x_max, y_max = (
+    corners = [
         _number(path, tag, node.findtext(f"bndbox/{tag}"), f"{name}: ")
         for tag in ("xmin", "ymin", "xmax", "ymax")
-    )
+    ]
+    if all(0 <= corner <= 1 for corner in corners) and any(corner % 1 for corner in corners):
+        raise DataError(
+            f"{path}: {name}: expected corners in pixels, got {corners}, which look like fractions "
+            "of the image; multiply x by the width and y by the height"
+        )
+    x_min, y_min, x_max, y_max = corners
     try:
         difficult = flag(node.findtext("difficult"))
     except UncertainValueError as error:
         raise DataError(f"{path}: {name}: expected 0 or 1 in <difficult>, got {error}") from None
-    return _Object(name, (x_min - 1, y_min - 1, x_max, y_max), difficult)
+    box = (x_min - 1, y_min - 1, x_max, y_max)
+    return AnnotatedObject(name, box, difficult=difficult)
 
 
 def _number(path: Path, tag: str, text: str | None, where: str = "") -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not abs(value) < _MAX_NUMBER:  # nor NaN
-        raise DataError(f"{path}: {where}expected a number in <{tag}>, got {text!r}")
-    return value
+    return finite_number(text, f"{path}: {where}expected a number in <{tag}>")

@@ -1,0 +1,90 @@
+"""XML files in any encoding, without entities."""
+
+import codecs
+import math
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from mbv2det.errors import DataError
+
+_MAX_BYTES = 10_000_000  # parsed, XML takes up to 50 times its size
+_MAX_NUMBER = 1e9  # no annotation of an image has larger ones
+_DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
+_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
+_UTF8 = ("utf-8", "utf8", "us-ascii", "ascii")
+
+
+def read_xml(path: Path, max_bytes: int = _MAX_BYTES) -> ET.Element:
+    """Returns the root element of an XML file.
+
+    The encoding is the declared one, or that of the byte order mark. Document types are refused:
+    annotations need none, and their entities can expand to any size.
+
+    Args:
+        path: Path of the file.
+        max_bytes: Size of the largest file that is read.
+
+    Raises:
+        DataError: If the file is missing, no XML, or of an unknown encoding.
+    """
+    try:
+        if path.stat().st_size > max_bytes:
+            raise DataError(f"{path}: expected XML of at most {max_bytes} bytes, got more")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: expected an annotation, found none") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected an annotation, cannot be read ({error})") from None
+    text = _decode(path, content)
+    kind, mark = (str, "<!DOCTYPE") if isinstance(text, str) else (bytes, b"<!DOCTYPE")
+    assert isinstance(text, kind)
+    if mark in text:  # type: ignore[operator]
+        raise DataError(f"{path}: expected XML without a document type (<!DOCTYPE>), got one")
+    try:
+        return ET.fromstring(text)
+    except (ET.ParseError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: expected XML, got {error}") from None
+
+
+def _decode(path: Path, content: bytes) -> str | bytes:
+    """Returns XML as text where the parser does not know its encoding, such as GBK."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    else:
+        declared = _DECLARED.match(content.removeprefix(codecs.BOM_UTF8))
+        encoding = declared[1].decode("ascii").lower() if declared else "utf-8"
+    try:
+        if encoding in _UTF8:
+            content.decode()  # the parser's message would not name the encoding
+            return content
+        # The two older names stand for parts of the last one, which files often exceed.
+        encoding = "gb18030" if encoding in ("gb2312", "gbk") else encoding
+        return _DECLARATION.sub("", content.decode(encoding))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}: expected XML in {encoding}, got other bytes in line {line}; save it as "
+            "UTF-8, or declare its encoding in the first line"
+        ) from None
+    except (LookupError, ValueError):
+        raise DataError(f"{path}: expected XML in UTF-8, got the encoding {encoding!r}") from None
+
+
+def finite_number(text: str | None, expected: str) -> float:
+    """Returns the number that a text is.
+
+    Args:
+        text: The text.
+        expected: Place and meaning of the number, for messages, such as `a.xml: expected a width`.
+
+    Raises:
+        DataError: If the text is no finite number.
+    """
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not abs(value) < _MAX_NUMBER:  # nor NaN
+        raise DataError(f"{expected}, got {text!r:.80}")
+    return value
