@@ -5,13 +5,15 @@
 Small networks with random weights are exported for every format, precision, head and output option
 that mbv2det offers, run in the format's own runtime, and compared with PyTorch. A cell is the
 largest difference of a score, a probability or a logit (for a class map, the share of the pixels of
-another class); a dash is what the format refuses. `--write` replaces the table in the file.
+another class); a dash is what the format refuses, and "not run" a file that was only converted. A
+format whose packages are missing is left out. `--write` replaces the table in the file.
 """
 
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -74,6 +76,8 @@ def cell(info: WeightsInfo, format: str, precision: str, choice: str, folder: Pa
         if "the package" in str(error):
             raise
         return "-"
+    if FORMATS[format].not_run:
+        return "not run"
     differences = output_differences(model, load_graph(path), _images(3).split(1))
     differences.pop("boxes", None)  # in pixels
     differences.pop("without partner", None)
@@ -82,6 +86,18 @@ def cell(info: WeightsInfo, format: str, precision: str, choice: str, folder: Pa
 
 def _images(count: int) -> Tensor:
     return torch.randint(0, 256, (count, 3, *_SIZE), dtype=torch.uint8)
+
+
+def installed(formats: Sequence[str]) -> list[str]:
+    """Returns the formats whose packages are installed; reports those that are left out."""
+    left_out = {
+        name: missing
+        for name in formats
+        if (missing := [p for p in FORMATS[name].packages if find_spec(p) is None])
+    }
+    for name, missing in left_out.items():
+        log(f"{name}: left out, {', '.join(missing)} missing (mbv2det[{FORMATS[name].extra}])")
+    return [name for name in formats if name not in left_out]
 
 
 def table(formats: Sequence[str]) -> Iterator[str]:
@@ -109,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=list(FORMATS))
     parser.add_argument("--write", action="store_true", help="replace the table of the README")
     options = parser.parse_args(arguments)
-    lines = "\n".join(table(options.formats))
+    lines = "\n".join(table(installed(options.formats)))
     print(lines)
     if options.write:
         text = _README.read_text()
