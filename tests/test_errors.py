@@ -102,12 +102,13 @@ def test_bad_boxes_are_counted_and_do_not_reach_the_loss(tmp_path):
     assert done.stderr.count("000001.jpg") >= 2
 
 
-def test_a_data_set_without_any_object_trains(tmp_path):
+def test_a_data_set_without_any_object_is_not_trained_on(tmp_path):
     config = write_config(tmp_path, num_train=4)
     path = tmp_path / "shapes/annotations/instances_train.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
-    done = run_command("train", config, "--trainer.max_epochs=1")
-    assert "4 images without any" in done.stderr
+    done = run_command("train", config, "--trainer.max_epochs=1", check=False)
+    assert done.returncode == 2
+    assert f"{path}: expected a split to learn detection from; it has no objects" in done.stderr
 
 
 def test_an_empty_image_list_is_refused(tmp_path):

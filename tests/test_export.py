@@ -249,7 +249,7 @@ def test_the_fixed_number_of_results_may_exceed_the_candidates(tmp_path):
 
 @pytest.mark.parametrize(
     ("format", "precision"),
-    [(f, p) for f, kind in FORMATS.items() for p in kind.precisions if p in ("fp16", "bf16")],
+    [(f, p) for f in BACKENDS for p in FORMATS[f].precisions if p in ("fp16", "bf16")],
 )
 def test_lower_precisions_stay_close(format, precision, exported):
     path, network, _ = exported("joint", format, "none", "logits", precision=precision)

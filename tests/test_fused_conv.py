@@ -5,7 +5,7 @@ import torch
 from networks import random_images, randomise
 from torch import nn
 
-from mbv2det.backbones.layers import ConvBNAct
+from mbv2det.backbones.layers import ConvBNAct, ReLU6
 from mbv2det.build import build_model
 from mbv2det.deploy.fused_conv import FusedConv, can_fuse, fused
 from mbv2det.deploy.prepare import prepared
@@ -17,7 +17,7 @@ from mbv2det.preprocess import PreprocessSpec
 pytestmark = pytest.mark.skipif(not can_fuse("cpu"), reason="this PyTorch is without oneDNN")
 
 
-@pytest.mark.parametrize("activation", [None, nn.ReLU, nn.ReLU6])
+@pytest.mark.parametrize("activation", [None, nn.ReLU, nn.ReLU6, ReLU6])
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
 @pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), (2, 1, 8), (1, 2, 8)])
 @pytest.mark.parametrize("size", [(1, 1), (6, 9), (16, 16)])

@@ -60,7 +60,7 @@ def check_settings(file: Path, settings: str) -> None:
         ConfigError: If the file cannot be read, or if a setting differs that a checkpoint fixes.
     """
     try:
-        stored = _flat(yaml.safe_load(file.read_text()))
+        stored = _flat(yaml.safe_load(file.read_text()) or {})
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
         raise ConfigError(f"--resume: {file}: expected the settings of the run ({error})") from None
     now = _flat(yaml.safe_load(settings))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mbv2det.backbones.layers import Conv2dSame, ConvBNAct
+from mbv2det.backbones.layers import Conv2dSame, ConvBNAct, ReLU6
 from mbv2det.model import MultiTaskModel
 
 # oneDNN's name and arguments of each activation that it can fuse.
@@ -18,6 +18,7 @@ _ACTIVATIONS: dict[type[nn.Module] | None, tuple[str, list[float]]] = {
     None: ("none", []),
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    ReLU6: ("hardtanh", [0.0, 6.0]),
 }
 
 
