@@ -20,6 +20,7 @@ from mbv2det.deploy.predictor import Predictor
 from mbv2det.errors import ConfigError
 from mbv2det.heads.classifier import ClassifierConfig
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
 from mbv2det.model_config import BackboneConfig, EvalConfig, ModelConfig
@@ -32,6 +33,7 @@ MODELS = {
     "detector": {"detection": DETECTOR},
     "segmenter": {"segmentation": SEGMENTER},
     "joint": {"detection": DETECTOR, "segmentation": SEGMENTER},
+    "focal joint": {"detection": SSDLiteConfig(class_loss="focal"), "segmentation": LRASPPConfig()},
     "classifier": {"classification": ClassifierConfig()},
 }
 RAW = {"nms": "none", "segmentation": "logits"}
@@ -156,9 +158,9 @@ def test_what_a_format_lacks_is_refused(format, options, message, exported):
         exported("joint", format, options=options)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_core_ml_file_describes_the_network(precision, exported):
-    path, network, info = exported("joint", "coreml", precision)
+@pytest.mark.parametrize(("model", "precision"), [("joint", "fp32"), ("focal joint", "fp16")])
+def test_a_core_ml_file_describes_the_network(model, precision, exported):
+    path, network, info = exported(model, "coreml", precision)
     import coremltools
 
     description = coremltools.utils.load_spec(str(path)).description

@@ -32,4 +32,4 @@ class ClassSlots:
         """Returns the score of each class, 0..1 in float32; the background is left out."""
         logits = logits.float()
         scores = logits.softmax(dim=-1) if self.activation == "softmax" else logits.sigmoid()
-        return scores[..., int(self.background) :]
+        return scores[..., 1:] if self.background else scores

@@ -42,16 +42,7 @@ class CoreMlFormat(Format):
         """Writes the folder; one that exists is replaced."""
         import coremltools
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch versions that it was not tested with
-            program = torch.export.export(network, (images.float(),)).run_decompositions({})
-            model = coremltools.convert(
-                program,
-                outputs=[coremltools.TensorType(name=name) for name in network.names],
-                minimum_deployment_target=coremltools.target.iOS16,
-                compute_precision=_precision(coremltools, precision),
-                convert_to="mlprogram",
-            )
+        model = _converted(coremltools, network, images.float(), precision)
         model.user_defined_metadata.update(metadata)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -62,11 +53,28 @@ class CoreMlFormat(Format):
             part.replace(path)
 
 
-def _precision(coremltools: Any, precision: str) -> Any:
-    return {
-        "fp32": coremltools.precision.FLOAT32,
-        "fp16": coremltools.precision.FLOAT16,
-    }[precision]
+def _converted(coremltools: Any, network: ExportedNetwork, images: Tensor, precision: str) -> Any:
+    """Returns the network as a model of coremltools.
+
+    Raises:
+        ConfigError: If coremltools cannot convert an operator of the network.
+    """
+    precisions = {"fp32": coremltools.precision.FLOAT32, "fp16": coremltools.precision.FLOAT16}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch versions that it was not tested with
+        program = torch.export.export(network, (images,)).run_decompositions({})
+        try:
+            return coremltools.convert(
+                program,
+                outputs=[coremltools.TensorType(name=name) for name in network.names],
+                minimum_deployment_target=coremltools.target.iOS16,
+                compute_precision=precisions[precision],
+                convert_to="mlprogram",
+            )
+        except (NotImplementedError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"--format coreml: coremltools cannot convert the network ({error})"
+            ) from None
 
 
 def _check(spec: Any, network: ExportedNetwork, images: Tensor, path: Path) -> None:
