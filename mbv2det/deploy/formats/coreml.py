@@ -4,6 +4,8 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -60,7 +62,7 @@ def _converted(coremltools: Any, network: ExportedNetwork, images: Tensor, preci
         ConfigError: If coremltools cannot convert an operator of the network.
     """
     precisions = {"fp32": coremltools.precision.FLOAT32, "fp16": coremltools.precision.FLOAT16}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(StringIO()):  # it draws progress bars
         warnings.simplefilter("ignore")  # of torch versions that it was not tested with
         program = torch.export.export(network, (images,)).run_decompositions({})
         try:
