@@ -106,13 +106,11 @@ CORNERS = Kind(
 # Classes.
 
 ALL_CROWD = Kind(
-    "nothing to learn: all objects are crowds",
+    "all objects are crowds",
     "set iscrowd to 0 for single objects: detectors need not find crowds",
     misleads=True,
 )
-NO_OBJECTS = Kind(
-    "nothing to learn: no objects", "point the split to the annotated files", misleads=True
-)
+NO_OBJECTS = Kind("no objects at all", "point the split to the annotated files", misleads=True)
 SAME_NAME = Kind("classes that differ only by case, spaces or the like", "give both the same name")
 EMPTY_CLASS = Kind("classes without objects", "annotate some, or leave the class out")
 UNKNOWN_CLASS = Kind("classes unknown in train", "rename the class, or annotate it in train too")

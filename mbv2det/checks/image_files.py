@@ -129,20 +129,24 @@ def look_at_headers(split: Annotations, index: int) -> ImageFacts:
 
 
 def look_at_all(
-    split: Annotations, look: Callable[[Annotations, int], ImageFacts], title: str
+    split: Annotations,
+    look: Callable[[Annotations, int], ImageFacts],
+    title: str,
+    processes: int | None = None,
 ) -> list[ImageFacts]:
-    """Looks at every image of a split, in all processes that the machine runs at once.
+    """Looks at every image of a split, in several processes if there are many.
 
     Args:
         split: Split to look at.
         look: `look_at_image` or `look_at_headers`.
         title: Text beside the progress bar.
+        processes: Number of processes; by default one for each core.
 
     Returns:
         The facts, in the order of the images.
     """
     indices = range(len(split))
-    processes = os.cpu_count() or 1
+    processes = processes or os.cpu_count() or 1
     hide = len(split) < _FEW
     if hide or processes == 1:
         few = (look(split, index) for index in indices)

@@ -74,6 +74,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         batch_size=config.data.batch_size,
         num_workers=num_loader_workers(config.data),
         seed=config.seed,
+        on_error=config.data.on_error,
     )
     trainer = _validation_trainer(settings, split)
     started = time.perf_counter()

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from mbv2det.build import build, evaluation_model, label_maps_of, read_split, relabel, trainable
+from mbv2det.checks.before_training import describe_unusable, refuse_misleading, unusable_files
 from mbv2det.cli.run_outputs import run_loggers, training_callbacks
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.tables import print_metrics
-from mbv2det.config import Config, OptimConfig
+from mbv2det.config import Config, DataConfig, OptimConfig
 from mbv2det.console import log, one_line_errors
 from mbv2det.counting import count_parameters
 from mbv2det.data.annotations import Annotations
@@ -24,7 +25,7 @@ from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
 from mbv2det.deploy.load import load
 from mbv2det.deploy.pictures import write_comparisons
-from mbv2det.errors import ConfigError
+from mbv2det.errors import ConfigError, DataError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
@@ -78,7 +79,7 @@ def train(settings: Settings) -> Path:
     transfer = load_initial(initial, model, info.label_maps, config.optim, checkpoint)
     module = training_module(model, trainable(tasks), config, info, splits, transfer)
     data = data_module(config, info, *splits)
-    log_data_statistics(module, splits[0], data.preprocessor)
+    log_data_statistics(module, splits[0], data)
     folder = resumed[0] if resumed else new_run(runs_root(settings), settings.name)
     log(f"model: {count_parameters(model):,} parameters; run folder: {folder}")
     precision = default_precision(settings.trainer["accelerator"])
@@ -108,6 +109,7 @@ def read_splits(config: Config) -> tuple[Annotations, Annotations]:
     validation = relabel(validation, label_maps_of(training, config.tasks))
     log_split("train", training)
     log_split("val", validation)
+    check_before_training({"train": training, "val": validation}, config.data)
     shared = np.intersect1d(training.files, validation.files)
     if len(shared):
         log(
@@ -115,6 +117,28 @@ def read_splits(config: Config) -> tuple[Annotations, Annotations]:
             f"training split, such as {shared[0]}: their metrics say little about other images"
         )
     return training, validation
+
+
+def check_before_training(splits: Mapping[str, Annotations], data: DataConfig) -> None:
+    """Refuses splits that would mislead, and files that would end the training.
+
+    Args:
+        splits: Splits by name.
+        data: Settings of the data set; with `on_error: skip`, files that cannot be used are logged.
+
+    Raises:
+        DataError: For the first split with such a fault, with all its files.
+    """
+    for name, split in splits.items():
+        refuse_misleading(split, name)
+    for name, split in splits.items():
+        unusable = unusable_files(split, name)
+        if not unusable:
+            continue
+        line = describe_unusable(unusable, split, name)
+        if data.on_error == "stop":
+            raise DataError(f"{line}; check_data lists all, data.on_error=skip leaves them out")
+        log(f"{line}; left out")
 
 
 def log_split(name: str, split: Annotations) -> None:
@@ -223,20 +247,28 @@ def data_module(
         batch_size=config.data.batch_size,
         num_workers=num_loader_workers(config.data),
         seed=config.seed,
+        on_error=config.data.on_error,
     )
 
 
 @torch.no_grad()
-def log_data_statistics(
-    module: DenseModule, training: Annotations, preprocessor: Preprocessor
-) -> None:
-    """Logs one line per task about the training split."""
-    height, width = preprocessor.spec.size
+def log_data_statistics(module: DenseModule, training: Annotations, data: DenseData) -> None:
+    """Logs one line per task about the training split.
+
+    Raises:
+        DataError: If a mask cannot be used, unless such files are skipped.
+    """
+    height, width = data.preprocessor.spec.size
     module.eval()
     outputs = module(torch.zeros(1, 3, height, width, dtype=torch.uint8))
     module.train()
     for task in module.tasks:
-        log(task.describe_data(outputs[task.name], training, preprocessor))
+        try:
+            log(task.describe_data(outputs[task.name], training, data.preprocessor))
+        except DataError as error:
+            if data.on_error == "stop":
+                raise
+            log(f"warning: {error}")
 
 
 def command_line(arguments: Sequence[str]) -> str:
