@@ -107,6 +107,9 @@ class DataConfig:
             weights to start from keep theirs.
         batch_size: Number of images per process and step.
         num_workers: Number of processes that load data, per training process; at most one per core.
+        on_error: What training does with an image or mask that cannot be used (no image, wrong
+            size, unknown mask values): stop with an error, or skip: leave it out, say so, and count
+            it at the end of each epoch.
     """
 
     root: str = "data"
@@ -129,6 +132,7 @@ class DataConfig:
     value_range: Literal["auto"] | tuple[float, float] = "auto"
     batch_size: int = 16
     num_workers: int = 2
+    on_error: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
         expect("data.batch_size", self.batch_size, self.batch_size >= 1, "at least 1")

@@ -86,6 +86,8 @@ class Sample:
         faults: Faults of the file that were worked around, one phrase each.
         original_mask: Mask in the frame of the original file, for metrics; None in training and for
             images without a mask.
+        left_out: Images that could not be used, and that this one stands in for: the reason by
+            index in the split.
     """
 
     key: SampleKey
@@ -95,6 +97,7 @@ class Sample:
     mask: UInt8[np.ndarray, "H W"] | None = None
     faults: tuple[str, ...] = ()
     original_mask: UInt8[np.ndarray, "_ _"] | None = None
+    left_out: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -161,6 +164,7 @@ class Batch:
         original_masks: Mask of each image in the frame of its original file, for metrics; None in
             training and for images without a mask. They stay on the host.
         faults: Faults of damaged files that were worked around, by index of the image in the split.
+        left_out: Images that could not be used, with the reason, by index in the split.
     """
 
     images: UInt8[Tensor, "B 3 H W"]
@@ -170,6 +174,7 @@ class Batch:
     masks: UInt8[Tensor, "B H W"] | None = None
     original_masks: list[UInt8[np.ndarray, "_ _"] | None] = field(default_factory=list)
     faults: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    left_out: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)

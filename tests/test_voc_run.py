@@ -186,7 +186,7 @@ def overflowing(path):
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [
-        (resized, ("masks/2012_1.png", "of 48x60", "48x64")),
+        (resized, ("masks/2012_1.png", "has 48x60", "48x64")),
         (coloured, ("masks/2012_1.png: expected an index image", "got colours in mode RGB")),
         (removed, ("masks/2012_1.png: expected the mask of ", "2012_1.png, found none")),
         (overflowing, ("masks/2012_1.png: expected only the values 0, 8, 12, 255 ", "also got 9")),

@@ -19,8 +19,8 @@ from mbv2det.build import (
 )
 from mbv2det.cli.overrides import resolved
 from mbv2det.cli.settings import Settings
+from mbv2det.cli.splits import log_split
 from mbv2det.cli.tables import print_metrics
-from mbv2det.cli.train import log_split
 from mbv2det.config import DataConfig
 from mbv2det.console import log
 from mbv2det.data.annotations import Annotations
@@ -75,6 +75,7 @@ def evaluate(settings: Settings) -> dict[str, Any]:
         batch_size=config.data.batch_size,
         num_workers=num_loader_workers(config.data),
         seed=config.seed,
+        on_error=config.data.on_error,
     )
     trainer = _validation_trainer(settings, split)
     started = time.perf_counter()

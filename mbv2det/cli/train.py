@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 
-from mbv2det.build import build, evaluation_model, label_maps_of, read_split, relabel, trainable
+from mbv2det.build import build, evaluation_model, label_maps_of, trainable
 from mbv2det.cli.huge_pages import uses_huge_pages
 from mbv2det.cli.resume import check_resumed, check_settings, resume_line
 from mbv2det.cli.run_outputs import run_loggers, training_callbacks
 from mbv2det.cli.settings import Settings, SettingsParser
+from mbv2det.cli.splits import read_splits
 from mbv2det.cli.tables import print_metrics
 from mbv2det.config import Config, DataConfig, OptimConfig
 from mbv2det.console import log, one_line_errors
@@ -32,7 +32,6 @@ from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
-from mbv2det.tasks import trainable_task
 from mbv2det.tasks.task import TrainableTask
 from mbv2det.training.checkpoints import LAST
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
@@ -98,7 +97,7 @@ def train(settings: Settings) -> Path:
     transfer = load_initial(initial, model, info.label_maps, config.optim, checkpoint)
     module = training_module(model, trainable(tasks), config, info, splits, transfer)
     data = data_module(config, info, *splits)
-    log_data_statistics(module, splits[0], data.preprocessor)
+    log_data_statistics(module, splits[0], data)
     precision = default_precision(settings.trainer["accelerator"])
     dumped = settings.yaml(initial.resolution, info.model.heads, precision=precision)
     if resumed:
@@ -124,24 +123,6 @@ def train(settings: Settings) -> Path:
     return folder
 
 
-def read_splits(config: Config) -> tuple[Annotations, Annotations]:
-    """Reads the training and validation split with the same classes; logs counts and faults."""
-    training = read_split(config.data, config.data.train, "data.train", config.tasks)
-    check_learnable(training, config.tasks)
-    validation = read_split(config.data, config.data.val, "data.val", config.tasks)
-    validation = relabel(validation, label_maps_of(training, config.tasks))
-    log_split("train", training)
-    log_split("val", validation)
-    log_unmeasured(validation, config.tasks)
-    shared = np.intersect1d(training.files, validation.files)
-    if len(shared):
-        log(
-            f"warning: {len(shared)} of the {len(validation)} validation images are also in the "
-            f"training split, such as {shared[0]}: their metrics say little about other images"
-        )
-    return training, validation
-
-
 def with_value_range(
     initial: InitialWeights, data: DataConfig, training: Annotations
 ) -> InitialWeights:
@@ -155,34 +136,6 @@ def with_value_range(
             f"{value_range[0]:g}..{value_range[1]:g} become 0..255 (data.value_range)"
         )
     return replace(initial, preprocess=replace(initial.preprocess, value_range=value_range))
-
-
-def check_learnable(training: Annotations, tasks: Sequence[str]) -> None:
-    """Refuses a training split from which a task can learn nothing.
-
-    Raises:
-        DataError: For the first such task.
-    """
-    for name in tasks:
-        reason = trainable_task(name).missing_truth(training)
-        if reason is not None:
-            raise DataError(f"{training.name}: expected a split to learn {name} from; {reason}")
-
-
-def log_unmeasured(validation: Annotations, tasks: Sequence[str]) -> None:
-    """Warns of tasks that cannot be measured on the validation split."""
-    reasons = {name: trainable_task(name).missing_truth(validation) for name in tasks}
-    for name, reason in reasons.items():
-        if reason is not None:
-            log(f"warning: {name} cannot be measured on {validation.name}: {reason}")
-    if all(reason is not None for reason in reasons.values()):
-        log("warning: no score can choose the best weights: those of the last epoch are kept")
-
-
-def log_split(name: str, split: Annotations) -> None:
-    """Logs the counts of a split and every fault that was worked around."""
-    for line in (split.summary(), *split.faults.lines()):
-        log(f"{name}: {line}")
 
 
 def weights_info(
@@ -265,20 +218,28 @@ def data_module(
         batch_size=config.data.batch_size,
         num_workers=num_loader_workers(config.data),
         seed=config.seed,
+        on_error=config.data.on_error,
     )
 
 
 @torch.no_grad()
-def log_data_statistics(
-    module: DenseModule, training: Annotations, preprocessor: Preprocessor
-) -> None:
-    """Logs one line per task about the training split."""
-    height, width = preprocessor.spec.size
+def log_data_statistics(module: DenseModule, training: Annotations, data: DenseData) -> None:
+    """Logs one line per task about the training split.
+
+    Raises:
+        DataError: If a mask cannot be used, unless such files are skipped.
+    """
+    height, width = data.preprocessor.spec.size
     module.eval()
     outputs = module(torch.zeros(1, 3, height, width, dtype=torch.uint8))
     module.train()
     for task in module.tasks:
-        log(task.describe_data(outputs[task.name], training, preprocessor))
+        try:
+            log(task.describe_data(outputs[task.name], training, data.preprocessor))
+        except DataError as error:
+            if data.on_error == "stop":
+                raise
+            log(f"warning: {error}")
 
 
 def command_line(arguments: Sequence[str]) -> str:

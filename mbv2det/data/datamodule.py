@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from typing import Literal
 
 import lightning.pytorch as pl
 import torch
@@ -26,6 +27,7 @@ class DenseData(pl.LightningDataModule):
         batch_size: Images per process and step.
         num_workers: Worker processes of each loader.
         seed: Seed of the order of the training images.
+        on_error: What happens with an image that cannot be used; see `AnnotatedImages`.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class DenseData(pl.LightningDataModule):
         batch_size: int,
         num_workers: int,
         seed: int,
+        on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
         super().__init__()
         self.train = train
@@ -47,6 +50,7 @@ class DenseData(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.on_error = on_error
         self._start = (0, 0)  # epoch, and batches of it that an interrupted run has taken
 
     def state_dict(self) -> dict[str, int]:
@@ -85,13 +89,14 @@ class DenseData(pl.LightningDataModule):
             )
         epoch, batches = self._start
         sampler.start_at(epoch, batches * self.batch_size)
-        dataset = AnnotatedImages(self.train, self.preprocessor, self.augment)
+        dataset = AnnotatedImages(self.train, self.preprocessor, self.augment, self.on_error)
         return self._loader(dataset, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Returns a loader of every image once, in order."""
         sampler = OrderedShard(len(self.val), *self._rank_and_world_size())
-        return self._loader(AnnotatedImages(self.val, self.preprocessor), sampler)
+        dataset = AnnotatedImages(self.val, self.preprocessor, None, self.on_error)
+        return self._loader(dataset, sampler)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         if self.trainer is None:

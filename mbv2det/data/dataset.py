@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ class AnnotatedImages(Dataset[Sample]):
         preprocessor: Resizes every image to the network's input size.
         augment: Random augmentation of a sample, for training. None for evaluation, where every
             sample keeps its original mask.
+        on_error: What happens with an image that cannot be used: stop with an error, or skip: the
+            next usable image of the split stands in for it, and is not counted in metrics.
     """
 
     def __init__(
@@ -29,17 +32,22 @@ class AnnotatedImages(Dataset[Sample]):
         annotations: Annotations,
         preprocessor: Callable[[Sample], Sample],
         augment: Callable[[Sample], Sample] | None = None,
+        on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
         self.annotations = annotations
         self.preprocessor = preprocessor
         self.augment = augment
+        self.on_error = on_error
 
     def __len__(self) -> int:
         return len(self.annotations)
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """Returns the sample of one image, in the network's input size."""
-        sample = read_sample(self.annotations, key)
+        if self.on_error == "skip":
+            sample = read_usable_sample(self.annotations, key)
+        else:
+            sample = read_sample(self.annotations, key)
         if self.augment is not None:
             # Training does not use the original mask, which may be large.
             sample = self.augment(replace(sample, original_mask=None))
@@ -73,6 +81,28 @@ def read_sample(annotations: Annotations, key: SampleKey) -> Sample:
     return Sample(key, image, Frame(size), instances, mask, faults, original_mask)
 
 
+def read_usable_sample(annotations: Annotations, key: SampleKey) -> Sample:
+    """Reads an image with its annotation or, if it cannot be used, the next one of the split.
+
+    Images that cannot be used are named in `left_out` of the sample, which is then not counted.
+
+    Raises:
+        DataError: If no image of the split can be used.
+    """
+    left_out: dict[int, str] = {}
+    for step in range(len(annotations)):
+        index = (key.index + step) % len(annotations)
+        try:
+            sample = read_sample(annotations, replace(key, index=index))
+        except DataError as error:
+            left_out[index] = str(error)
+            continue
+        counted = key.counted and not left_out
+        return replace(sample, key=replace(sample.key, counted=counted), left_out=left_out)
+    first = next(iter(left_out.values()))
+    raise DataError(f"{annotations.name}: expected images that can be used, got none: {first}")
+
+
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stacks samples of one image size into a batch.
 
@@ -88,6 +118,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         masks=torch.from_numpy(np.stack(masks)) if masks else None,
         original_masks=[s.original_mask for s in samples],
         faults={s.key.index: s.faults for s in samples if s.faults},
+        left_out={index: why for s in samples for index, why in s.left_out.items()},
     )
 
 

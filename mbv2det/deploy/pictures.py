@@ -7,11 +7,12 @@ from pathlib import Path
 from PIL import Image
 from rich.progress import track
 
-from mbv2det.console import console
+from mbv2det.console import console, log
 from mbv2det.data.annotations import Annotations, evenly_spaced
 from mbv2det.data.dataset import read_sample
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.drawing import side_by_side
+from mbv2det.errors import DataError
 from mbv2det.structures import Sample, SampleKey
 from mbv2det.tasks.task import Prediction, Task, TrainableTask, draw_prediction
 
@@ -32,7 +33,11 @@ def write_comparisons(
     names = unique_names([split.path(index) for index in indices])
     progress = track(indices, "Drawing predictions", console=console, transient=True)
     for index, name in zip(progress, names, strict=True):
-        sample = read_sample(split, SampleKey(0, index))
+        try:
+            sample = read_sample(split, SampleKey(0, index))
+        except DataError as error:
+            log(f"no picture: {error}")
+            continue
         prediction = predictor([sample.image])[0]
         picture = compare_with_annotation(sample, prediction, predictor.tasks)
         picture.save(folder / f"{name}.png")

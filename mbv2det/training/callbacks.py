@@ -229,7 +229,9 @@ class PredictionPictures(Callback):
 
 
 class DamagedFileWarnings(Callback):
-    """Callback that warns once about every damaged image file, when a batch first has it.
+    """Callback that warns once about every damaged file, and counts them in each epoch.
+
+    A damaged file is used in part, as a truncated image, or left out (`data.on_error: skip`).
 
     Args:
         splits: Annotations of the splits train and val, by name.
@@ -238,6 +240,8 @@ class DamagedFileWarnings(Callback):
     def __init__(self, splits: Mapping[str, Annotations]) -> None:
         self.splits = splits
         self.seen: set[tuple[str, int]] = set()
+        self.in_part: dict[str, set[int]] = {name: set() for name in splits}
+        self.left_out: dict[str, set[int]] = {name: set() for name in splits}
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
@@ -256,8 +260,36 @@ class DamagedFileWarnings(Callback):
         """Warns about the damaged files of a validation batch."""
         self._warn("val", batch)
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prints the numbers of damaged files of the training epoch."""
+        self._print_counts(trainer, pl_module, "train")
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prints the numbers of damaged files of the validation."""
+        self._print_counts(trainer, pl_module, "val")
+
     def _warn(self, split: str, batch: Batch) -> None:
-        for index, faults in batch.faults.items():
+        lines = {
+            index: f"{self.splits[split].path(index)}: {'; '.join(faults)}"
+            for index, faults in batch.faults.items()
+        }
+        left_out = {index: f"left out: {reason}" for index, reason in batch.left_out.items()}
+        self.in_part[split].update(lines)
+        self.left_out[split].update(left_out)
+        for index, line in {**lines, **left_out}.items():
             if (split, index) not in self.seen:
                 self.seen.add((split, index))
-                _LOG.warning("%s: %s", self.splits[split].path(index), "; ".join(faults))
+                _LOG.warning("%s", line)
+
+    def _print_counts(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
+        """Prints the numbers of all processes, which each have files of their own."""
+        own = [len(self.in_part[split]), len(self.left_out[split])]
+        self.in_part[split].clear()
+        self.left_out[split].clear()
+        counts = torch.tensor(own, dtype=torch.float32, device=pl_module.device)
+        in_part, left_out = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+        if not trainer.sanity_checking and (in_part or left_out):
+            trainer.print(
+                f"epoch {trainer.current_epoch}: {split}: damaged images: {left_out:.0f} left out, "
+                f"{in_part:.0f} used in part"
+            )

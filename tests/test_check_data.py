@@ -1,0 +1,101 @@
+"""The command `check_data`: exit codes, files, and what it finds in whole data sets."""
+
+import json
+from pathlib import Path
+
+import pytest
+from runs import DETECTION, SEGMENTATION, run_command, write_config
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp("shapes"), heads=f"{DETECTION}, {SEGMENTATION}")
+
+
+def check(config, *arguments, out):
+    done = run_command("check_data", config, f"--json={out}", *arguments, check=False)
+    document = json.loads(Path(out).read_text())
+    return done, [f for f in document["findings"] if f["fault"]], document["findings"]
+
+
+def test_the_embedded_data_has_no_fault_and_measures_one(config, tmp_path):
+    done, faults, findings = check(config, out=tmp_path / "found.json")
+    # With so few images a class may be missing.
+    assert {f["kind"] for f in faults} <= {"classes without objects"}
+    assert done.returncode == int(bool(faults))
+    measured = [f["message"] for f in findings if f["kind"] == "ground truth through the evaluator"]
+    assert measured == [
+        "AP 1 on 8 of 8 images",
+        "mIoU 1 on 8 of 8 images",
+        "AP 1 on 5 of 5 images",
+        "mIoU 1 on 5 of 5 images",
+    ]
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Returns a configuration of a data set with several faults."""
+    config = write_config(tmp_path)
+    root = tmp_path / "shapes"
+    (root / "train/000002.jpg").write_bytes(b"<html>")
+    (root / "train/000005.jpg").write_bytes(b"")
+    (root / "val/000001.jpg").write_bytes((root / "train/000001.jpg").read_bytes())
+    file = root / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"][2] = 0
+    file.write_text(json.dumps(content))
+    return config
+
+
+def test_all_faults_are_found_in_one_pass(damaged, tmp_path):
+    done, faults, _ = check(damaged, out=tmp_path / "found.json")
+    assert done.returncode == 1
+    found = {(f["kind"], Path(f["file"]).name) for f in faults}
+    assert found >= {
+        ("images that cannot be read", "000002.jpg"),
+        ("images that cannot be read", "000005.jpg"),
+        ("the same image in train and val", "000001.jpg"),
+        ("boxes of no width or height", "000001.jpg"),
+        ("ground truth that does not measure 1.0", "instances_train.json"),
+    }
+    assert "train/000005.jpg: expected an image" in done.stdout
+    assert f"{len(faults)} faults" in done.stderr
+
+
+def test_a_split_that_cannot_be_read_is_a_fault_and_the_other_one_is_checked(damaged, tmp_path):
+    (tmp_path / "shapes/annotations/instances_val.json").write_text("{")
+    done, faults, _ = check(damaged, out=tmp_path / "found.json")
+    assert done.returncode == 1
+    assert {f["split"] for f in faults if f["kind"] == "annotation that cannot be read"} == {"val"}
+    assert {f["split"] for f in faults if f["kind"] == "images that cannot be read"} == {"train"}
+
+
+def test_wrong_settings_are_an_error(config):
+    done = run_command("check_data", config, "--data.root=nowhere", check=False)
+    assert done.returncode == 2
+    assert "data.root: expected a folder, found none at nowhere" in done.stderr
+
+
+def test_real_blood_cells_have_two_boxes_of_no_width(real_data, tmp_path):
+    root = real_data("bccd")
+    settings = (f"--data.root={root}", "--data.train.split=train", "--data.val.split=val")
+    done, faults, _ = check("ssdlite_voc", *settings, out=tmp_path / "found.json")
+    assert done.returncode == 1
+    assert sorted(f["file"] for f in faults) == ["BloodImage_00338.xml", "BloodImage_00343.xml"]
+    assert all(f["kind"].startswith("degenerate boxes") for f in faults)
+
+
+def test_real_kangaroos_have_one_truncated_image(real_data, tmp_path):
+    root = real_data("kangaroo")
+    stems = sorted(path.stem for path in (root / "annots").glob("*.xml"))
+    lists = {"train": stems[40:], "val": stems[:40]}
+    folders = []
+    for split, names in lists.items():
+        (tmp_path / f"{split}.txt").write_text("\n".join(names))
+        folders += [f"--data.{split}.images=images", f"--data.{split}.annotations=annots"]
+        folders += [f"--data.{split}.list={tmp_path / split}.txt"]
+    done, faults, _ = check("ssdlite_voc", f"--data.root={root}", *folders, out=tmp_path / "a.json")
+    assert done.returncode == 1
+    assert [(f["kind"], Path(f["file"]).name) for f in faults] == [
+        ("truncated images", "00090.jpg")
+    ]
