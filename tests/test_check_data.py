@@ -1,10 +1,14 @@
 """The command `check_data`: exit codes, files, and what it finds in whole data sets."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from runs import DETECTION, SEGMENTATION, run_command, write_config
+
+FOLDERS = {"images": "JPEGImages", "annotations": "Annotations", "list": "list.txt"}
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +103,90 @@ def test_real_kangaroos_have_one_truncated_image(real_data, tmp_path):
     assert [(f["kind"], Path(f["file"]).name) for f in faults] == [
         ("truncated images", "00090.jpg")
     ]
+
+
+def test_pages_of_pictures_show_faulty_images_first(damaged, tmp_path):
+    check(damaged, f"--pictures={tmp_path / 'pages'}", out=tmp_path / "found.json")
+    assert sorted(path.name for path in (tmp_path / "pages").iterdir()) == [
+        "train_01.jpg",
+        "val_01.jpg",
+    ]
+    with Image.open(tmp_path / "pages/train_01.jpg") as page:
+        # Two images that cannot be read are grey fields; the third has a faulty box.
+        cells = [page.crop((x, 60, x + 100, 160)) for x in (100, 428, 756)]
+    extrema = [cell.convert("L").getextrema() for cell in cells]
+    assert [high - low < 8 for low, high in extrema] == [True, True, False]
+
+
+def test_a_corrected_copy_has_no_fault_and_the_original_is_untouched(damaged, tmp_path):
+    root = tmp_path / "shapes"
+    (root / "val/000001.jpg").write_bytes(b"")
+    (root / "val/000003.jpg").write_bytes((root / "val/000003.jpg").read_bytes()[:-400])
+    before = {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    out = tmp_path / "fixed"
+    done, _, _ = check(damaged, f"--fix={out}", out=tmp_path / "found.json")
+    assert done.returncode == 1
+    assert {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()} == before
+    changes = (out / "changes.txt").read_text()
+    for part in ("000002.jpg: left out", "000005.jpg: left out", "no width or height", "truncated"):
+        assert part in changes
+    (command,) = [
+        line for line in done.stderr.splitlines() if line.startswith("mbv2det check_data")
+    ]
+    settings = [word for word in command.split() if word.startswith("--")]
+    again, faults, findings = check(damaged, *settings, out=tmp_path / "again.json")
+    assert {f["kind"] for f in faults} <= {"classes without objects"}
+    assert again.returncode == int(bool(faults))
+    assert "AP 1 on 6 of 6 images" in [f["message"] for f in findings]
+
+
+def test_a_corrected_copy_of_masks_has_the_same_labels(tmp_path):
+    config = write_config(tmp_path, heads=SEGMENTATION)
+    (tmp_path / "shapes/train/000002.jpg").write_bytes(b"<html>")
+    out = tmp_path / "fixed"
+    done, _, _ = check(config, f"--fix={out}", out=tmp_path / "found.json")
+    (command,) = [
+        line for line in done.stderr.splitlines() if line.startswith("mbv2det check_data")
+    ]
+    settings = [word for word in shlex.split(command) if word.startswith("--")]
+    settings += [f"--data.{split}.annotations=null" for split in ("train", "val")]
+    _, faults, findings = check(config, *settings, out=tmp_path / "again.json")
+    assert {f["kind"] for f in faults} <= {"classes without objects"}
+    assert "mIoU 1 on 7 of 7 images" in [f["message"] for f in findings]
+
+
+def test_a_corrected_copy_merges_spellings_of_a_class(make_voc, tmp_path):
+    objects = {
+        "a": make_voc.object("RBC") + make_voc.object("rbc", (1, 2, 12, 13)),
+        "b": make_voc.object("RBC", (30, 2, 44, 20)),
+    }
+    for split in ("train", "val"):
+        make_voc(tmp_path / split, objects, ["a", "b"])
+    settings = [f"--data.root={tmp_path}"]
+    for split in ("train", "val"):
+        settings += [f"--data.{split}.{key}={split}/{folder}" for key, folder in FOLDERS.items()]
+    out = tmp_path / "fixed"
+    check("ssdlite_voc", *settings, f"--fix={out}", out=tmp_path / "found.json")
+    content = json.loads((out / "train.json").read_text())
+    assert content["categories"] == [{"id": 1, "name": "RBC"}]
+    assert [o["bbox"] for o in content["annotations"]] == [
+        [4, 5, 16, 13],
+        [0, 1, 12, 12],
+        [29, 1, 11, 19],  # clipped to a width of 40
+    ]
+    assert "class 'rbc' renamed to 'RBC'" in (out / "changes.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fix={folder}"], "--fix: expected a new folder"),
+        (["--fix={folder}/new"], "--fix: expected boxes or masks, got both in train"),
+    ],
+)
+def test_a_corrected_copy_that_cannot_be_made_is_an_error(config, tmp_path, arguments, message):
+    (tmp_path / "file").write_text("")
+    filled = [argument.format(folder=tmp_path) for argument in arguments]
+    done = run_command("check_data", config, *filled, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr

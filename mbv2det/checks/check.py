@@ -1,11 +1,19 @@
 """Every check of a data set, one after the other; no fault ends them."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from mbv2det.build import build, build_preprocess, label_maps_of, read_split, trainable
+from mbv2det.build import (
+    build,
+    build_preprocess,
+    build_tasks,
+    label_maps_of,
+    read_split,
+    trainable,
+)
 from mbv2det.checks.annotation import check_annotations, check_hidden_files, with_sizes
 from mbv2det.checks.classes import TRAIN, check_unknown_classes
 from mbv2det.checks.files import check_files, check_labels, check_leaks
@@ -56,6 +64,14 @@ def check_data(config: Config, show: Callable[[str], None]) -> Report:
     for name, split in splits.items():
         findings += _check_with_network(split, config, name)
     return Report(splits, facts, findings)
+
+
+def tasks_of(split: Annotations, config: Config) -> list[TrainableTask]:
+    """Returns the configured tasks that a split is annotated for, in its own classes."""
+    label_maps = label_maps_of(split, config.tasks)
+    model = config.model()
+    heads = {name: head for name, head in model.heads.items() if name in label_maps}
+    return trainable(build_tasks(replace(model, heads=heads), config.eval.thresholds(), label_maps))
 
 
 def _check_classes_of_both(splits: Mapping[str, Annotations], config: Config) -> Iterator[Finding]:

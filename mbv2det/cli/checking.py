@@ -1,6 +1,7 @@
 """The check of a data set: its steps, its table and its files."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from mbv2det.atomic_write import write_json
-from mbv2det.checks.check import check_data
+from mbv2det.checks.check import check_data, tasks_of
+from mbv2det.checks.contact_sheets import write_sheets
+from mbv2det.checks.corrected_copy import CHANGES, write_corrected_copy
 from mbv2det.checks.finding import Finding, by_kind
 from mbv2det.checks.report import Report
 from mbv2det.cli.settings import Settings
@@ -25,9 +28,26 @@ def check(settings: Settings) -> Report:
     if options.json:
         write_json(Path(options.json), report.document())
         log(f"findings: {options.json}")
+    if options.pictures:
+        _draw(report, settings, Path(options.pictures))
+    if options.fix:
+        _fix(report, settings, Path(options.fix))
     count = len(report.faults)
     log(f"{count} fault{'' if count == 1 else 's'}" if count else "no faults")
     return report
+
+
+def _draw(report: Report, settings: Settings, folder: Path) -> None:
+    for name, split in report.splits.items():
+        faults = [fault for fault in report.faults if fault.split == name]
+        pages = write_sheets(split, tasks_of(split, settings.config), faults, folder, name)
+        log(f"pictures: {pages} page{'s' if pages > 1 else ''} in {folder}/{name}_*.jpg")
+
+
+def _fix(report: Report, settings: Settings, out: Path) -> None:
+    copy = write_corrected_copy(report, out)
+    log(f"corrected copy: {out}; {len(copy.changes)} changes, listed in {out / CHANGES}")
+    log(shlex.join(["mbv2det", "check_data", settings.name, *copy.settings]))
 
 
 def print_findings(findings: Sequence[Finding], root: Path) -> None:
