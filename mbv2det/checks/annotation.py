@@ -31,17 +31,26 @@ def check_annotations(split: Annotations, name: str) -> list[Finding]:
         split: Split to check.
         name: Name of the split.
     """
-    found = list(check_repairs(split, name))
+    return [*check_repairs(split, name), *check_objects(split, name)]
+
+
+def check_objects(split: Annotations, name: str) -> Iterator[Finding]:
+    """Finds the faults of classes and boxes.
+
+    Args:
+        split: Split to check.
+        name: Name of the split.
+    """
     if split.objects is not None:
-        found += [*check_classes(split, name), *check_boxes(split, name)]
-    return found
+        yield from check_classes(split, name)
+        yield from check_boxes(split, name)
 
 
 def check_repairs(split: Annotations, name: str) -> Iterator[Finding]:
     """Finds what the reader worked around, but for boxes, which are checked one by one.
 
     Args:
-        split: Split to check.
+        split: Split to check, with the sizes that the reader knew.
         name: Name of the split.
     """
     of_boxes: set[str] = set()
