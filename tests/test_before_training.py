@@ -52,7 +52,7 @@ def corners(annotation):
             lambda annotation: annotation.update(iscrowd=1),
             "objects are crowds, which detectors",
         ),
-        (fractions, "boxes in fractions: multiply x by the width"),
+        (fractions, "fractions of the image"),
         (corners, "corners where widths belong: write [x, y, width, height]"),
     ],
 )

@@ -190,3 +190,15 @@ def test_a_corrected_copy_that_cannot_be_made_is_an_error(config, tmp_path, argu
     done = run_command("check_data", config, *filled, check=False)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_boxes_that_fit_the_file_are_no_fault_where_its_annotated_size_is_wrong(tmp_path):
+    config = write_config(tmp_path)
+    file = tmp_path / "shapes/annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image["height"], image["width"] = image["height"] // 2, image["width"] // 2
+    file.write_text(json.dumps(content))
+    _, faults, _ = check(config, out=tmp_path / "found.json")
+    of_train = {f["kind"] for f in faults if f["split"] == "train"}
+    assert of_train - {"classes without objects"} == {"images of another size than annotated"}

@@ -141,17 +141,12 @@ def test_fractions_are_the_rule_only_if_most_boxes_have_them():
     assert not are_fractions(split_of([]))
 
 
-def test_vocs_fractions_are_found_although_it_counts_from_one(make_voc, tmp_path):
-    objects = {
-        "a": make_voc.object("dog", (0.1, 0.2, 0.5, 0.6)) + make_voc.object("cat"),
-        "b": make_voc.object("dog", (0, 0, 1, 1)),
-    }
-    split = read_voc([make_voc(tmp_path, objects)])
-    found = faults_of(check_annotations(split, "train"))
-    assert [(f.kind, Path(f.file).name) for f in found] == [
-        (FRACTIONS, "a.png"),
-        (FRACTIONS, "b.png"),
-    ]
+def test_boxes_after_vocs_shift_by_a_pixel_are_fractions_too():
+    shifted = (-0.9, -0.8, 0.5, 0.6)  # xmin - 1, ymin - 1, xmax, ymax
+    found = faults_of(check_annotations(split_of([shifted, GOOD, GOOD]), "train"))
+    assert [(f.kind, f.index) for f in found] == [(FRACTIONS, 0)]
+    mostly = faults_of(check_annotations(split_of([shifted, shifted, GOOD]), "train"))
+    assert [(f.kind, f.index) for f in mostly] == [(FRACTIONS, 0), (FRACTIONS, 1)]
 
 
 def test_corners_in_place_of_widths_are_one_finding():

@@ -1,5 +1,6 @@
 """The checks of one split that need no image file, and those of all its files."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from mbv2det.checks.finding import (
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.fault_counts import FaultCounts
 from mbv2det.data.images import SUFFIXES
+from mbv2det.errors import DataError
 
 # Phrases of readers about what the settings ask for.
 _OF_SETTINGS = ("objects of other classes", "set of mask labels", "images without a mask")
@@ -31,23 +33,33 @@ def check_annotations(split: Annotations, name: str) -> list[Finding]:
         split: Split to check.
         name: Name of the split.
     """
-    found = list(check_repairs(split, name))
+    return [*check_repairs(split, name), *check_objects(split, name)]
+
+
+def check_objects(split: Annotations, name: str) -> Iterator[Finding]:
+    """Finds the faults of classes and boxes.
+
+    Args:
+        split: Split to check.
+        name: Name of the split.
+    """
     if split.objects is not None:
-        found += [*check_classes(split, name), *check_boxes(split, name)]
-    return found
+        yield from check_classes(split, name)
+        yield from check_boxes(split, name)
 
 
 def check_repairs(split: Annotations, name: str) -> Iterator[Finding]:
     """Finds what the reader worked around, but for boxes, which are checked one by one.
 
     Args:
-        split: Split to check.
+        split: Split to check, with the sizes that the reader knew.
         name: Name of the split.
     """
     of_boxes: set[str] = set()
     if split.objects is not None:
         again = replace(split, faults=FaultCounts())
-        again.count_bad_boxes()
+        with contextlib.suppress(DataError):  # boxes in fractions, which are found one by one
+            again.count_bad_boxes()
         of_boxes = set(again.faults.files)
     for phrase, files in split.faults.files.items():
         if phrase in of_boxes:

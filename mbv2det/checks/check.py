@@ -14,7 +14,12 @@ from mbv2det.build import (
     read_split,
     trainable,
 )
-from mbv2det.checks.annotation import check_annotations, check_hidden_files, with_sizes
+from mbv2det.checks.annotation import (
+    check_hidden_files,
+    check_objects,
+    check_repairs,
+    with_sizes,
+)
 from mbv2det.checks.classes import TRAIN, check_unknown_classes
 from mbv2det.checks.files import check_files, check_labels, check_leaks
 from mbv2det.checks.finding import STATISTICS, UNREADABLE_SPLIT, Finding
@@ -57,8 +62,9 @@ def check_data(config: Config, show: Callable[[str], None]) -> Report:
         findings += check_files(split, facts[name], name)
         if split.masks is not None:
             findings += check_labels(split, facts[name], name)
+        findings += check_repairs(split, name)
         splits[name] = with_sizes(split, list(measured_sizes(split, facts[name])))
-        findings += check_annotations(splits[name], name)
+        findings += check_objects(splits[name], name)
     findings += _check_classes_of_both(splits, config)
     findings += check_leaks(splits, facts)
     for name, split in splits.items():

@@ -135,7 +135,8 @@ ROTATED = Kind(
     "turn the image",
 )
 DEEP = Kind(
-    "images of more than 8 bits", "convert them to 8 bits with the range of values that matters"
+    "images of more than 8 bits",
+    "set data.value_range to the values that matter, or convert them to 8 bits",
 )
 MASK_SIZE = Kind(
     "masks of another size than the image",

@@ -1,5 +1,7 @@
 """Statistics of a split, shown before training: sizes of boxes and shares of labels."""
 
+import contextlib
+
 import numpy as np
 from jaxtyping import Float32, Int64
 
@@ -40,18 +42,20 @@ def network_boxes(
 def measure_value_range(split: Annotations, most: int = 100) -> ValueRange | None:
     """Returns the range of the values of evenly spaced images of more than 8 bits.
 
+    Images that cannot be read do not count here: `data.on_error` decides about them.
+
     Args:
         split: Any split.
         most: Largest number of images.
 
     Returns:
         The smallest and largest value, or None if no image has more than 8 bits.
-
-    Raises:
-        DataError: If a file is missing or no image.
     """
-    paths = [split.path(index) for index in evenly_spaced(len(split), most)]
-    return joined([found for found in map(value_range_of, paths) if found is not None])
+    ranges = []
+    for index in evenly_spaced(len(split), most):
+        with contextlib.suppress(DataError):
+            ranges.append(value_range_of(split.path(index)))
+    return joined([found for found in ranges if found is not None])
 
 
 def describe_masks(split: Annotations, most: int = 100) -> str:
