@@ -39,14 +39,21 @@ class Conv2d(nn.Conv2d):
       optimiser drives them to huge values or NaN, which a larger input then meets.
     """
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolves the input."""
-        assert isinstance(self.padding, tuple)
-        return self._convolve(input, weight, bias, self.padding)
+    def padded(self, input: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Returns the input, padded where the convolution cannot do it, and what is left to pad.
 
-    def _convolve(
-        self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...]
-    ) -> Tensor:
+        Args:
+            input: (B, C, H, W) input of the convolution.
+
+        Returns:
+            The input, and the rows and columns that the convolution adds on either side.
+        """
+        assert isinstance(self.padding, tuple)
+        return input, self.padding
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Pads and convolves the input."""
+        input, padding = self.padded(input)
         if bias is None and self._avoids_bfloat16_gradients(input):
             settings = self.stride, padding, self.dilation, self.groups
             return Float32BackwardFunction.apply(input, weight, *settings)
@@ -79,13 +86,15 @@ class Conv2dSame(Conv2d):
     sampling by one pixel. Weights need the padding rule that they were trained with.
     """
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolves the input, padded according to its size."""
+    def padded(self, input: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Pads the input according to its size.
+
+        Padding that is equal on both sides is left to the convolution, which copies nothing.
+        """
         (top, bottom), (left, right) = self.pads(input.shape[2], input.shape[3])
-        if (top, left) != (bottom, right):
-            input, top, left = F.pad(input, (left, right, top, bottom)), 0, 0
-        # Padding that is equal on both sides is left to the convolution, which copies nothing.
-        return self._convolve(input, weight, bias, (top, left))
+        if (top, left) == (bottom, right):
+            return input, (top, left)
+        return F.pad(input, (left, right, top, bottom)), (0, 0)
 
     def pads(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Returns (top, bottom) and (left, right): the padding of an input of this size."""

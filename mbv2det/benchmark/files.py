@@ -11,13 +11,12 @@ import mbv2det
 from mbv2det.benchmark.subject import STAGES, Facts, Images, Setup, StageClock, Subject
 from mbv2det.build import build, trainable
 from mbv2det.counting import count
+from mbv2det.deploy.load import is_exported
 from mbv2det.errors import ConfigError
 from mbv2det.weights.header import WeightsInfo
 
 if TYPE_CHECKING:
     from mbv2det.deploy.predictor import Predictor
-
-WEIGHTS_SUFFIXES = (".safetensors", ".ckpt")  # files that PyTorch runs, in the precision asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class FileSetup(Setup):
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"device": self.device}
-        if self.path.suffix not in WEIGHTS_SUFFIXES:
+        if is_exported(self.path):
             options |= {"backend": self.backend, "threads": self.threads}
         elif self.precision != "float32":
             options["dtype"] = self.precision

@@ -37,14 +37,6 @@ Weights files run in PyTorch, in the types of --dtype; exported files run in the
 --backend, in the precision of their export. Figures of one run compare with one another, and hardly
 with those of another day or machine.
 """
-# The library that runs an exported file where --backend is not given, by the file's suffix.
-_DEFAULT_BACKENDS = {
-    ".onnx": "onnxruntime",
-    ".xml": "openvino",
-    ".pt2": "torch",
-    ".tflite": "litert",
-    ".param": "ncnn",
-}
 
 Value = TypeVar("Value")
 
@@ -81,7 +73,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     add("--peers", action="store_true", help="also time networks of torchvision, and of "
         "segmentation_models_pytorch if it is installed, with random weights")  # fmt: skip
     add("--backend", type=_list_of(str), default=(), metavar="NAME,...",
-        help="libraries that run exported files: onnxruntime, openvino, torch; by default the one "
+        help="libraries that run exported files: onnxruntime, openvino, ...; by default the one "
         "of the file's kind")  # fmt: skip
     add("--dtype", type=_list_of(str), default=("float32",), metavar="TYPE,...",
         help="types that weights files run in: float32, bfloat16, float16")  # fmt: skip
@@ -108,8 +100,9 @@ def _setups(options: argparse.Namespace) -> "list[Setup]":
     Raises:
         ConfigError: If there is no network, or a file does not exist.
     """
-    from mbv2det.benchmark.files import WEIGHTS_SUFFIXES, FileSetup
+    from mbv2det.benchmark.files import FileSetup
     from mbv2det.benchmark.peers import PeerSetup, installed_peers
+    from mbv2det.deploy.load import default_backend, is_exported
 
     runs = [
         {"threads": threads, "batch": batch}
@@ -119,11 +112,11 @@ def _setups(options: argparse.Namespace) -> "list[Setup]":
     for file in options.files:
         if not file.exists():
             raise ConfigError(f"FILE: expected a weights file or an exported one, found no {file}")
-        if file.suffix in WEIGHTS_SUFFIXES:
-            ways = [{"precision": dtype} for dtype in options.dtype]
-        else:
-            backends = options.backend or (_DEFAULT_BACKENDS.get(file.suffix, "torch"),)
+        if is_exported(file):
+            backends = options.backend or (default_backend(file),)
             ways = [{"backend": name, "precision": "as exported"} for name in backends]
+        else:
+            ways = [{"precision": dtype} for dtype in options.dtype]
         setups += [
             FileSetup(path=file, device=options.device, **way, **run)
             for way, run in product(ways, runs)

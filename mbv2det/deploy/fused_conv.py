@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mbv2det.backbones.layers import Conv2dSame, ConvBNAct, ReLU6
+from mbv2det.backbones.layers import Conv2d, ConvBNAct, ReLU6
 from mbv2det.model import MultiTaskModel
 
 # oneDNN's name and arguments of each activation that it can fuse.
@@ -38,12 +38,8 @@ class FusedConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Returns the activations."""
-        conv, padding = self.conv, [int(side) for side in self.conv.padding]
-        if isinstance(conv, Conv2dSame):
-            (top, bottom), (left, right) = conv.pads(x.shape[2], x.shape[3])
-            padding = [top, left]
-            if padding != [bottom, right]:
-                x, padding = nn.functional.pad(x, (left, right, top, bottom)), [0, 0]
+        conv = self.conv
+        x, padding = conv.padded(x) if isinstance(conv, Conv2d) else (x, conv.padding)
         geometry = padding, conv.stride, conv.dilation, conv.groups
         if self._packed is None:  # the best layout depends on the size of the input
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(

@@ -18,7 +18,6 @@ Backend = Literal["torch", "onnxruntime", "openvino", "litert", "ncnn"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 # The backends that run a file, by its suffix; the first is the default. Weights files run in torch.
-_WEIGHTS = (".safetensors", ".ckpt")
 _RUNTIMES: dict[str, dict[str, str]] = {
     ".pt2": {"torch": "pt2:Pt2Runtime"},
     ".onnx": {"onnxruntime": "onnxruntime:OnnxRuntime", "openvino": "openvino:OpenVinoRuntime"},
@@ -82,7 +81,7 @@ def load_graph(
     if not path.is_file():
         raise ConfigError(f"{path}: expected a file, found none")
     runtimes = _RUNTIMES[path.suffix]
-    chosen = next(iter(runtimes)) if backend is None else backend
+    chosen = default_backend(path) if backend is None else backend
     if chosen not in runtimes:
         raise ConfigError(
             f"backend: expected {' or '.join(runtimes)} for a {path.suffix} file, got {backend}"
@@ -90,6 +89,11 @@ def load_graph(
     module, name = runtimes[chosen].split(":")
     runtime: Callable[..., Any] = getattr(import_module(f"mbv2det.deploy.runtimes.{module}"), name)
     return runtime(path, device, threads)
+
+
+def default_backend(path: str | Path) -> str:
+    """Returns the backend that runs an exported file where none is asked for."""
+    return next(iter(_RUNTIMES[Path(path).suffix]))
 
 
 def is_exported(path: str | Path) -> bool:

@@ -13,6 +13,10 @@ from mbv2det.data.mask_reading import Color, MaskReading
 from mbv2det.errors import ConfigError
 from mbv2det.labels import BACKGROUND, VOC_NAMES, LabelMap, with_background
 
+# The settings of files with masks, of `DataConfig`.
+MASK_FILE_SETTINGS = frozenset(
+    {"mask_values", "mask_colors", "ignore_color", "mask_channel", "ignore_index"}
+)
 _BACKGROUND_NAMES = re.compile(r"_*(background|bg)_*", re.IGNORECASE)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.folder import MaskSource, read_masks
-from mbv2det.data.formats.classes import mask_reading, value_label_map
+from mbv2det.data.formats.classes import MASK_FILE_SETTINGS, mask_reading, value_label_map
 from mbv2det.data.formats.data_format import DataFormat, SplitRequest
 from mbv2det.data.name_patterns import STEM, NamePatterns
 from mbv2det.errors import ConfigError
@@ -52,17 +52,7 @@ def _read(request: SplitRequest[FolderSplit]) -> Annotations:
 FORMAT = DataFormat(
     FolderSplit,
     _read,
-    frozenset(
-        {
-            "mask_values",
-            "mask_colors",
-            "ignore_color",
-            "mask_channel",
-            "mask_name",
-            "image_name",
-            "ignore_index",
-        }
-    ),
+    MASK_FILE_SETTINGS | {"mask_name", "image_name"},
     has_boxes=False,
     draws_masks=False,
 )

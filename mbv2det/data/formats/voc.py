@@ -6,7 +6,12 @@ from pathlib import Path
 from mbv2det.config import DataConfig
 from mbv2det.data.annotations import Annotations, union
 from mbv2det.data.folder import MaskSource, read_masks
-from mbv2det.data.formats.classes import choose_classes, mask_reading, value_label_map
+from mbv2det.data.formats.classes import (
+    MASK_FILE_SETTINGS,
+    choose_classes,
+    mask_reading,
+    value_label_map,
+)
 from mbv2det.data.formats.data_format import DataFormat, SplitRequest
 from mbv2det.data.voc import VOCSource, read_voc
 from mbv2det.errors import ConfigError
@@ -155,15 +160,6 @@ def _image_lists(
 FORMAT = DataFormat(
     VOCSplit,
     _read,
-    frozenset(
-        {
-            "mask_values",
-            "mask_colors",
-            "ignore_color",
-            "mask_channel",
-            "ignore_index",
-            "missing_labels",
-        }
-    ),
+    MASK_FILE_SETTINGS | {"missing_labels"},
     draws_masks=False,
 )
