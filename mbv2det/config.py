@@ -163,6 +163,10 @@ class AugmentConfig:
         crop_min_scale: Smallest side of a crop, in sides of the image.
         scale: Smallest and largest random scale, relative to the scale in evaluation, followed by a
             crop of the input size, as DeepLab does; null for none.
+        transforms: Transforms of albumentations, or of your own, that follow these in order, each
+            as {class_path: albumentations.GaussNoise, init_args: {std_range: [0.1, 0.2]}}. They
+            move boxes and masks too, and are tried out when the training starts. `show_batch`
+            draws what they do.
     """
 
     flip: float = 0.5
@@ -172,6 +176,7 @@ class AugmentConfig:
     iou_crop: bool = True
     crop_min_scale: float = 0.3
     scale: tuple[float, float] | None = None
+    transforms: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         for key in ("flip", "photometric", "expand"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
-from mbv2det.build import build, evaluation_model, label_maps_of, trainable
+from mbv2det.build import annotation_of, build, evaluation_model, label_maps_of, trainable
 from mbv2det.cli.huge_pages import uses_huge_pages
 from mbv2det.cli.resume import check_resumed, check_settings, resume_line
 from mbv2det.cli.run_outputs import run_loggers, training_callbacks
@@ -214,7 +214,7 @@ def data_module(
         training,
         validation,
         preprocessor,
-        Augment(config.augment, preprocessor, config.seed),
+        Augment(config.augment, preprocessor, config.seed, annotation_of(config.tasks)),
         batch_size=config.data.batch_size,
         num_workers=num_loader_workers(config.data),
         seed=config.seed,
