@@ -14,7 +14,7 @@ import mbv2det
 from mbv2det.backbones.feature import Feature
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.build import build_model
-from mbv2det.cli.train import command_line
+from mbv2det.cli.run_parts import command_line
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.errors import ConfigError
 from mbv2det.heads.classifier import ClassifierConfig

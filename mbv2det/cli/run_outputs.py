@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import nn
 
-from mbv2det.cli.settings import Settings
+from mbv2det.cli.run_parts import RunParts
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.dataset import read_sample
 from mbv2det.deploy.pictures import compare_with_annotation
@@ -32,23 +32,19 @@ from mbv2det.weights.share_file import save_weights
 
 
 def training_callbacks(
-    settings: Settings,
-    folder: Path,
-    info: WeightsInfo,
-    training: Annotations,
-    validation: Annotations,
-    tasks: Sequence[TrainableTask],
+    parts: RunParts, folder: Path, tasks: Sequence[TrainableTask]
 ) -> list[Callback]:
     """Returns the callbacks for weight averaging, saving, pictures and messages."""
+    settings, validation = parts.settings, parts.validation
     decay = settings.config.optim.ema_decay
     ema = Ema(decay) if decay else None
     callbacks: list[Callback] = [
         *([ema] if ema else []),
-        BestWeights(folder, partial(_save, info), ema),
+        BestWeights(folder, partial(_save, parts.info), ema),
         ValidateLastState(),
         ValidationLine(),
         PredictionPictures(validation, partial(_picture, validation, tasks)),
-        DamagedFileWarnings({"train": training, "val": validation}),
+        DamagedFileWarnings({"train": parts.training, "val": validation}),
     ]
     if settings.trainer["logger"] is not False:
         callbacks.append(LearningRateMonitor("step"))
