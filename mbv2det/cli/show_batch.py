@@ -16,7 +16,7 @@ Look at them before every first training on new data, and after every change of 
 - Is every object in its box, and is its name right? If not, the annotation or data.format is wrong.
 - Are objects of a size that can be seen? Those of a few pixels need a larger data.image_size.
 - Would you still recognise the objects? If not, the augmentation is too strong.
-- Grey boxes and white pixels of masks are ignored: they count neither as objects nor as background.
+- Grey boxes and pale parts of masks are ignored: they are neither objects nor background.
 
 Examples:
 
