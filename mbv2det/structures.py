@@ -66,11 +66,14 @@ class SampleKey:
         index: Index of the image in the data set.
         counted: False for repeated images, which give every process the same number of batches and
             are left out of metrics and validation losses.
+        repeat: How often the image has been shown before in this epoch; it selects the random draws
+            of the augmentation, too.
     """
 
     epoch: int
     index: int
     counted: bool = True
+    repeat: int = 0
 
 
 @dataclass(frozen=True)

@@ -60,14 +60,14 @@ def test_a_page_has_the_pixels_of_every_image(config):
 
 def test_boxes_masks_and_ignored_objects_are_drawn(config):
     parts, batch = first_batch(config)
+    names = [str(i) for i in range(8)]
+    plain = np.asarray(batch_page(batch, [], names))
     batch.boxes.ignore[:] = batch.boxes.valid
     batch.masks[1] = IGNORE_INDEX
     tasks = batches.trainable(
         batches.build_tasks(parts.info.model, parts.info.eval, parts.info.label_maps)
     )
-    names = [str(i) for i in range(8)]
     drawn = np.asarray(batch_page(batch, tasks, names))
-    plain = np.asarray(batch_page(batch, [], names))
     grey = (drawn == 150).all(axis=2).sum(), (plain == 150).all(axis=2).sum()
     assert grey[0] > grey[1] + 20
     # The second image is pale all over, as its whole mask is ignored.

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float
+
 from mbv2det.build import annotation_of, build, evaluation_model, label_maps_of, trainable
 from mbv2det.cli.resume import check_resumed
 from mbv2det.cli.settings import Settings
@@ -16,6 +19,7 @@ from mbv2det.console import log
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
+from mbv2det.data.repeat_factors import repeat_factors
 from mbv2det.data.statistics import measure_value_range
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
@@ -93,6 +97,7 @@ class RunParts:
             seed=config.seed,
             loaded=transfer.loaded,
             transferred=transfer.transferred,
+            freeze=config.backbone.freeze,
         )
 
     def _load_into(self, model: MultiTaskModel) -> Transfer:
@@ -120,7 +125,20 @@ class RunParts:
             num_workers=num_loader_workers(config.data),
             seed=config.seed,
             on_error=config.data.on_error,
+            factors=self._repeat_factors(),
         )
+
+    def _repeat_factors(self) -> Float[np.ndarray, " images"] | None:
+        """Returns how often images are shown; logs how many are shown more often than others."""
+        threshold = self.settings.config.data.repeat_threshold
+        if not threshold:
+            return None
+        factors = repeat_factors(self.training, threshold)
+        log(
+            f"train: {int((factors > 1).sum())} of {len(factors)} images have rare classes and are "
+            f"shown up to {factors.max():.1f} times as often (data.repeat_threshold)"
+        )
+        return factors
 
 
 def with_value_range(

@@ -24,11 +24,11 @@ from mbv2det.data.window_transforms import (
 )
 from mbv2det.data.windows import Size
 from mbv2det.preprocess import Preprocessor, downscale
-from mbv2det.structures import Sample
+from mbv2det.structures import Sample, SampleKey
 
 
 class Augment:
-    """The random augmentation of a sample, a function of (seed, epoch, index).
+    """The random augmentation of a sample, a function of (seed, epoch, index, repeat).
 
     Args:
         spec: Settings of the augmentation.
@@ -66,8 +66,13 @@ class Augment:
     def __call__(self, sample: Sample) -> Sample:
         """Returns the augmented sample; its frame no longer refers to the original file."""
         sample = downscale(sample, self._reduction(sample.image.shape[:2]))
-        generator = np.random.default_rng([self._seed, sample.key.epoch, sample.key.index])
+        generator = np.random.default_rng(seed_of(self._seed, sample.key))
         return self._users(self._own(sample, generator), generator)
+
+
+def seed_of(seed: int, key: SampleKey) -> list[int]:
+    """Returns the seed of all random numbers of a sample."""
+    return [seed, key.epoch, key.index, *([key.repeat] if key.repeat else [])]
 
 
 def _own_transforms(spec: AugmentConfig, preprocessor: Preprocessor) -> list[A.DualTransform]:

@@ -24,7 +24,8 @@ from mbv2det.tasks.task import (
     mean_monitor,
     predict_all,
 )
-from mbv2det.training.optim import frozen_norms, make_optimizer, make_schedule
+from mbv2det.training.freezing import BackboneFreeze, frozen_parts
+from mbv2det.training.optim import make_optimizer, make_schedule
 from mbv2det.weights.header import HEADER, upgrade_checkpoint
 from mbv2det.weights.share_file import ORIGIN, encode_origin
 
@@ -46,6 +47,7 @@ class DenseModule(pl.LightningModule):
         seed: Seed of dropout.
         loaded: Names of the model's tensors that were loaded from a file.
         transferred: Names of the loaded tensors that come from a whole model.
+        freeze: Part of the backbone that keeps its loaded weights (`backbone.freeze`).
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class DenseModule(pl.LightningModule):
         seed: int = 0,
         loaded: Collection[str] = (),
         transferred: Collection[str] = (),
+        freeze: BackboneFreeze = "none",
     ) -> None:
         super().__init__()
         self.model = model
@@ -77,8 +80,9 @@ class DenseModule(pl.LightningModule):
         self.loaded = frozenset(loaded)
         self.transferred = frozenset(transferred)
         self.results: dict[str, dict[str, Any]] = {}
-        for norm in frozen_norms(model, optim, self.loaded):
-            norm.requires_grad_(False)
+        self.backbone_freeze = freeze
+        for part in frozen_parts(model, freeze, optim.freeze_norm, self.loaded):
+            part.requires_grad_(False)
         self.train()  # Lightning does not change the modes of the submodules
 
     def forward(self, images: Tensor) -> dict[str, Any]:
@@ -86,10 +90,12 @@ class DenseModule(pl.LightningModule):
         return self.model(images)
 
     def train(self, mode: bool = True) -> "DenseModule":
-        """Sets training or evaluation mode; frozen norms stay in evaluation mode."""
+        """Sets training or evaluation mode; frozen parts stay in evaluation mode."""
         super().train(mode)
-        for norm in frozen_norms(self.model, self.optim, self.loaded):
-            norm.eval()
+        for part in frozen_parts(
+            self.model, self.backbone_freeze, self.optim.freeze_norm, self.loaded
+        ):
+            part.eval()
         return self
 
     def losses(self, outputs: Mapping[str, Any], batch: Batch) -> dict[str, LossTerms]:
