@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import nn
 
@@ -24,9 +22,9 @@ from mbv2det.training.callbacks import (
     Ema,
     PredictionPictures,
     ValidateLastState,
-    ValidationLine,
 )
 from mbv2det.training.checkpoints import Checkpoints, StopSignal
+from mbv2det.training.epoch_table import EpochTable
 from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.share_file import save_weights
 
@@ -42,7 +40,7 @@ def training_callbacks(
         *([ema] if ema else []),
         BestWeights(folder, partial(_save, parts.info), ema),
         ValidateLastState(),
-        ValidationLine(),
+        EpochTable(),
         PredictionPictures(validation, partial(_picture, validation, tasks)),
         DamagedFileWarnings({"train": parts.training, "val": validation}),
     ]
@@ -55,23 +53,6 @@ def training_callbacks(
             )
         )
     return callbacks
-
-
-def run_loggers(folder: Path) -> list[Logger]:
-    """Returns the loggers of TensorBoard's events and metrics.csv."""
-    _keep_metrics(folder / "metrics.csv")
-    return [
-        TensorBoardLogger(folder, name="", version=""),
-        CSVLogger(folder, name="", version=""),
-    ]
-
-
-@rank_zero_only
-def _keep_metrics(file: Path) -> None:
-    """Renames the metrics.csv of a resumed run, which the logger would overwrite."""
-    if file.is_file():
-        number = len(list(file.parent.glob("metrics.before_resume_*.csv"))) + 1
-        file.replace(file.with_name(f"metrics.before_resume_{number}.csv"))
 
 
 def _save(info: WeightsInfo, path: Path, model: nn.Module, metrics: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from mbv2det.cli.huge_pages import uses_huge_pages
 from mbv2det.cli.resume import check_settings, resume_line
-from mbv2det.cli.run_outputs import run_loggers, training_callbacks
+from mbv2det.cli.run_outputs import training_callbacks
 from mbv2det.cli.run_parts import RunParts
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.tables import print_metrics
@@ -22,7 +22,9 @@ from mbv2det.deploy.memory import keep_freed_memory
 from mbv2det.deploy.pictures import write_comparisons
 from mbv2det.errors import DataError
 from mbv2det.training.checkpoints import LAST
+from mbv2det.training.loggers import make_loggers
 from mbv2det.training.module import DenseModule
+from mbv2det.training.monitors import check_monitors
 from mbv2det.training.refusal import unchanged_if_refused
 from mbv2det.training.run_folder import new_run, resumed_run
 from mbv2det.training.trainer import default_precision, lightning_errors, make_trainer
@@ -64,6 +66,7 @@ def train(settings: Settings) -> Path:
     checkpoint = resumed[1] if resumed else None
     parts = RunParts.read(settings, checkpoint)
     module, data = parts.module(), parts.data()
+    check_monitors(settings.trainer["callbacks"] or [], module)
     log_data_statistics(module, parts.training, data)
     precision = default_precision(settings.trainer["accelerator"])
     dumped = settings.yaml(parts.initial.resolution, parts.info.model.heads, precision=precision)
@@ -73,10 +76,9 @@ def train(settings: Settings) -> Path:
     log(f"model: {count_parameters(module.model):,} parameters; run folder: {folder}")
     with unchanged_if_refused(folder) as started:
         trainer = make_trainer(
-            settings.trainer,
+            settings.trainer | {"logger": make_loggers(settings.trainer["logger"], folder)},
             [started, *training_callbacks(parts, folder, module.tasks)],
             precision=precision,
-            logger=run_loggers(folder) if settings.trainer["logger"] is None else None,
             log_every_n_steps=_LOG_STEPS,
             enable_model_summary=False,
             default_root_dir=str(folder),

@@ -99,6 +99,11 @@ class DetectionTask(TrainableTask):
         )
 
     @property
+    def shown_metrics(self) -> Sequence[str]:
+        """Names of the metrics in the table of epochs."""
+        return ("AP", "AP50")
+
+    @property
     def loss_terms(self) -> Sequence[str]:
         """Names of the loss terms."""
         return self.box_loss.terms
