@@ -225,8 +225,11 @@ class DenseModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Gives the optimiser of a resumed run the configured rates, instead of the stored ones."""
         optimizers, schedulers = self.optimizers(), self.lr_schedulers()
+        if not isinstance(
+            schedulers, LambdaLR
+        ):  # of Lightning's tuner, which sets the rates itself
+            return
         assert isinstance(optimizers, LightningOptimizer)
-        assert isinstance(schedulers, LambdaLR)
         configured = make_optimizer(self.model, self.optim, self.transferred).param_groups
         for group, fresh in zip(optimizers.param_groups, configured, strict=True):
             group.update({k: v for k, v in fresh.items() if k not in ("params", "lr")})
