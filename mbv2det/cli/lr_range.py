@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
-from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.tuner.tuning import Tuner
 
 from mbv2det.atomic_write import atomic_write
 from mbv2det.cli.run_parts import RunParts

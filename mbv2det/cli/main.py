@@ -12,6 +12,7 @@ _COMMANDS = {
     "check_data": "find every fault of a data set: mbv2det check_data CONFIG [--fix OUT]",
     "show_batch": "draw batches as the network gets them: mbv2det show_batch CONFIG --out DIR",
     "find_lr": "find a learning rate to start with: mbv2det find_lr CONFIG [--out lr.png]",
+    "find_batch_size": "find the largest batch that fits: mbv2det find_batch_size CONFIG",
     "benchmark": "time networks side by side: mbv2det benchmark FILE... [--peers]",
     "export": "write a file for another runtime: mbv2det export --weights FILE --out model.onnx",
     "import_weights": "convert other weights: mbv2det import_weights FORMAT SOURCE --out FILE",
