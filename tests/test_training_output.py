@@ -36,7 +36,8 @@ def stopped(config, tmp_path_factory):
     root = tmp_path_factory.mktemp("stopped")
     done = runs.run_command(
         "train", config, f"--trainer.default_root_dir={root}", "--trainer.logger=csv",
-        "--trainer.max_epochs=6", "--trainer.callbacks+=EarlyStopping",
+        "--trainer.max_epochs=6", "--trainer.enable_progress_bar=false",
+        "--trainer.callbacks+=EarlyStopping",
         "--trainer.callbacks.monitor=val/loss", "--trainer.callbacks.patience=1",
         "--trainer.callbacks.min_delta=9",
     )  # fmt: skip

@@ -268,7 +268,7 @@ def test_a_failure_on_one_image_names_its_size():
         (entry("HorizontalFlip", p="often"), "[0]"),
         (entry("Rotate", p=1.5), "[0].init_args.p: Input should be less than or equal to 1"),
         ({"class_path": "albumentations.Rotate", "init_args": [1]}, "expected arguments by name"),
-        (entry("OneOf", transforms=[entry("Rotate"), entry("Rotat")]),
+        (entry("OneOf", transforms=[entry("Rotate"), entry("Rotte")]),
          "[0].init_args.transforms[1].class_path: "),
         (entry("OneOf", transforms=[entry("Blur"), entry("RandomGridShuffle")]),
          "[0].init_args.transforms[1]: expected a transform that moves boxes"),
@@ -304,7 +304,7 @@ def test_train_applies_them_and_refuses_wrong_ones_in_one_line(tmp_path):
     runs.run_command("train", config, f"--augment.transforms={text}", "--trainer.max_epochs=1")
     saved = (tmp_path / "runs/tiny/1/config.yaml").read_text()
     assert "class_path: albumentations.Rotate" in saved
-    for wrong in ("[{class_path: albumentations.Rotat}]", "[rotate]"):
+    for wrong in ("[{class_path: albumentations.Rotte}]", "[rotate]"):
         done = runs.run_command("train", config, f"--augment.transforms={wrong}", check=False)
         assert done.returncode == 2
         (line,) = [x for x in done.stderr.splitlines() if "error: " in x]

@@ -138,6 +138,8 @@ def conclude(folder: Path, validation: Annotations) -> None:
         log(f"weights:     {best} (of the last step: there was no validation)")
     log(f"pictures:    {folder / 'pictures'} (annotation left, prediction right)")
     if (folder / "metrics.csv").is_file():
-        log(f"curves:      {folder / 'metrics.csv'}, or tensorboard --logdir {folder}")
+        log(f"curves:      {folder / 'metrics.csv'}")
+    if any(folder.glob("events.out.tfevents*")):
+        log(f"curves:      tensorboard --logdir {folder}")
     if (folder / "checkpoints" / LAST).is_file():
         log(f"resume from: {folder / 'checkpoints' / LAST}")
