@@ -58,9 +58,9 @@ def test_the_estimate_grows_with_the_memory_and_shrinks_with_the_image():
     assert large == pytest.approx(2 * small, rel=0.02)
     # Four times the pixels.
     assert found(64, 2**28) == pytest.approx(large / 4, rel=0.2)
-    # 8 channels of 30 x 30 floats, twice, and the image are kept: 60 kB, of which 1.5 times.
+    # 8 channels of 30 x 30 floats, twice, and the image are kept: 60 kB, of which 2.5 times.
     assert large == pytest.approx(
-        0.8 * 2**28 / (1.5 * 4 * (3 * 32**2 + 8 * (30**2 + 28**2))), rel=0.3
+        0.8 * 2**28 / (2.5 * 4 * (3 * 32**2 + 8 * (30**2 + 28**2))), rel=0.3
     )
     assert found(32, 1000) == 0
 
