@@ -14,8 +14,9 @@ from torch import Tensor
 from mbv2det.structures import Batch, BoxTargets
 
 _CPU_BATCHES = (2, 4)
-# Of what the backward pass keeps: gradients of activations, copies in other memory layouts, and what
-# allocators lose. SSDLite at 320 pixels in float32 kept 61 MiB an image; its process grew by 134.
+# Of what the backward pass keeps: gradients of activations, copies in other memory layouts, and
+# what allocators lose. SSDLite at 320 pixels in float32 kept 61 MiB an image; the process grew by
+# 134.
 _CPU_OVERHEAD = 2.5
 _SHARE = 0.8  # of the free memory: other batches may have more objects, and loaders need some
 _MOST = 4096
