@@ -19,7 +19,7 @@ from mbv2det.tasks.task import Prediction, TrainableTask, draw_prediction
 _COLUMNS, _ROWS = 4, 5
 _CELL = (320, 320)  # width and height of a picture, its caption included
 _GAP = 8
-_MOST = 100  # pictures of a split
+_MOST = 100  # pictures of a split, but for faulty images
 
 
 def write_sheets(
@@ -28,6 +28,7 @@ def write_sheets(
     faults: Sequence[Finding],
     folder: Path,
     name: str,
+    most: int = _MOST,
 ) -> int:
     """Writes pages of images with faults first, then of images spread evenly over the split.
 
@@ -37,13 +38,14 @@ def write_sheets(
         faults: Faults of its images.
         folder: Where to write `NAME_01.jpg` and so on; made if needed.
         name: Name of the split.
+        most: Number of pictures.
 
     Returns:
         The number of pages.
     """
     folder.mkdir(parents=True, exist_ok=True)
     faulty = dict.fromkeys(fault.index for fault in faults if fault.index >= 0)
-    chosen = dict.fromkeys([*list(faulty)[:_MOST], *evenly_spaced(len(split), _MOST)])
+    chosen = dict.fromkeys([*list(faulty)[:most], *evenly_spaced(len(split), most)])
     indices = track(list(chosen), f"Drawing {name}", console=console, transient=True)
     cells = _draw_all(split, tasks, indices)
     pages = 0

@@ -64,6 +64,16 @@ def read_cvat(
     return to_annotations(name, found, faults, label_map=label_map, outlines=masks)
 
 
+def image_names(path: Path) -> dict[str, str]:
+    """Returns the subset of each image that a file names; empty where there is none.
+
+    Raises:
+        DataError: If the file is missing or no XML.
+    """
+    nodes = read_xml(path, _MAX_BYTES).findall("image")
+    return {node.get("name", ""): node.get("subset", "") for node in nodes}
+
+
 def _declared_labels(document: ET.Element) -> list[str]:
     """Returns the labels in the head of the file, in its order, without parts of skeletons."""
     labels = [
