@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="backbone weights for the configuration: a file, or MobileNet_V2_Weights.IMAGENET1K_V2",
+        help="backbone weights for the configuration: a file, or the name of torchvision's weights",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the division into splits")
     parser.add_argument("--force", action="store_true", help="overwrite an existing configuration")

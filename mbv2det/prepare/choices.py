@@ -53,7 +53,7 @@ def choose_side(
         longest: Median of the longer sides of the images in pixels.
         masks: Whether masks are learned, too.
     """
-    sides = _MASK_SIDES if masks else _BOX_SIDES
+    sides: tuple[int, ...] = _MASK_SIDES if masks else _BOX_SIDES
     largest = next((side for side in sides if side >= longest), sides[-1])
     sides = tuple(side for side in sides if side <= largest)
     if not len(boxes):

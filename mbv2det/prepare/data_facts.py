@@ -7,13 +7,17 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from mbv2det.data.annotated_image import AnnotatedObject
 from mbv2det.data.annotations import Annotations, evenly_spaced
 from mbv2det.data.images import image_size
+from mbv2det.data.instance_masks import InstanceMasks
+from mbv2det.data.outlines import OutlineKind
 from mbv2det.errors import DataError
 
 _MOST_MASKS = 300  # masks that are read for their classes
 _MOST_SIZES = 2000  # images that are opened for their sizes
-_DRAWN = 0.97  # share of its box that an outline encloses at most, if it is more than the box
+_DRAWN = 0.97  # share of its box that an outline encloses at most, if it is no box itself
+_MOST_OUTLINES = 500
 _SOME = 0.1  # share of the objects with such an outline from which masks are worth learning
 
 
@@ -27,19 +31,28 @@ def with_measured_sizes(split: Annotations) -> Annotations:
     return replace(split, sizes=sizes)
 
 
-def has_drawn_outlines(split: Annotations) -> bool:
+def has_drawn_outlines(masks: InstanceMasks) -> bool:
     """Returns True if outlines say more than boxes, for at least a tenth of the objects."""
-    objects = split.objects
-    assert objects is not None
-    sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
-    area = np.prod(np.maximum(sides, 0), axis=1)
-    drawn = (objects.areas < _DRAWN * area) & ~objects.crowd
-    return bool(len(drawn)) and float(drawn.mean()) >= _SOME
+    rows = evenly_spaced(len(masks.outlines), _MOST_OUTLINES)
+    drawn = [_is_drawn(masks, row) for row in rows]
+    return sum(drawn) >= max(1, _SOME * len(drawn))
+
+
+def _is_drawn(masks: InstanceMasks, row: int) -> bool:
+    """Returns True for run lengths, and polygons that leave out a part of the box around them."""
+    if masks.outlines.kinds[row] == OutlineKind.RUN_LENGTHS:
+        return True
+    polygons = [polygon.tolist() for polygon in masks.outlines.polygons(row)]
+    if not polygons:
+        return False
+    outlined = AnnotatedObject.of_polygons("", polygons)
+    return outlined.area < _DRAWN * replace(outlined, outline=None).area
 
 
 def mask_share(split: Annotations) -> float:
     """Returns the share of the images with objects that have a mask."""
-    assert split.objects is not None and split.masks is not None
+    assert split.objects is not None
+    assert split.masks is not None
     with_objects = np.diff(split.objects.starts) > 0
     return float(split.masks.annotated[with_objects].mean()) if with_objects.any() else 0.0
 

@@ -82,6 +82,5 @@ def folder_of(file: str) -> str:
 
 def common_folder(files: Iterable[str]) -> str:
     """Returns the deepest folder that has all of some files, relative to the root."""
-    folders = [PurePosixPath(file).parent.parts for file in files]
-    common = os.path.commonprefix(folders) if folders else ()
-    return PurePosixPath(*common).as_posix()
+    folders = {folder_of(file) for file in files}
+    return PurePosixPath(os.path.commonpath(folders) if folders else ".").as_posix()

@@ -1,10 +1,10 @@
 """The patterns by which the names of masks belong to those of images."""
 
-import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import PurePosixPath
 
 from mbv2det.data.name_patterns import STEM
@@ -46,15 +46,13 @@ class NamedMasks:
 
 
 def name_groups(files: Sequence[str]) -> list[NameGroup]:
-    """Groups files by suffix, by whether the innermost folder is the same, and by last word."""
-    by_word: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for file in files:
-        path = PurePosixPath(file)
-        folder = re.sub(r"\d+", "", path.parent.name)
-        by_word[folder, path.suffix, _last_word(path.stem)].append(file)
+    """Groups files by folder, suffix and the last word of their names."""
+    words = {file: _last_word(PurePosixPath(file).stem) for file in files}
+    counts = Counter(words.values())
     groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for (folder, suffix, word), members in by_word.items():
-        groups[folder, suffix, word if len(members) >= _FEW else ""] += members
+    for file, word in words.items():
+        path = PurePosixPath(file)
+        groups[folder_of(file), path.suffix, word if counts[word] >= _FEW else ""].append(file)
     return [NameGroup(word, suffix, tuple(group)) for (_, suffix, word), group in groups.items()]
 
 
@@ -113,11 +111,17 @@ def _hypotheses(masks: Sequence[str], images: Sequence[str]) -> Iterator[tuple[A
 def _common_affixes(files: Sequence[str]) -> Affixes:
     """Returns the words that all names start with, and end with, up to a separator."""
     stems = [PurePosixPath(file).stem for file in files]
-    prefix = os.path.commonprefix(stems)
-    suffix = os.path.commonprefix([stem[::-1] for stem in stems])[::-1]
+    prefix = _common_start(stems)
+    suffix = _common_start([stem[::-1] for stem in stems])[::-1]
     before = re.search(r".*[_\W]", prefix)
     after = re.search(r"[_\W].*", suffix)
     return before[0] if before else "", after[0] if after else ""
+
+
+def _common_start(names: Sequence[str]) -> str:
+    # What the first and the last in alphabetical order have in common, all between them have.
+    pairs = zip(min(names, default=""), max(names, default=""), strict=False)
+    return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _stripped(file: str, affixes: Affixes) -> str:

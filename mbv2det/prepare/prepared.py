@@ -8,6 +8,7 @@ from typing import Literal
 from mbv2det.build import read_split
 from mbv2det.config import DataConfig, SplitConfig
 from mbv2det.data.annotations import Annotations
+from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.errors import DataError
 from mbv2det.prepare.data_facts import (
     classes_in_images,
@@ -66,16 +67,19 @@ def choose_kind(layout: Layout, kind: Kind | None) -> tuple[Kind, str]:
         return "segmentation", "there are masks and no boxes"
     if not layout.masks:
         return "detection", "there are boxes and no masks"
+    take_one = "--task detection or segmentation takes one"
     try:
         split = _read(layout.config(), layout.splits["train"], TASKS["joint"])
     except DataError as error:
         _read(layout.config(), layout.splits["train"], TASKS["detection"])
-        return "detection", f"there are boxes and no masks ({error})"
-    if layout.format == "voc":
-        return "joint", "there are boxes and masks; --task detection or segmentation takes one"
-    if mask_share(split) < _HALF or not has_drawn_outlines(split):
-        return "detection", "hardly any outline says more than its box"
-    return "joint", "there are boxes and outlines; --task detection or segmentation takes one"
+        if "expected outlines" in str(error):
+            return "detection", "there are boxes and no outlines"
+        return "detection", f"there are boxes, and masks cannot be read ({error})"
+    if not isinstance(split.masks, InstanceMasks):
+        return "joint", f"there are boxes and masks; {take_one}"
+    if mask_share(split) < _HALF or not has_drawn_outlines(split.masks):
+        return "detection", "hardly any object has an outline that says more than its box"
+    return "joint", f"there are boxes and outlines; {take_one}"
 
 
 def make_splits(layout: Layout, kind: Kind, seed: int, folder: Path, name: str) -> Splits:

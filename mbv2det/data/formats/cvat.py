@@ -6,7 +6,6 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.data.cvat import read_cvat
 from mbv2det.data.formats.classes import choose_labels
 from mbv2det.data.formats.data_format import DataFormat, SplitRequest, single
-
 from mbv2det.data.listed_images import listed_images
 
 

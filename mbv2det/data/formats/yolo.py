@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.formats.classes import choose_labels
 from mbv2det.data.formats.data_format import DataFormat, SplitRequest
+from mbv2det.data.listed_images import listed_images
 from mbv2det.data.yolo import read_yolo
 from mbv2det.data.yolo_file import YOLOFile, read_yolo_file
-from mbv2det.data.listed_images import listed_images
 from mbv2det.errors import ConfigError
 
 

@@ -51,8 +51,8 @@ def find_coco(inventory: Inventory) -> Iterator[Layout]:
         num_files=sum(file.num_images for file in splits.values()),
         reasons=(
             *(
-                f"{name}: {file.path} has images, annotations and categories; its {file.num_images} "
-                f"images are in {file.images}"
+                f"{name}: {file.path} has images, annotations and categories; its "
+                f"{file.num_images} images are in {file.images}"
                 for name, file in splits.items()
             ),
             *(f"left out: {file}, another annotation of the same split" for file in left_out),

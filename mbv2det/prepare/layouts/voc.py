@@ -1,6 +1,7 @@
 """VOC's layout, and XML files in folders of other names."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from mbv2det.config import SplitConfig
@@ -60,30 +61,27 @@ def _with_boxes(inventory: Inventory, pairings: list[Pairing]) -> Iterator[Layou
 
 
 def _listed(lists: ImageLists, pairing: Pairing) -> dict[str, SplitConfig]:
+    """Returns the splits of list files, with the folders that have other names than VOC's."""
+    own = SplitConfig(
+        images=None if pairing.images == _IMAGES else pairing.images,
+        annotations=None if pairing.annotations == "Annotations" else pairing.annotations,
+    )
+    return _with_lists(own, lists)
+
+
+def _with_lists(own: SplitConfig, lists: ImageLists) -> dict[str, SplitConfig]:
     """Returns the splits of list files: VOC's own by their names, others by their paths."""
-    own = {} if pairing.images == _IMAGES else {"images": pairing.images}
-    own |= {} if pairing.annotations == "Annotations" else {"annotations": pairing.annotations}
     if lists.is_of_voc:
-        return {
-            name: SplitConfig(split=PurePosixPath(file).stem, **own)
-            for name, file in lists.files.items()
-        }
-    return {name: SplitConfig(list=file, **own) for name, file in lists.files.items()}
+        stems = {name: PurePosixPath(file).stem for name, file in lists.files.items()}
+        return {name: replace(own, split=stem) for name, stem in stems.items()}
+    return {name: replace(own, list=file) for name, file in lists.files.items()}
 
 
 def _masks_alone(inventory: Inventory) -> Layout:
     images = [file for file in inventory.images if PurePosixPath(file).parts[0] == _IMAGES]
     masks = [file for file in inventory.images if PurePosixPath(file).parts[0] in _MASKS]
     lists = find_lists(inventory, images)
-    names = [file for file in lists.files.values()] if lists else []
-    splits = {"train": SplitConfig()}
-    if lists and lists.is_of_voc:
-        splits = {
-            name: SplitConfig(split=PurePosixPath(file).stem)
-            for name, file in zip(lists.files, names, strict=True)
-        }
-    elif lists:
-        splits = {name: SplitConfig(list=file) for name, file in lists.files.items()}
+    splits = _with_lists(SplitConfig(), lists) if lists else {"train": SplitConfig()}
     return Layout(
         root=inventory.root,
         format="voc",
