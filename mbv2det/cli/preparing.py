@@ -3,9 +3,10 @@
 import re
 import shlex
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from mbv2det.atomic_write import atomic_write
@@ -38,7 +39,7 @@ def prepare(options: Namespace) -> Path:
     layout = find_layout(root, options.format)
     _log_layout(layout, root)
     kind, why_kind = choose_kind(layout, options.task)
-    splits = make_splits(layout, kind, options.seed, out.parent, out.stem)
+    splits = make_splits(layout, kind, options.seed, partial(_write_list, out))
     for line in splits.reasons:
         log(line)
     skip = _log_unusable(splits)
@@ -60,10 +61,7 @@ def prepare(options: Namespace) -> Path:
         log(line)
     for line in recipe.warnings:
         log(f"warning: {line}")
-    with _writable(out):
-        for name, names in splits.lists.items():
-            _write(out.with_name(f"{out.stem}_{name}.txt"), "".join(f"{n}\n" for n in names))
-        _write(out, recipe.text)
+    _write(out, recipe.text)
     log(f"configuration: {out}")
     _draw(SettingsParser("").parse([str(out)]), out)
     _log_commands(out, layout, splits, options.weights)
@@ -102,8 +100,15 @@ def _writable(out: Path) -> Iterator[None]:
         ) from None
 
 
+def _write_list(out: Path, split: str, names: Sequence[str]) -> str:
+    """Writes the image names of a split beside the configuration; returns the path of the list."""
+    path = out.with_name(f"{out.stem}_{split}.txt")
+    _write(path, "".join(f"{name}\n" for name in names))
+    return str(path)
+
+
 def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as part:
+    with _writable(path), atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
 
 

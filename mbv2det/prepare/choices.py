@@ -5,6 +5,7 @@ Each returns its value with the reason, a sentence for people.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -23,9 +24,13 @@ _MASK_SIDES = (257, 321, 385, 513)  # 16 n + 1, as DeepLab's grids want
 _LEVELS = 6  # of SSDLite
 _BETTER = 0.05  # share of the objects by which other anchors have to cover more
 _SCALES = (0.05, 0.95)  # of anchors, smallest and largest
+_SPREAD = 0.1  # between the two, at least
+_OF_SMALLEST, _OF_LARGEST = (1.0, 1.5, 2.0), (0.8, 1.0, 1.25)  # scales, in sides of clusters
 _ROUNDS = 50  # of k-means
 _STEPS = 1000  # of a training: with fewer, the network has not finished learning
 _MOST_EPOCHS = 200
+_LEAST_STEPS = 4  # of an epoch
+_SHOWN = 12  # classes in a line
 _RARE = 20  # objects, or images with pixels, below which a class is hardly learned
 
 
@@ -101,24 +106,37 @@ def choose_scales(
         return Choice(None, "no boxes to compare them with")
     threshold = Matcher().threshold
     default = AnchorSpec()
-    clusters = cluster_sides(_sides(boxes) / min(image_size))
-    low, high = (float(np.clip(side, *_SCALES)) for side in (clusters[0], clusters[-1]))
-    high = max(high, low + 0.1)
-    fitted = AnchorSpec(round(low, 3), round(min(high, _SCALES[1]), 3))
     grids = grids_of(image_size)
     found = torch.from_numpy(boxes.astype(np.float32))
-    before, after = (
-        coverage(found, make_anchors(spec, grids, image_size), threshold)
-        for spec in (default, fitted)
-    )
+
+    def covered(spec: AnchorSpec) -> float:
+        return coverage(found, make_anchors(spec, grids, image_size), threshold)
+
+    before = covered(default)
+    fitted = max(_specs_of(cluster_sides(_sides(boxes) / min(image_size))), key=covered)
+    after = covered(fitted)
     figures = (
         f"{before:.1%} of {len(boxes)} objects overlap an anchor by {threshold} or more with the "
-        f"defaults ({default.min_scale} to {default.max_scale}), {after:.1%} with k-means' "
-        f"{fitted.min_scale} to {fitted.max_scale}"
+        f"defaults ({default.min_scale:g} to {default.max_scale:g}), {after:.1%} with k-means' "
+        f"{fitted.min_scale:g} to {fitted.max_scale:g}"
     )
     if after < before + _BETTER:
         return Choice(None, f"{figures}: the defaults stay")
     return Choice((fitted.min_scale, fitted.max_scale), figures)
+
+
+def _specs_of(clusters: Float[np.ndarray, " k"]) -> list[AnchorSpec]:
+    """Returns anchors from the smallest to the largest cluster of sides.
+
+    The smallest anchor has half of the smallest scale, and levels overlap: where in this range the
+    scales fit best is found by trying.
+    """
+    specs = []
+    for low, high in product(_OF_SMALLEST, _OF_LARGEST):
+        smallest = float(np.clip(low * clusters[0], _SCALES[0], _SCALES[1] - _SPREAD))
+        largest = float(np.clip(high * clusters[-1], smallest + _SPREAD, _SCALES[1]))
+        specs.append(AnchorSpec(round(smallest, 3), round(largest, 3)))
+    return specs
 
 
 def cluster_sides(sides: Float[np.ndarray, " N"]) -> Float[np.ndarray, " k"]:
@@ -147,11 +165,11 @@ def grids_of(image_size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
 
 
 def choose_batch_size(num_images: int, default: int) -> Choice[int]:
-    """Chooses the number of images of a step: the default, if there are so many images."""
-    size = min(default, num_images)
+    """Chooses the number of images of a step: the default, or a quarter of few images."""
+    size = min(default, max(2, num_images // _LEAST_STEPS))
     if size == default:
         return Choice(size, "as the learning rate below expects")
-    return Choice(size, f"there are only {num_images} training images")
+    return Choice(size, f"{num_images} training images make {num_images // size} steps")
 
 
 def choose_epochs(num_images: int, batch_size: int, default: int) -> Choice[int]:
@@ -171,14 +189,23 @@ def describe_classes(
         val: The same in the validation split.
         unit: What is counted, such as objects.
     """
-    counts = ", ".join(f"{name} {count}" for name, count in train.items())
-    rare = [f"{name} ({count})" for name, count in train.items() if count < _RARE]
-    unmeasured = [name for name in train if not val.get(name)]
+    rare = {name: count for name, count in train.items() if count < _RARE}
+    unmeasured = {name: count for name, count in train.items() if not val.get(name)}
     warnings = []
     if rare:
         warnings.append(
-            f"rare classes, with fewer than {_RARE} {unit} to learn from: {', '.join(rare)}"
+            f"{len(rare)} rare classes, with fewer than {_RARE} {unit} to learn from: "
+            f"{_counts(rare, rarest=True)}"
         )
     if unmeasured:
-        warnings.append(f"classes that validation cannot measure: {', '.join(unmeasured)}")
-    return f"{len(train)} classes, {unit} in train: {counts}", warnings
+        warnings.append(
+            f"{len(unmeasured)} classes that validation cannot measure: {_counts(unmeasured)}"
+        )
+    return f"{len(train)} classes, {unit} in train: {_counts(train)}", warnings
+
+
+def _counts(counts: Mapping[str, int], *, rarest: bool = False) -> str:
+    """Returns classes with their counts, the most frequent or the rarest first."""
+    ordered = sorted(counts, key=lambda name: counts[name], reverse=not rarest)
+    shown = ", ".join(f"{name} {counts[name]}" for name in ordered[:_SHOWN])
+    return f"{shown} and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else shown

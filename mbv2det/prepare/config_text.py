@@ -1,6 +1,7 @@
 """A configuration as text: a shipped one with other settings and the comments that explain them."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ class ConfigText:
     def replace_header(self, lines: Sequence[str]) -> None:
         """Replaces the comment at the top."""
         first = next(i for i, line in enumerate(self.lines) if not line.startswith("#"))
-        self.lines[:first] = [f"# {line}".rstrip() for line in lines]
+        self.lines[:first] = [part for line in lines for part in _comment(line)]
 
     def set(self, key: str, value: Any, comment: str = "") -> None:
         """Sets a dotted key; a new setting is added at the end of its section.
@@ -93,12 +94,15 @@ def _setting(name: str, value: Any, comment: str, depth: int) -> list[str]:
         return [line]
     if len(beside) <= _WIDTH:
         return [beside]
-    words, above = comment.split(), [f"{indent}#"]
-    for word in words:
-        if len(above[-1]) + len(word) + 1 > _WIDTH:
-            above.append(f"{indent}#")
-        above[-1] += f" {word}"
-    return [*above, line]
+    return [*_comment(comment, indent), line]
+
+
+def _comment(text: str, indent: str = "") -> list[str]:
+    """Returns text as lines of a comment; lines after the first are indented as it is."""
+    own = text[: len(text) - len(text.lstrip())]
+    width = _WIDTH - len(indent) - 2
+    parts = textwrap.wrap(text, width, subsequent_indent=own) or [""]
+    return [f"{indent}# {part}".rstrip() for part in parts]
 
 
 def dump(value: Any) -> str:

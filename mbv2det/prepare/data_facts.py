@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 
 from mbv2det.data.annotated_image import AnnotatedObject
 from mbv2det.data.annotations import Annotations, evenly_spaced
@@ -99,11 +99,6 @@ def classes_in_images(split: Annotations) -> Bool[np.ndarray, "N K"]:
     present = np.zeros((len(split), len(split.objects.label_map)), bool)
     present[split.objects.image, split.objects.labels] = True
     return present
-
-
-def image_indices(chosen: Bool[np.ndarray, " N"]) -> tuple[Int64[np.ndarray, " a"], ...]:
-    """Returns the positions of images that are not chosen, and of those that are."""
-    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
 def counts_of(split: Annotations) -> tuple[Mapping[str, int], str]:

@@ -8,7 +8,7 @@ from mbv2det.data.file_lists import listed_name, read_list, without_suffix
 from mbv2det.data.images import SUFFIXES
 from mbv2det.errors import DataError
 from mbv2det.prepare.inventory import Inventory
-from mbv2det.prepare.split_words import split_of
+from mbv2det.prepare.split_words import split_of, with_train
 
 _VOC_FOLDERS = ("ImageSets/Main", "ImageSets/Segmentation")
 _COMPARED = 20  # lines of a list
@@ -43,11 +43,9 @@ def find_lists(inventory: Inventory, images: Iterable[str]) -> ImageLists | None
         split = split_of(PurePosixPath(file).stem)
         if split is not None and split not in files and _names_images(inventory, file, stems):
             files[split] = file
-    whole = files.pop("trainval", None)
-    if "train" not in files:
-        if whole is None:
-            return None
-        files = {"train": whole, **files}
+    if not {"train", "trainval"} & files.keys():
+        return None
+    files = with_train(files)
     is_of_voc = all(_in_voc(file) for file in files.values())
     return ImageLists(
         files, is_of_voc, tuple(f"{name}: listed in {f}" for name, f in files.items())

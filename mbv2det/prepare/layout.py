@@ -1,6 +1,6 @@
 """How a data set lies in its folder: what a configuration has to say about it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ class Layout:
         num_files: Number of images that the annotation names, as far as it was looked at.
         reasons: Lines that say why.
         data: Settings of `DataConfig` that the format needs.
+        names: The annotated images of splits that have others too, which a reader would refuse.
     """
 
     root: Path
@@ -32,6 +33,7 @@ class Layout:
     num_files: int
     reasons: tuple[str, ...]
     data: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def config(self, **changes: Any) -> DataConfig:
         """Returns the settings of the data, with those of some splits or others changed."""

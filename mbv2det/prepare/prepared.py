@@ -1,9 +1,12 @@
 """A data set with its splits, and the settings that follow from it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+import numpy as np
+from jaxtyping import Int64
 
 from mbv2det.build import read_split
 from mbv2det.config import DataConfig, SplitConfig
@@ -13,7 +16,6 @@ from mbv2det.errors import DataError
 from mbv2det.prepare.data_facts import (
     classes_in_images,
     has_drawn_outlines,
-    image_indices,
     mask_share,
     with_measured_sizes,
 )
@@ -30,6 +32,9 @@ TASKS: Mapping[Kind, tuple[str, ...]] = {
 }
 _HALF = 0.5
 
+ListWriter = Callable[[str, Sequence[str]], str]
+"""Takes the name of a split and names of images; returns the path of the list."""
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -39,15 +44,12 @@ class Splits:
         train: Annotation of the training split.
         val: Annotation of the validation split.
         data: Settings that read both.
-        lists: Image names of split lists to be written, by name of the split; empty if the data set
-            has splits.
         reasons: Lines that say how the images were divided.
     """
 
     train: Annotations
     val: Annotations
     data: DataConfig
-    lists: Mapping[str, Sequence[str]]
     reasons: tuple[str, ...]
 
 
@@ -82,64 +84,79 @@ def choose_kind(layout: Layout, kind: Kind | None) -> tuple[Kind, str]:
     return "joint", f"there are boxes and outlines; {take_one}"
 
 
-def make_splits(layout: Layout, kind: Kind, seed: int, folder: Path, name: str) -> Splits:
+def make_splits(layout: Layout, kind: Kind, seed: int, write_list: ListWriter) -> Splits:
     """Returns the splits of a data set; without a validation split, a fifth of the images is it.
 
     Args:
         layout: The data set.
         kind: Tasks to learn.
         seed: Seed of the division.
-        folder: Where lists will be written.
-        name: What the names of the lists start with.
+        write_list: Writes the image names of a split to a file, and returns its path.
 
     Raises:
         DataError: If a split cannot be read.
     """
-    data, tasks = layout.config(), TASKS[kind]
-    whole = with_measured_sizes(_read(data, layout.splits["train"], tasks))
+    tasks = TASKS[kind]
+    settings = {
+        name: replace(split, list=write_list(name, layout.names[name]))
+        if name in layout.names
+        else split
+        for name, split in layout.splits.items()
+    }
+    data = layout.config(**{name: split for name, split in settings.items() if name != "test"})
+    whole = with_measured_sizes(_read(data, data.train, tasks))
     if "val" in layout.splits:
-        val = with_measured_sizes(_read(data, layout.splits["val"], tasks, "val"))
-        return Splits(whole, val, data, {}, ())
+        val = with_measured_sizes(_read(data, data.val, tasks, "val"))
+        return Splits(whole, val, data, ())
+    return _divided(layout, data, whole, seed, write_list)
+
+
+def _divided(
+    layout: Layout, data: DataConfig, whole: Annotations, seed: int, write_list: ListWriter
+) -> Splits:
+    """Returns the splits of a data set that has none."""
     names = names_of(layout, whole)
     groups = groups_of(
         [whole.path(index) for index in range(len(whole))],
         [str(PurePosixPath(name).with_suffix("")) for name in names],
     )
     chosen = choose_validation(groups, classes_in_images(whole), seed)
-    training, validation = image_indices(chosen)
-    if not len(training):
-        training = validation
-    parts = {"train": training, "val": validation}
-    lists = {part: [names[index] for index in rows] for part, rows in parts.items()}
-    listed = {
-        part: replace(layout.splits["train"], list=str(folder / f"{name}_{part}.txt"))
-        for part in parts
-    }
-    if layout.format == "voc":
-        listed = {part: replace(split, split=None) for part, split in listed.items()}
-    return Splits(
-        whole.at(training),
-        whole.at(validation),
-        layout.config(**listed),
-        lists,
-        tuple(_division(len(whole), len(training), len(validation), int(groups.max()) + 1, seed)),
+    rows = {"train": np.flatnonzero(~chosen), "val": np.flatnonzero(chosen)}
+    reasons = _division(rows["train"], rows["val"], int(groups.max()) + 1, seed)
+    if not len(rows["train"]):
+        rows["train"] = rows["val"]
+    if len(rows["train"]) == 1:  # batch norm needs two
+        rows["train"] = rows["train"].repeat(2)
+        reasons.append("the only training image is listed twice: a batch needs two")
+    # A list stands for VOC's own lists, and is one of a split of YOLO or CVAT.
+    split = replace(data.train, split=None) if layout.format == "voc" else data.train
+    train, val = (
+        replace(split, list=write_list(part, [names[index] for index in rows[part]]))
+        for part in ("train", "val")
     )
+    data = replace(data, train=train, val=val)
+    return Splits(whole.at(rows["train"]), whole.at(rows["val"]), data, tuple(reasons))
 
 
-def _division(images: int, training: int, validation: int, groups: int, seed: int) -> list[str]:
-    if training + validation > images:
+def _division(
+    training: Int64[np.ndarray, " a"], validation: Int64[np.ndarray, " b"], groups: int, seed: int
+) -> list[str]:
+    if not len(training):
         return [
-            f"no validation split, and only {images} image or group of near-duplicates: both "
-            "splits are the same, and the metrics say nothing about other images"
+            "no validation split, and no two images that are not nearly the same: all "
+            f"{len(validation)} are in both splits, and the metrics say nothing about other images"
         ]
-    together = images - groups
+    images = len(training) + len(validation)
+    lines = [
+        f"no validation split: {len(training)} images to train on and {len(validation)} to "
+        f"validate on, chosen at random (seed {seed})"
+    ]
+    if groups == images:
+        return [*lines, "no near-duplicates among the images"]
     return [
-        f"no validation split: {training} images to train on and {validation} to validate on, "
-        f"chosen at random (seed {seed})",
-        f"near-duplicates and images of one source stay together: {groups} groups of {images} "
-        f"images"
-        if together
-        else "no near-duplicates among the images",
+        *lines,
+        f"near-duplicates and images of one source stay together: {images} images are {groups} "
+        "groups",
     ]
 
 

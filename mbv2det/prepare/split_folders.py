@@ -45,3 +45,34 @@ def describe(what: str, splits: Mapping[str, Pairing]) -> list[str]:
         folders = dict.fromkeys((pairing.annotations, pairing.images))
         lines.append(f"{name}: {len(pairing)} {what}, in {' and '.join(folders)}")
     return lines
+
+
+def unannotated(images: Sequence[str], splits: Mapping[str, Pairing]) -> dict[str, list[str]]:
+    """Returns the images of each split that have no annotation, if there are any.
+
+    Args:
+        images: Image files, relative to the root; those that annotate others count as annotated.
+        splits: What was found for each split.
+    """
+    found = {}
+    for name, pairing in splits.items():
+        known = {*pairing.matches, *pairing.matches.values()}
+        folder = "" if pairing.images == "." else f"{pairing.images}/"
+        found[name] = [i for i in images if i.startswith(folder) and i not in known]
+    return {name: left for name, left in found.items() if left}
+
+
+def describe_unannotated(left_out: Mapping[str, Sequence[str]], remedy: str = "") -> list[str]:
+    """Returns a line for each split with images that are left out.
+
+    Args:
+        left_out: Images without annotation of each split.
+        remedy: What to do about it.
+    """
+    return [
+        f"{name}: {len(images)} images without annotation are left out, such as {images[0]}{remedy}"
+        for name, images in left_out.items()
+    ]
+
+
+NO_OBJECTS = "; data.missing_labels: no_objects takes them for images without objects"

@@ -18,6 +18,8 @@ _WORDS = {
     "testing": "test",
 }
 
+_ORDER = ("train", "val", "test")
+
 
 def split_of(name: str) -> str | None:
     """Returns the split that a name stands for: train, val, test, trainval, or None.
@@ -47,5 +49,5 @@ def with_train(found: Mapping[str, Found]) -> dict[str, Found]:
     whole = splits.pop("trainval", None)
     if "train" not in splits:
         first = whole if whole is not None else splits.pop(next(iter(splits)))
-        splits = {"train": first, **splits}
-    return splits
+        splits["train"] = first
+    return {name: splits[name] for name in _ORDER if name in splits}

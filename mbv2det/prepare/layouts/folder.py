@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from mbv2det.config import SplitConfig
@@ -15,7 +16,13 @@ from mbv2det.prepare.inventory import Inventory
 from mbv2det.prepare.layout import Layout
 from mbv2det.prepare.mask_names import NamedMasks, NameGroup, match_names, name_groups
 from mbv2det.prepare.mask_values import MaskValues, ignored_color, is_mask, read_values
-from mbv2det.prepare.split_folders import describe, largest_of_each_split
+from mbv2det.prepare.pairing import Pairing
+from mbv2det.prepare.split_folders import (
+    describe,
+    describe_unannotated,
+    largest_of_each_split,
+    unannotated,
+)
 
 _MASK_SHARE = 0.8  # of the sampled files of a group that are masks
 _SAMPLE = 8
@@ -24,10 +31,11 @@ _BLACK = (0, 0, 0)
 
 @dataclass(frozen=True)
 class _Masks:
-    """Masks that have images: the folders and names, and what their pixels are."""
+    """Masks: the folders and names of masks with images, their pixels, and all images."""
 
     named: NamedMasks
     values: MaskValues
+    images: tuple[str, ...]
 
 
 def find_folder(inventory: Inventory) -> Iterator[Layout]:
@@ -49,6 +57,7 @@ def find_folder(inventory: Inventory) -> Iterator[Layout]:
             for name, file in lists.files.items()
         }
         reasons = [*reasons, *lists.reasons]
+    left_out = {} if lists else unannotated(masks.images, chosen)
     data, of_classes = _settings(inventory, values)
     patterns = {"image_name": named.image_name, "mask_name": named.mask_name}
     patterns = {key: pattern for key, pattern in patterns.items() if pattern is not None}
@@ -63,9 +72,19 @@ def find_folder(inventory: Inventory) -> Iterator[Layout]:
             *describe("masks (few different values) and images that belong to them", chosen),
             *(f"{key}: {pattern}" for key, pattern in patterns.items()),
             *of_classes,
+            *describe_unannotated(left_out),
             *reasons,
         ),
         data={**data, **patterns},
+        names={name: _names(chosen[name]) for name in left_out},
+    )
+
+
+def _names(pairing: Pairing) -> list[str]:
+    """Returns the names of the images that have a mask."""
+    return sorted(
+        PurePosixPath(image).relative_to(pairing.images).as_posix()
+        for image in pairing.matches.values()
     )
 
 
@@ -83,7 +102,7 @@ def _find_masks(inventory: Inventory) -> _Masks | None:
         named = match_names(group.files, images)
         if named is not None:
             paths = [inventory.root / f for p in named.pairings for f in p.matches]
-            found.append((group, _Masks(named, read_values(paths))))
+            found.append((group, _Masks(named, read_values(paths), tuple(images))))
     of_values = [item for item in found if not item[1].values.colors]
     chosen = of_values or found
     if len(chosen) > 1:

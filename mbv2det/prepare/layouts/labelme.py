@@ -8,7 +8,13 @@ from mbv2det.prepare.image_lists import find_lists
 from mbv2det.prepare.inventory import Inventory
 from mbv2det.prepare.layout import Layout
 from mbv2det.prepare.pairing import pair_by_name
-from mbv2det.prepare.split_folders import describe, largest_of_each_split
+from mbv2det.prepare.split_folders import (
+    NO_OBJECTS,
+    describe,
+    describe_unannotated,
+    largest_of_each_split,
+    unannotated,
+)
 
 
 def find_labelme(inventory: Inventory) -> Iterator[Layout]:
@@ -35,6 +41,7 @@ def find_labelme(inventory: Inventory) -> Iterator[Layout]:
             for name, file in lists.files.items()
         }
         reasons = [*reasons, *lists.reasons]
+    left_out = {} if lists else unannotated(inventory.images, chosen)
     what = "JSON files with shapes and images of the same names"
     yield Layout(
         root=inventory.root,
@@ -43,5 +50,9 @@ def find_labelme(inventory: Inventory) -> Iterator[Layout]:
         boxes=True,
         masks=True,
         num_files=sum(map(len, chosen.values())),
-        reasons=(*describe(what, chosen), *reasons),
+        reasons=(
+            *describe(what, chosen),
+            *describe_unannotated(left_out, NO_OBJECTS),
+            *reasons,
+        ),
     )

@@ -10,7 +10,13 @@ from mbv2det.prepare.image_lists import ImageLists, find_lists
 from mbv2det.prepare.inventory import Inventory
 from mbv2det.prepare.layout import Layout
 from mbv2det.prepare.pairing import Pairing, pair_by_name
-from mbv2det.prepare.split_folders import describe, largest_of_each_split
+from mbv2det.prepare.split_folders import (
+    NO_OBJECTS,
+    describe,
+    describe_unannotated,
+    largest_of_each_split,
+    unannotated,
+)
 
 _IMAGES, _MASKS = "JPEGImages", ("SegmentationClass", "SegmentationClassAug")
 
@@ -35,6 +41,7 @@ def _with_boxes(inventory: Inventory, pairings: list[Pairing]) -> Iterator[Layou
     chosen, reasons = largest_of_each_split(pairings)
     masks = _has_masks(inventory)
     lists = find_lists(inventory, chosen["train"].matches.values()) if len(chosen) == 1 else None
+    left_out = {} if lists else unannotated(inventory.images, chosen)
     splits: Mapping[str, SplitConfig]
     if lists:
         pairing = chosen["train"]
@@ -55,6 +62,7 @@ def _with_boxes(inventory: Inventory, pairings: list[Pairing]) -> Iterator[Layou
         reasons=(
             *describe("XML files with <annotation> and images of the same names", chosen),
             *([f"index masks: in {_MASKS[0]}"] if masks else []),
+            *describe_unannotated(left_out, NO_OBJECTS),
             *reasons,
         ),
     )
