@@ -48,13 +48,18 @@ IMAGES = {
 
 
 class Content:
-    """A data set to write: size and objects of each image by its stem, and the classes in order."""
+    """A data set to write.
+
+    Size and objects of each image by its stem, the classes in order, and a colour for the
+    background and each class.
+    """
 
     suffix = ".png"
 
-    def __init__(self, images, names):
+    def __init__(self, images, names, colors=()):
         self.images = images
         self.names = names
+        self.colors = colors
 
     def write_images(self, folder):
         for stem, ((height, width), _) in self.images.items():
@@ -68,7 +73,9 @@ class Content:
         return mask
 
 
-SMALL = Content(IMAGES, NAMES)
+COLORS = ((0, 0, 0), (128, 0, 64), (10, 200, 30), (255, 255, 255))
+
+SMALL = Content(IMAGES, NAMES, COLORS)
 
 
 def pairs(polygon):
@@ -218,7 +225,6 @@ def index_mask(stem):
 
 
 LABELS = ("background", *NAMES)
-COLORS = ((0, 0, 0), (128, 0, 64), (10, 200, 30), (255, 255, 255))
 
 
 def folder(root, data=SMALL):
@@ -234,10 +240,10 @@ def color_folder(root, data=SMALL):
     """Writes masks by colour beside the images, with a suffix."""
     data.write_images(root / "images")
     for stem in data.images:
-        pixels = np.array(COLORS, np.uint8)[data.index_mask(stem)]
+        pixels = np.array(data.colors, np.uint8)[data.index_mask(stem)]
         Image.fromarray(pixels).save(root / f"images/{stem}_mask.png")
-    data = {"classes": LABELS, "mask_colors": COLORS, "mask_name": "{stem}_mask.png"}
-    return {"format": "folder", **data}, {"masks": "images"}
+    settings = {"classes": LABELS, "mask_colors": COLORS, "mask_name": "{stem}_mask.png"}
+    return {"format": "folder", **settings}, {"masks": "images"}
 
 
 BOXES = {

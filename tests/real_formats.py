@@ -5,6 +5,8 @@ import os
 import numpy as np
 from data_formats import Content, Thing, draw
 
+from mbv2det.drawing import voc_colour
+
 
 class RealContent(Content):
     """Images of a data set with their boxes or outlines; image files are linked, not copied."""
@@ -21,7 +23,8 @@ class RealContent(Content):
             images[path.stem] = size, [t for t in things if t and draw(t.polygon, *size).sum() > 9]
             self.paths[path.stem] = path
             self.suffix = path.suffix
-        super().__init__(images, list(objects.label_map.names))
+        names = list(objects.label_map.names)
+        super().__init__(images, names, [voc_colour(label) for label in range(len(names) + 1)])
 
     def write_images(self, folder):
         folder.mkdir(parents=True, exist_ok=True)

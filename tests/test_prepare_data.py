@@ -70,11 +70,13 @@ def test_every_format_is_found_without_a_hint(tmp_path, name):
         read_split(found.data, getattr(found.data, key), f"data.{key}", TASKS[kind])
         for key in ("train", "val")
     )
-    assert sorted(stems(train) + stems(val)) == ["one", "two"]
+    # The only training image is listed twice, since a batch needs two.
+    assert sorted({*stems(train)} | {*stems(val)}) == ["one", "two"]
+    assert len(train) == 2
     assert stems(found.train) + stems(found.val) == stems(train) + stems(val)
 
 
-@pytest.mark.parametrize("name", ["coco", "yolo", "cvat_masks", "labelme"])
+@pytest.mark.parametrize("name", ["coco", "yolo", "cvat_masks"])
 def test_a_list_chooses_objects_and_masks_of_its_images(tmp_path, name):
     root = tmp_path / "data"
     root.mkdir()
@@ -85,9 +87,7 @@ def test_a_list_chooses_objects_and_masks_of_its_images(tmp_path, name):
     listed = SplitConfig(**split, list=str(tmp_path / "two.txt"))
     read = splits.read_split(config, listed, "data.train", boxes=True, masks=True)
     size, things = data_formats.IMAGES["sub/two"]
-    assert [str(read.path(i)) for i in range(len(read))] == [
-        str(root / (prefix or "images/") / "sub/two.png")
-    ]
+    assert [str(file) for file in read.files] == [str(root / (prefix or "images") / "sub/two.png")]
     assert read.size(0) == size
     names = read.objects.label_map.names
     assert [names[label] for label in read.objects.labels] == [thing.name for thing in things]
@@ -106,9 +106,13 @@ def test_a_list_of_images_that_the_annotation_has_not(tmp_path):
         )
 
 
+def voc_beside(root):
+    write_voc(root, {"one": voc_object(), "two": voc_object()}, ".", ".")
+
+
 WRITERS = {
     "coco": data_formats.roboflow_coco,
-    "voc": data_formats.voc_boxes,
+    "voc": voc_beside,
     "labelme": data_formats.labelme,
     "cvat": data_formats.cvat,
 }

@@ -5,7 +5,7 @@ from jaxtyping import Int64
 
 
 def take_spans(
-    starts: Int64[np.ndarray, " N+1"], rows: Int64[np.ndarray, " M"]
+    starts: Int64[np.ndarray, " bounds"], rows: Int64[np.ndarray, " M"]
 ) -> tuple[Int64[np.ndarray, " values"], Int64[np.ndarray, " M+1"]]:
     """Returns where the values of some spans are, and the starts of these spans when concatenated.
 

@@ -1,7 +1,6 @@
 """What an XML or JSON file annotates, as its first lines or its keys say."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -16,10 +15,6 @@ Kind = Literal["voc", "cvat", "coco", "labelme"]
 _HEAD = 8192  # bytes of a file in which its root element stands
 _ROOT_ELEMENT = re.compile(rb"<\s*(annotations?)\b")
 _MOST_READ = 30  # JSON files of a folder that are read
-_KEYS: Mapping[Kind, tuple[str, ...]] = {
-    "coco": ("images", "categories"),
-    "labelme": ("shapes",),
-}
 
 
 def kind_of_xml(path: Path) -> Kind | None:
@@ -35,16 +30,24 @@ def kind_of_xml(path: Path) -> Kind | None:
     return "cvat" if found[1] == b"annotations" else "voc"
 
 
+class _Keys(msgspec.Struct, gc=False):
+    """The keys by which JSON files are told apart, whatever their values; empty where absent."""
+
+    images: msgspec.Raw = msgspec.Raw()
+    annotations: msgspec.Raw = msgspec.Raw()
+    categories: msgspec.Raw = msgspec.Raw()
+    shapes: msgspec.Raw = msgspec.Raw()
+
+
 def kind_of_json(path: Path) -> Kind | None:
     """Returns coco for a file of all images, labelme for one of one image, else None."""
     try:
-        keys = read_json(path, dict[str, msgspec.Raw], max_bytes=None)
+        keys = read_json(path, _Keys, max_bytes=None)
     except DataError:
         return None
-    for kind, needed in _KEYS.items():
-        if all(key in keys for key in needed):
-            return kind
-    return None
+    if all(map(bytes, (keys.images, keys.annotations, keys.categories))):
+        return "coco"
+    return "labelme" if bytes(keys.shapes) else None
 
 
 def sampled(files: list[str]) -> list[str]:

@@ -52,7 +52,7 @@ def is_mask(path: Path) -> bool:
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
         return False
     if pixels.ndim == 2:
-        return len(np.unique(pixels)) <= _MOST_VALUES and pixels.max(initial=0) <= IGNORE_INDEX
+        return len(np.unique(pixels)) <= _MOST_VALUES and int(pixels.max()) <= IGNORE_INDEX
     return len(_color_counts(pixels)) <= _MOST_VALUES or _channel_of(pixels) is not None
 
 
