@@ -1,6 +1,5 @@
 """What the pixels of mask files are: label values, colours, or values in one channel."""
 
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from rich.progress import track
 
 from mbv2det.console import console
 from mbv2det.data.annotations import evenly_spaced
+from mbv2det.data.image_errors import image_errors
 from mbv2det.data.mask_reading import Color, MaskReading
 from mbv2det.errors import DataError
 from mbv2det.structures import IGNORE_INDEX
@@ -45,11 +45,11 @@ class MaskValues:
 def is_mask(path: Path) -> bool:
     """Returns True for an image file with few different values or colours."""
     try:
-        with Image.open(path) as image:
+        with image_errors(path), Image.open(path) as image:
             if image.format == "JPEG":
                 return False
             pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+    except DataError:
         return False
     if pixels.ndim == 2:
         return len(np.unique(pixels)) <= _MOST_VALUES and int(pixels.max()) <= IGNORE_INDEX
@@ -90,7 +90,7 @@ def _ignored(values: list[int]) -> int | None:
 def _read_colors(paths: Sequence[Path]) -> MaskValues:
     counts: Counter[Color] = Counter()
     for path in paths:
-        with Image.open(path) as image:
+        with image_errors(path, "a mask"), Image.open(path) as image:
             counts += _color_counts(np.asarray(image.convert("RGB")))
         if len(counts) > IGNORE_INDEX:
             raise DataError(f"{path}: expected masks of at most 255 colours, got more")
@@ -116,7 +116,7 @@ def _common_channel(paths: Sequence[Path]) -> int | None:
     """Returns the channel that has the values in all of some masks."""
     channels = set()
     for path in paths:
-        with Image.open(path) as image:
+        with image_errors(path, "a mask"), Image.open(path) as image:
             pixels = np.asarray(image)
         channels.add(_channel_of(pixels) if pixels.ndim == 3 else None)
     found = channels - {None}

@@ -1,7 +1,6 @@
 """Images that belong together: nearly the same picture, or made from one."""
 
 import re
-import struct
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,8 @@ from PIL import Image
 from rich.progress import track
 
 from mbv2det.console import console
+from mbv2det.data.image_errors import image_errors
+from mbv2det.errors import DataError
 
 _SIDE = 16  # a hash has 16 x 16 bits
 _NEAR = 12  # bits in which the hashes of nearly the same pictures differ
@@ -80,10 +81,10 @@ def difference_hash(path: Path) -> UInt64[np.ndarray, "4"] | None:
         None for a file that cannot be read, or a picture without differences.
     """
     try:
-        with Image.open(path) as image:
+        with image_errors(path), Image.open(path) as image:
             image.draft("L", (8 * _SIDE, 8 * _SIDE))  # a JPEG file is decoded at that size
             small = image.convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.BOX)
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+    except DataError:
         return None
     pixels = np.asarray(small).astype(np.int64)
     if np.ptp(pixels) < _FLAT:
