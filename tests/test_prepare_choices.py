@@ -175,7 +175,7 @@ def test_the_grids_are_those_of_the_network(size):
 
 def test_few_images_make_small_batches_and_more_epochs():
     assert choose_batch_size(205, 16).value == 16
-    assert choose_batch_size(24, 16).value == 6
+    assert choose_batch_size(24, 16).value == 4
     assert choose_batch_size(2, 16).value == 2
     assert choose_epochs(205, 16, 30).value == 84  # 12 steps an epoch, 1,008 in all
     assert choose_epochs(100_000, 16, 30).value == 30

@@ -70,6 +70,8 @@ def read_children(path: Path, max_bytes: int = _MAX_BYTES) -> Iterator[ET.Elemen
                     yield element
                     open_elements[0].clear()
         parser.close()
+    except DataError:
+        raise
     except (ET.ParseError, ValueError) as error:
         raise DataError(f"{path}: expected XML, got {error}") from None
 
@@ -92,9 +94,11 @@ def _checked_text(path: Path, max_bytes: int) -> str | bytes:
     assert isinstance(text, kind)
     if mark in text:  # type: ignore[operator]
         raise DataError(f"{path}: expected XML without a document type (<!DOCTYPE>), got one")
-    # The parser would look for the end of a tag again and again.
-    if text[-_TAIL:].strip()[-1:] not in (">", b">"):
-        raise DataError(f"{path}: expected XML, got an end that is no tag: is the file cut off?")
+    # A file that is cut off is refused before the parser has read it all.
+    tail = text[-_TAIL:].strip()
+    tail = tail if isinstance(tail, str) else tail.decode("latin-1")
+    if not tail.endswith(">") or (len(text) > _TAIL and "</" not in tail):
+        raise DataError(f"{path}: expected XML, got an end that is no end tag: is it cut off?")
     return text
 
 

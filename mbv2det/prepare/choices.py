@@ -165,8 +165,9 @@ def grids_of(image_size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
 
 
 def choose_batch_size(num_images: int, default: int) -> Choice[int]:
-    """Chooses the number of images of a step: the default, or a quarter of few images."""
-    size = min(default, max(2, num_images // _LEAST_STEPS))
+    """Chooses the number of images of a step: the default, or a power of two for few images."""
+    few = max(2, num_images // _LEAST_STEPS)
+    size = min(default, 1 << (few.bit_length() - 1))
     if size == default:
         return Choice(size, "as the learning rate below expects")
     return Choice(size, f"{num_images} training images make {num_images // size} steps")
