@@ -50,7 +50,7 @@ class SplitConfig:
         annotations: A file or folder of annotations (coco, voc, yolo, labelme, cvat).
         images: The folder of images (all formats).
         masks: The folder of masks (voc, folder).
-        list: A file with one image name per line (voc, folder, labelme).
+        list: A file with one image name per line (all formats).
         split: Name of the split, or several names (voc, yolo), or of the subset (cvat).
         year: The year of VOC, such as 2012, or one year for each split (voc).
         mask_split: The list of images with masks where it differs from split (voc).

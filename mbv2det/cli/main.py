@@ -9,6 +9,7 @@ _COMMANDS = {
     "train": "train a model: mbv2det train CONFIG [--key.sub=value ...]",
     "eval": "measure weights on a data set: mbv2det eval CONFIG --weights FILE",
     "predict": "find objects in images: mbv2det predict --weights FILE INPUT... --out DIR",
+    "prepare_data": "find out what your data is, and configure it: mbv2det prepare_data ROOT",
     "check_data": "find every fault of a data set: mbv2det check_data CONFIG [--fix OUT]",
     "benchmark": "time networks side by side: mbv2det benchmark FILE... [--peers]",
     "export": "write a file for another runtime: mbv2det export --weights FILE --out model.onnx",
