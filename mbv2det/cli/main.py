@@ -9,6 +9,7 @@ _COMMANDS = {
     "train": "train a model: mbv2det train CONFIG [--key.sub=value ...]",
     "eval": "measure weights on a data set: mbv2det eval CONFIG --weights FILE",
     "predict": "find objects in images: mbv2det predict --weights FILE INPUT... --out DIR",
+    "prepare_data": "find out what your data is, and configure it: mbv2det prepare_data ROOT",
     "check_data": "find every fault of a data set: mbv2det check_data CONFIG [--fix OUT]",
     "show_batch": "draw batches as the network gets them: mbv2det show_batch CONFIG --out DIR",
     "find_lr": "find a learning rate to start with: mbv2det find_lr CONFIG [--out lr.png]",

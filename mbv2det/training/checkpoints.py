@@ -50,7 +50,7 @@ class Checkpoints(Checkpoint):
         """
         self.stop.listen()
         taken = trainer.datamodule.num_taken_batches  # type: ignore[attr-defined]
-        current = trainer.fit_loop.epoch_loop.batch_progress.current
+        current: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         if taken and current.processed != taken:
             unfinished = current.processed - current.completed  # saved within the hooks of a batch
             current.ready = current.started = current.processed = taken
