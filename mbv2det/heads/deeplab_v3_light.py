@@ -2,8 +2,8 @@
 
 It follows Chen et al. 2018 (arXiv:1802.02611), with narrower layers where the grid is fine:
 
-- ASPP with depthwise separable atrous convolutions and image pooling, on the segmentation feature of
-  the backbone. It ends in 64 channels instead of 256, and so do all later layers.
+- ASPP with image pooling and depthwise separable atrous convolutions, on the segmentation feature
+  of the backbone. It ends in 64 channels instead of 256, and so do all later layers.
 - The decoder joins it with the feature of stride 4, reduced to 24 channels, in one depthwise
   separable convolution instead of two. The logits are at stride 4, so that small and thin objects
   have cells of their own.
