@@ -1,4 +1,4 @@
-"""The rule by which weights are averaged helps runs of a hundred steps and of a hundred thousand."""
+"""The rule by which weights are averaged helps runs of 100 steps and of 100,000."""
 
 import pytest
 import torch

@@ -21,7 +21,7 @@ TORCHVISIONS_HEAD = 5_113_877  # parameters, with the backbone
 
 
 class Segmenter(nn.Module):
-    """A backbone and a light DeepLabv3+ head."""
+    """A backbone and DeepLabv3 with a light decoder."""
 
     def __init__(self, num_labels=5, *, width_mult=0.35, output_stride=16, padding="same"):
         super().__init__()
@@ -65,10 +65,11 @@ def test_parameters_layer_by_layer():
         head = DeepLabV3Light(specs, 21, head_features=HEAD_FEATURES)
     pooling = pointwise = 320 * 256 + 2 * 256
     atrous = 320 * 9 + 2 * 320 + 320 * 256 + 2 * 256
-    project = 5 * 256 * 64 + 2 * 64
-    reduce = 24 * 24 + 2 * 24
-    refine = 88 * 9 + 2 * 88 + 88 * 64 + 2 * 64
-    expected = pooling + pointwise + 3 * atrous + project + reduce + refine + 64 * 21 + 21
+    project = 5 * 256 * 256 + 2 * 256
+    squeeze, reduce = 256 * 32 + 2 * 32, 24 * 24 + 2 * 24
+    refine = 56 * 9 + 2 * 56 + 56 * 32 + 2 * 32
+    classifiers = (256 + 1) * 21 + (32 + 1) * 21
+    expected = pooling + pointwise + 3 * atrous + project + squeeze + reduce + refine + classifiers
     assert sum(p.numel() for p in head.parameters()) == expected
 
 
@@ -77,8 +78,8 @@ def test_size_and_cost_of_the_network():
         model = Segmenter(21, width_mult=1.0).eval()
         image = torch.empty(1, 3, 513, 513)
     counts = count(model, lambda: model(image))
-    assert counts.parameters == 2_325_197 < TORCHVISIONS_HEAD
-    assert counts.multiply_adds == 3_097_222_168
+    assert counts.parameters == 2_580_066 < TORCHVISIONS_HEAD
+    assert counts.multiply_adds == 3_299_753_560
     assert counts.multiply_adds < 1.3 * TODAYS_POOLED_HEAD
 
 
@@ -101,20 +102,34 @@ def test_atrous_rates_follow_the_output_stride():
         assert {branch[0].conv.groups for branch in head.aspp.atrous} == {112}
 
 
+def grids():
+    return ((cell_centres(96, s, "same"), cell_centres(160, s, "same")) for s in (16, 4))
+
+
 def test_the_decoder_joins_both_features_at_the_positions_of_the_fine_cells():
     head = randomise(small_head(padding="same"), gain=2**0.5)
     features = small_features(96, 160)
+    coarse, fine = grids()
     inputs = []
     head.refine.register_forward_pre_hook(lambda _m, args: inputs.extend(args))
     with torch.no_grad():
         head(features, (96, 160))
-        deep, low = inputs[0].split([64, 24], dim=1)
-        coarse, fine = (
-            (cell_centres(96, stride, "same"), cell_centres(160, stride, "same"))
-            for stride in (16, 4)
-        )
-        assert torch.equal(deep, resample(head.aspp(features[HIGH]), coarse, fine))
+        deep, low = inputs[0].split([32, 24], dim=1)
+        assert torch.equal(deep, resample(head.squeeze(head.aspp(features[HIGH])), coarse, fine))
         assert torch.equal(low, head.reduce(features[LOW]))
+
+
+def test_the_decoder_is_added_to_the_logits_of_aspp():
+    head = randomise(small_head(padding="same"), gain=2**0.5)
+    features = small_features(96, 160)
+    coarse, fine = grids()
+    corrections = []
+    head.fine_classifier.register_forward_hook(lambda _m, _a, output: corrections.append(output))
+    with torch.no_grad():
+        logits = head(features, (96, 160)).logits
+        of_aspp = resample(head.coarse_classifier(head.aspp(features[HIGH])), coarse, fine)
+    assert torch.equal(logits, of_aspp + corrections[0])
+    assert corrections[0].std() > 0.1
 
 
 @pytest.mark.parametrize("images", [1, 2])
@@ -142,9 +157,11 @@ def test_settings_reach_every_layer():
 
 def test_all_labels_start_about_equally_likely():
     head = small_head().eval()
-    # 64 features of order one times weights of 0.01.
+    # 16 and 32 features of order one times weights of 0.01.
     assert head(small_features(96, 160), (96, 160)).logits.abs().max() < 0.5
-    assert (head.classifier.bias == 0).all()
+    for classifier in head.class_layers():
+        assert classifier.weight.abs().max() <= 0.02
+        assert (classifier.bias == 0).all()
 
 
 def test_the_loss_has_the_configured_terms():
@@ -168,4 +185,4 @@ def test_bfloat16_weights_run():
     head = randomise(small_head(), gain=2**0.5).bfloat16()
     features = {feature: x.bfloat16() for feature, x in small_features(96, 160).items()}
     with torch.no_grad():
-        assert head(features, (96, 160)).logits.dtype == torch.bfloat16
+        assert head(features, (96, 160)).logits.isfinite().all()

@@ -152,8 +152,8 @@ def class_tensors(model, task):
 @pytest.mark.parametrize(
     ("heads", "task", "first"),
     [(SSDLITE, "detection", 1), (SSD, "detection", 1), (FOCAL, "detection", 0),
-     (AUXILIARY, "segmentation", 1), (LRASPP, "segmentation", 1)],
-    ids=["ssdlite", "ssd", "focal", "auxiliary", "lraspp"],
+     (AUXILIARY, "segmentation", 1), (LIGHT, "segmentation", 1), (LRASPP, "segmentation", 1)],
+    ids=["ssdlite", "ssd", "focal", "auxiliary", "light", "lraspp"],
 )  # fmt: skip
 def test_rows_of_new_classes_keep_their_initial_values(heads, task, first):
     _, source = weights_of(heads)

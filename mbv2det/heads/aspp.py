@@ -49,10 +49,9 @@ class ASPP(nn.Module):
 
     Args:
         in_channels: Channels of the feature.
-        channels: Channels of every branch.
+        channels: Channels of every branch and of the output.
         rates: Dilations of the atrous branches; none for the mobile head.
         separable: Whether the atrous branches are depthwise separable.
-        out_channels: Channels of the output; None for those of a branch.
         conv: Builder of the convolutions: `ConvBNAct` with the head's padding, norm and activation.
     """
 
@@ -63,7 +62,6 @@ class ASPP(nn.Module):
         *,
         rates: tuple[int, ...],
         separable: bool,
-        out_channels: int | None = None,
         conv: Callable[..., ConvBNAct],
     ) -> None:
         super().__init__()
@@ -76,7 +74,7 @@ class ASPP(nn.Module):
         self.pool = conv(in_channels, channels, norm=PooledBatchNorm2d)
         self.pointwise = conv(in_channels, channels)
         self.atrous = nn.ModuleList(atrous(rate) for rate in rates)
-        self.project = conv((2 + len(rates)) * channels, out_channels or channels)
+        self.project = conv((2 + len(rates)) * channels, channels)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
         """Returns the projected branches, joined in TensorFlow's order: pool, 1x1, atrous."""

@@ -1,12 +1,11 @@
-"""A light DeepLabv3+ head: separable ASPP, and a narrow decoder at stride 4.
+"""DeepLabv3 with separable ASPP and a light decoder at stride 4.
 
-It follows Chen et al. 2018 (arXiv:1802.02611), with narrower layers where the grid is fine:
-
-- ASPP with image pooling and depthwise separable atrous convolutions, on the segmentation feature
-  of the backbone. It ends in 64 channels instead of 256, and so do all later layers.
-- The decoder joins it with the feature of stride 4, reduced to 24 channels, in one depthwise
-  separable convolution instead of two. The logits are at stride 4, so that small and thin objects
-  have cells of their own.
+- ASPP has image pooling and depthwise separable atrous convolutions, as in TensorFlow's released
+  code. Its logits are those of DeepLabv3, on the grid of the backbone's last feature.
+- The decoder follows DeepLabv3+ (Chen et al. 2018, arXiv:1802.02611): it joins the output of ASPP
+  with the feature of stride 4. It has 32 and 24 channels instead of 256 and 48, one depthwise
+  separable convolution instead of two, and its logits are added to those of ASPP. So it learns
+  corrections, as small and thin objects need them, while labels are learned as fast as without it.
 - Activations are plain ReLU, as in `DeepLabV3`.
 """
 
@@ -32,7 +31,7 @@ from mbv2det.segmentation.outputs import SegmentationOutputs
 from mbv2det.segmentation.resample import resample
 
 _CHANNELS = 256
-_DECODER_CHANNELS = 64
+_DECODER_CHANNELS = 32
 _LOW_LEVEL_CHANNELS = 24
 
 
@@ -42,13 +41,13 @@ def input_features(head_features: HeadFeatures) -> tuple[Feature, Feature]:
 
 
 class DeepLabV3Light(nn.Module):
-    """The light DeepLabv3+ head: logits of every label on the grid of stride 4.
+    """DeepLabv3 with a light decoder: logits of every label on the grid of stride 4.
 
     Args:
         feature_specs: Channels and strides of the backbone's features.
         num_labels: Number of labels, background included.
         head_features: The backbone's features for each kind of head.
-        channels: Channels of the ASPP branches.
+        channels: Channels of ASPP.
         dropout: Dropout probability after ASPP.
         padding: Padding rule of the backbone, which also determines where the cells lie.
         norm_eps: Epsilon of the batch norms.
@@ -57,8 +56,8 @@ class DeepLabV3Light(nn.Module):
     Attributes:
         input_features: The features that the head reads: the last one and that of stride 4.
 
-    Source: DeepLabv3+ section 3.1 and table 1; differs: channels as in the description of this
-        module, where the paper has 256, 48 and 256, and two convolutions after joining.
+    Source: DeepLabv3+ section 3.1; differs: fewer channels, one convolution after joining, and
+        logits that are added to those of ASPP.
     """
 
     def __init__(
@@ -85,19 +84,15 @@ class DeepLabV3Light(nn.Module):
         self.input_features = input_features(head_features)
         high, low = (feature_specs[feature] for feature in self.input_features)
         self.strides = (high.stride, low.stride)
-        self.aspp = ASPP(
-            high.channels,
-            channels,
-            rates=atrous_rates(high.stride),
-            separable=True,
-            out_channels=_DECODER_CHANNELS,
-            conv=conv,
-        )
+        rates = atrous_rates(high.stride)
+        self.aspp = ASPP(high.channels, channels, rates=rates, separable=True, conv=conv)
         self.dropout = nn.Dropout(dropout)
+        self.coarse_classifier = conv2d(channels, num_labels, bias=True)
+        self.squeeze = conv(channels, _DECODER_CHANNELS)
         self.reduce = conv(low.channels, _LOW_LEVEL_CHANNELS)
         joined = _DECODER_CHANNELS + _LOW_LEVEL_CHANNELS
         self.refine = depthwise_separable(conv, joined, _DECODER_CHANNELS)
-        self.classifier = conv2d(_DECODER_CHANNELS, num_labels, bias=True)
+        self.fine_classifier = conv2d(_DECODER_CHANNELS, num_labels, bias=True)
         initialise(self)
 
     def forward(
@@ -113,24 +108,26 @@ class DeepLabV3Light(nn.Module):
         coarse, fine = (
             grid_centres(image_size, stride, self.padding, high.device) for stride in self.strides
         )
+        x = self.dropout(self.aspp(high))
         reduced = self.reduce(low)
-        x = resample(self.dropout(self.aspp(high)), coarse, fine)
         # Resampling always returns float32.
-        x = self.refine(torch.cat([x.to(reduced.dtype), reduced], dim=1))
-        return SegmentationOutputs(self.classifier(x), *fine)
+        squeezed = resample(self.squeeze(x), coarse, fine).to(reduced.dtype)
+        corrections = self.fine_classifier(self.refine(torch.cat([squeezed, reduced], dim=1)))
+        logits = resample(self.coarse_classifier(x), coarse, fine) + corrections
+        return SegmentationOutputs(logits, *fine)
 
     def class_layers(self) -> list[nn.Module]:
         """Returns the layers whose outputs are logits of the labels."""
-        return [self.classifier]
+        return [self.coarse_classifier, self.fine_classifier]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeepLabV3LightConfig(SegmentationHeadConfig):
-    """Settings of the light DeepLabv3+ head and its loss.
+    """Settings of DeepLabv3 with a light decoder, and its loss.
 
     Attributes:
         name: deeplabv3_light.
-        channels: Channels of the ASPP branches; 256 by default.
+        channels: Channels of ASPP; 256 by default.
         dropout: Dropout probability after ASPP.
     """
 
