@@ -36,11 +36,37 @@ def test_the_published_detector_has_the_published_size():
     assert config.data.size == (320, 320)
 
 
-def test_the_published_segmenter_has_the_published_size():
-    config = SettingsParser("").parse([str(ROOT / "configs/deeplabv3_voc.yaml")]).config
+@pytest.mark.parametrize(
+    "arguments",
+    [["deeplabv3_voc_paper"], ["deeplabv3_voc", "--heads.segmentation.name=deeplabv3"]],
+    ids=["paper", "one setting away"],
+)
+def test_the_published_segmenter_has_the_published_size(arguments):
+    config = SettingsParser("").parse(arguments).config
     model = build_model(config.model(), build_preprocess(config.data), LABEL_MAPS)
     assert sum(p.numel() for p in model.parameters()) == 2_113_557
     assert config.data.size == (513, 513)
+
+
+def test_the_paper_configuration_has_the_published_recipe():
+    """TensorFlow's DeepLab, `train.py`: its defaults, and the batch of its VOC results."""
+    config = SettingsParser("").parse(["deeplabv3_voc_paper"]).config
+    optim, head = config.optim, config.heads["segmentation"]
+    assert (optim.name, optim.lr, optim.momentum, optim.schedule) == ("sgd", 0.007, 0.9, "poly")
+    assert (optim.weight_decay, optim.backbone_lr_mult) == (4e-5, 1.0)
+    assert (head.aspp, head.decoder, head.auxiliary_weight) == ("pool", False, 0.0)
+    assert head.build_loss().terms == ("pixels",)
+    assert config.data.batch_size == 16
+    assert (config.augment.scale, config.augment.flip) == ((0.5, 2.0), 0.5)
+    assert config.augment.photometric == config.augment.expand == 0
+
+
+@pytest.mark.parametrize("name", ["deeplabv3_voc", "deeplabv3_shapes"])
+def test_segmenters_of_small_data_have_the_light_decoder(name):
+    config = SettingsParser("").parse([name]).config
+    head = config.heads["segmentation"]
+    assert head.name == "deeplabv3_light"
+    assert head.build_loss().terms == ("pixels", "lovasz")
 
 
 def test_the_joint_model_shares_one_backbone():
