@@ -9,6 +9,7 @@ from pathlib import Path
 from mbv2det.errors import DataError
 
 _MAX_BYTES = 10_000_000  # parsed, XML takes up to 50 times its size
+_BYTES_PER_MARK = 20  # of annotations; a file of tags alone would take minutes and gigabytes
 _MAX_NUMBER = 1e9  # no annotation of an image has larger ones
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
@@ -28,14 +29,12 @@ def read_xml(path: Path, max_bytes: int = _MAX_BYTES) -> ET.Element:
     Raises:
         DataError: If the file is missing, no XML, or of an unknown encoding.
     """
-    try:
-        if path.stat().st_size > max_bytes:
-            raise DataError(f"{path}: expected XML of at most {max_bytes} bytes, got more")
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: expected an annotation, found none") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected an annotation, cannot be read ({error})") from None
+    content = _content(path, max_bytes)
+    max_marks = max_bytes // _BYTES_PER_MARK
+    if content.count(b"<") + content.count(b"=") > max_marks:
+        raise DataError(
+            f"{path}: expected XML of at most {max_marks} tags and attributes, got more"
+        )
     text = _decode(path, content)
     kind, mark = (str, "<!DOCTYPE") if isinstance(text, str) else (bytes, b"<!DOCTYPE")
     assert isinstance(text, kind)
@@ -45,6 +44,19 @@ def read_xml(path: Path, max_bytes: int = _MAX_BYTES) -> ET.Element:
         return ET.fromstring(text)
     except (ET.ParseError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected XML, got {error}") from None
+
+
+def _content(path: Path, max_bytes: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= max_bytes else b""
+    except FileNotFoundError:
+        raise DataError(f"{path}: expected an annotation, found none") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected an annotation, cannot be read ({error})") from None
+    if size > max_bytes:
+        raise DataError(f"{path}: expected XML of at most {max_bytes} bytes, got {size}")
+    return content
 
 
 def _decode(path: Path, content: bytes) -> str | bytes:
