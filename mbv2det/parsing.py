@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
 from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 
