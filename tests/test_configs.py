@@ -38,8 +38,12 @@ def test_the_published_detector_has_the_published_size():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["deeplabv3_voc_paper"], ["deeplabv3_voc", "--heads.segmentation.name=deeplabv3"]],
-    ids=["paper", "one setting away"],
+    [
+        ["deeplabv3_voc_paper"],
+        ["deeplabv3_voc"],
+        ["deeplabv3_voc_paper", "--heads.segmentation.name=deeplabv3"],
+    ],
+    ids=["paper", "own data", "named"],
 )
 def test_the_published_segmenter_has_the_published_size(arguments):
     config = SettingsParser("").parse(arguments).config
@@ -61,12 +65,14 @@ def test_the_paper_configuration_has_the_published_recipe():
     assert config.augment.photometric == config.augment.expand == 0
 
 
-@pytest.mark.parametrize("name", ["deeplabv3_voc", "deeplabv3_shapes"])
-def test_segmenters_of_small_data_have_the_light_decoder(name):
-    config = SettingsParser("").parse([name]).config
-    head = config.heads["segmentation"]
-    assert head.name == "deeplabv3_light"
-    assert head.build_loss().terms == ("pixels", "lovasz")
+@pytest.mark.parametrize(
+    ("setting", "parameters"),
+    [("name=deeplabv3_light", 2_580_066), ("name=lraspp", 1_897_290), ("aspp=full", 4_523_541)],
+)
+def test_another_head_is_one_setting_away(setting, parameters):
+    config = SettingsParser("").parse(["deeplabv3_voc", f"--heads.segmentation.{setting}"]).config
+    model = build_model(config.model(), build_preprocess(config.data), LABEL_MAPS)
+    assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_the_joint_model_shares_one_backbone():
