@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from mbv2det.errors import ConfigError
+from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.deeplab_v3_light import DeepLabV3LightConfig
+from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.segmentation.loss import SegmentationLoss
 from mbv2det.segmentation.lovasz import jaccard_steps, lovasz_softmax
 from mbv2det.segmentation.outputs import SegmentationOutputs
@@ -125,6 +129,13 @@ def test_two_processes_sum_to_one_with_the_whole_batch():
 def test_there_is_no_term_without_a_weight():
     logits, masks = example()
     assert set(SegmentationLoss()(outputs_of(logits), masks).sums) == {"pixels"}
+
+
+@pytest.mark.parametrize("head", [DeepLabV3Config, DeepLabV3LightConfig, LRASPPConfig])
+def test_every_head_takes_the_weight(head):
+    assert head(lovasz_weight=0.5).build_loss().lovasz_weight == 0.5
+    with pytest.raises(ConfigError, match=r"lovasz_weight: expected at least 0, got -1"):
+        head(lovasz_weight=-1.0)
 
 
 def test_ignored_pixels_have_no_influence():

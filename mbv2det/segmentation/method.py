@@ -15,7 +15,7 @@ class SegmentationHeadConfig(HeadConfig):
 
     Attributes:
         lovasz_weight: Weight of Lovász-softmax, which is added to the cross entropy; 0 for cross
-            entropy alone. It raises the IoU of labels with few pixels.
+            entropy alone. It counts labels, where cross entropy counts pixels.
     """
 
     lovasz_weight: float = 0.0
