@@ -11,7 +11,7 @@ from runs import DETECTION, run_command, write_config
 
 WORKER = Path(__file__).with_name("gradient_worker.py")
 # Dropout differs between processes.
-HEADS = f"{DETECTION}, segmentation: {{name: deeplabv3, dropout: 0.0}}"
+HEADS = f"{DETECTION}, segmentation: {{name: deeplabv3, dropout: 0.0, lovasz_weight: 1.0}}"
 
 
 def gradients(config, weights, out, devices):

@@ -26,6 +26,7 @@ from mbv2det.errors import ConfigError
 from mbv2det.geometry import Frame
 from mbv2det.heads.classifier import ClassifierConfig
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.deeplab_v3_light import DeepLabV3LightConfig
 from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap, with_background
@@ -42,6 +43,7 @@ SIZE = (64, 96)
 HEADS = {
     "detector": {"detection": SSDLiteConfig()},
     "segmenter": {"segmentation": DeepLabV3Config(channels=16)},
+    "light segmenter": {"segmentation": DeepLabV3LightConfig(channels=16)},
     "joint": {
         "detection": SSDLiteConfig(class_loss="focal"),
         "segmentation": LRASPPConfig(),

@@ -20,6 +20,7 @@ from mbv2det.deploy.predictor import Predictor
 from mbv2det.errors import ConfigError
 from mbv2det.heads.classifier import ClassifierConfig
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.deeplab_v3_light import DeepLabV3LightConfig
 from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
@@ -32,6 +33,7 @@ DETECTOR, SEGMENTER = SSDLiteConfig(), DeepLabV3Config(channels=16)
 MODELS = {
     "detector": {"detection": DETECTOR},
     "segmenter": {"segmentation": SEGMENTER},
+    "light segmenter": {"segmentation": DeepLabV3LightConfig(channels=16)},
     "joint": {"detection": DETECTOR, "segmentation": SEGMENTER},
     "focal joint": {"detection": SSDLiteConfig(class_loss="focal"), "segmentation": LRASPPConfig()},
     "classifier": {"classification": ClassifierConfig()},

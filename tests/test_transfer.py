@@ -8,6 +8,7 @@ from networks import random_images, randomise
 from mbv2det.build import build_model
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.deeplab_v3_light import DeepLabV3LightConfig
 from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
@@ -28,6 +29,7 @@ SIGMOID = {"detection": SSDLiteConfig(class_loss="sigmoid")}
 FOCAL = {"detection": SSDLiteConfig(class_loss="focal")}
 DEEPLAB = {"segmentation": DeepLabV3Config(channels=16)}
 AUXILIARY = {"segmentation": DeepLabV3Config(channels=16, auxiliary_weight=0.4)}
+LIGHT = {"segmentation": DeepLabV3LightConfig(channels=16)}
 LRASPP = {"segmentation": LRASPPConfig(channels=16)}
 BOTH = SSDLITE | DEEPLAB
 
@@ -80,7 +82,7 @@ def outputs_of(model, task):
 
 ALL = {
     "ssdlite": SSDLITE, "ssd": SSD, "focal": FOCAL, "deeplabv3": DEEPLAB,
-    "auxiliary": AUXILIARY, "lraspp": LRASPP, "both": BOTH,
+    "auxiliary": AUXILIARY, "light": LIGHT, "lraspp": LRASPP, "both": BOTH,
 }  # fmt: skip
 every_head = pytest.mark.parametrize("heads", ALL.values(), ids=ALL)
 
@@ -121,7 +123,9 @@ def test_boxes_of_shared_classes_get_their_logits_at_every_anchor(stored, ours):
     torch.testing.assert_close(outputs.deltas, expected.deltas, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("heads", [DEEPLAB, AUXILIARY, LRASPP], ids=["plain", "aux", "lraspp"])
+@pytest.mark.parametrize(
+    "heads", [DEEPLAB, AUXILIARY, LIGHT, LRASPP], ids=["plain", "aux", "light", "lraspp"]
+)
 def test_masks_of_shared_classes_get_their_logits_at_every_cell(heads):
     old, source = weights_of(heads)
     new, _, _ = start(source, heads, OTHERS)
@@ -148,8 +152,8 @@ def class_tensors(model, task):
 @pytest.mark.parametrize(
     ("heads", "task", "first"),
     [(SSDLITE, "detection", 1), (SSD, "detection", 1), (FOCAL, "detection", 0),
-     (AUXILIARY, "segmentation", 1), (LRASPP, "segmentation", 1)],
-    ids=["ssdlite", "ssd", "focal", "auxiliary", "lraspp"],
+     (AUXILIARY, "segmentation", 1), (LIGHT, "segmentation", 1), (LRASPP, "segmentation", 1)],
+    ids=["ssdlite", "ssd", "focal", "auxiliary", "light", "lraspp"],
 )  # fmt: skip
 def test_rows_of_new_classes_keep_their_initial_values(heads, task, first):
     _, source = weights_of(heads)

@@ -5,6 +5,7 @@ import re
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from jsonargparse import DefaultHelpFormatter, Namespace
 
 from mbv2det.cli.config_files import with_config_path
+from mbv2det.cli.other_head import without_settings_of_other_heads
 from mbv2det.config import Config, DataConfig, SplitConfig
 from mbv2det.data.formats.settings import data_keys_of_others
 from mbv2det.errors import ConfigError
@@ -114,9 +116,10 @@ class SettingsParser:
         given = {a.removeprefix("--").split("=")[0] for a in command_line if a.startswith("--")}
         arguments = with_config_path(first_argument_as_config(command_line))
         file = arguments[1] if arguments[:1] == ["--config"] else ""
-        parser = self._parser(
-            _head_classes(file, arguments), with_trainer=self._needs_trainer(arguments)
-        )
+        head_classes = _head_classes(file, arguments)
+        parser = self._parser(head_classes, with_trainer=self._needs_trainer(arguments))
+        if any(f"heads.{task}.name" in given for task in head_classes):
+            parser.edit = partial(without_settings_of_other_heads, head_classes=head_classes)
         parser.given = frozenset(given)
         parser.file = file
         try:
