@@ -1,7 +1,5 @@
 """`train CONFIG`: trains a model, saves the best weights and draws their predictions."""
 
-import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from mbv2det.build import build, evaluation_model, label_maps_of, trainable
+from mbv2det.cli.command_line import command_line
 from mbv2det.cli.huge_pages import uses_huge_pages
 from mbv2det.cli.resume import check_resumed, check_settings, resume_line
 from mbv2det.cli.run_outputs import run_loggers, training_callbacks
@@ -49,8 +48,6 @@ from mbv2det.weights.share_file import load_origin
 from mbv2det.weights.transfer import Transfer
 
 _LOG_STEPS = 10
-# An absolute path: alone, as a value, or within a list or a mapping.
-_ABSOLUTE = re.compile(r"""(?<![^\s=\[{(,'"])/[^,\]})'"]*""")
 _DESCRIPTION = "Trains the model of a configuration and saves the best weights."
 
 
@@ -153,7 +150,7 @@ def weights_info(
         initial.preprocess,
         label_maps_of(training, settings.config.tasks),
         settings.config.eval.thresholds(),
-        command=command_line(settings.arguments),
+        command=command_line("train", settings.arguments),
     )
     if checkpoint is None:
         return info
@@ -240,16 +237,6 @@ def log_data_statistics(module: DenseModule, training: Annotations, data: DenseD
             if data.on_error == "stop":
                 raise
             log(f"warning: {error}")
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """Returns the running command, to be stored in its weights.
-
-    Absolute paths are cut to their last name, since they would reveal the folders of the author of
-    a share file.
-    """
-    shortened = [_ABSOLUTE.sub(lambda path: Path(path[0]).name, a) for a in arguments]
-    return f"mbv2det train {shlex.join(shortened)}"
 
 
 def runs_root(settings: Settings) -> Path:

@@ -1,0 +1,127 @@
+// The enlarged image: annotation and prediction on and off, lowest score, opacity of masks.
+const VIEW = { list: [], at: 0, model: 0, annotation: true, prediction: true, score: null, opacity: 0.6 };
+const dialog = document.getElementById("viewer");
+
+function openViewer(list, at, model) {
+  Object.assign(VIEW, { list, at, model, score: MODELS[model].detection?.min_score ?? 0 });
+  drawViewer();
+  if (!dialog.open) dialog.showModal();
+}
+
+dialog.addEventListener("keydown", event => {
+  if (event.target.type === "range") return;
+  const keys = { ArrowRight: () => move(1), ArrowLeft: () => move(-1),
+    a: () => toggle("annotation"), p: () => toggle("prediction") };
+  const action = keys[event.key];
+  if (action) { event.preventDefault(); action(); }
+});
+dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+
+function move(step) {
+  VIEW.at = (VIEW.at + step + VIEW.list.length) % VIEW.list.length;
+  drawViewer();
+}
+
+function toggle(name) {
+  VIEW[name] = !VIEW[name];
+  drawViewer();
+}
+
+function drawViewer() {
+  const image = DATA.images[VIEW.list[VIEW.at]];
+  const focused = document.activeElement?.getAttribute?.("data-control");
+  dialog.replaceChildren(el("div", { class: "viewer" },
+    el("div", { class: "top" }, el("h2", {}, `${image.name} `,
+      el("span", { class: "soft small" }, `${VIEW.at + 1} of ${VIEW.list.length}`)),
+    button("previous", "←", () => move(-1), "Previous image"),
+    button("next", "→", () => move(1), "Next image"),
+    button("close", "Close", () => dialog.close())),
+    el("div", { class: "stage", style: `--opacity:${VIEW.opacity}` }, stage(image)),
+    controls(image), keyOfColours(image)));
+  dialog.querySelector(`[data-control="${focused ?? "next"}"]`)?.focus();
+}
+
+function button(name, text, onclick, label) {
+  return el("button", { type: "button", class: "button", "data-control": name, onclick,
+    "aria-label": label }, text);
+}
+
+function stage(image) {
+  const shown = image.models[VIEW.model], whole = { width: image.width, height: image.height };
+  const mask = source => source ? svg("image", { class: "mask", href: source, ...whole,
+    preserveAspectRatio: "none" }) : null;
+  return svg("svg", { viewBox: `0 0 ${image.width} ${image.height}`, role: "img",
+    "aria-label": image.name }, svg("image", { href: image.source, ...whole }),
+  VIEW.annotation ? svg("g", { "data-layer": "annotation" }, mask(shown.truth_mask),
+    annotationBoxes(image, shown)) : null,
+  VIEW.prediction ? svg("g", { "data-layer": "prediction" }, mask(shown.mask),
+    predictionBoxes(image, shown)) : null);
+}
+
+function accepted(shown) {
+  return shown.detections.filter(box => box[5] >= VIEW.score - 1e-9);
+}
+
+function annotationBoxes(image, shown) {
+  const found = new Set(accepted(shown).filter(box => box[6] === "right").map(box => box[7]));
+  const classes = MODELS[VIEW.model].detection?.classes ?? [];
+  return shown.objects.map(([label, left, top, right, bottom, ignored], n) => {
+    const kind = ignored ? "ignored" : found.has(n) ? "found" : "missed";
+    const text = kind === "found" ? classes[label] : `${classes[label]}: ${kind}`;
+    return tagged(image, [left, top, right, bottom], kind, "annotation", text, true);
+  });
+}
+
+function predictionBoxes(image, shown) {
+  const classes = MODELS[VIEW.model].detection?.classes ?? [];
+  return accepted(shown).reverse().map(([label, left, top, right, bottom, score, kind]) => {
+    const style = kind === "right" ? "right" : kind === "on a crowd" ? "ignored" : "wrong";
+    const reason = style === "wrong" ? `: ${KIND_TEXT[kind][0]}` : "";
+    return tagged(image, [left, top, right, bottom], style, "",
+      `${classes[label]} ${score.toFixed(2)}${reason}`, false);
+  });
+}
+
+// A box with its text above it, or below its lower edge for annotations.
+function tagged(image, box, kind, extra, text, below) {
+  const size = Math.max(image.width, image.height) / 52, width = text.length * size * 0.54 + size * 0.6;
+  const x = Math.max(0, Math.min(box[0], image.width - width));
+  const y = below ? Math.min(box[3], image.height - size * 1.35) : Math.max(0, box[1] - size * 1.35);
+  return svg("g", { class: "tag" }, boxShape(box, `${kind} ${extra}`),
+    svg("rect", { class: kind, x, y, width, height: size * 1.35, stroke: "none", opacity: 0.92 }),
+    svg("text", { x: x + size * 0.3, y: y + size, style: `font-size:${size}px` }, text));
+}
+
+function controls(image) {
+  const shown = image.models[VIEW.model];
+  const check = (name, label) => el("label", {}, el("input", { type: "checkbox",
+    "data-control": name, checked: VIEW[name], onchange: () => toggle(name) }), label);
+  const slider = (name, label, text) => el("label", {}, label, el("input", { type: "range",
+    "data-control": name, min: 0, max: 1, step: 0.01, value: VIEW[name], oninput: event => {
+      VIEW[name] = Number(event.target.value);
+      dialog.querySelector(".stage").replaceChildren(stage(image));
+      dialog.querySelector(".stage").style.setProperty("--opacity", VIEW.opacity);
+      event.target.nextSibling.textContent = VIEW[name].toFixed(2);
+    } }), el("span", {}, text));
+  return el("div", { class: "controls" }, check("annotation", "Annotation (A)"),
+    check("prediction", "Prediction (P)"),
+    MODELS[VIEW.model].detection ? slider("score", "Lowest score", VIEW.score.toFixed(2)) : null,
+    shown.mask || shown.truth_mask ? slider("opacity", "Masks", VIEW.opacity.toFixed(2)) : null,
+    MODELS.length > 1 ? el("label", {}, "Model", el("select", { "data-control": "model",
+      onchange: event => {
+        VIEW.model = Number(event.target.value);
+        VIEW.score = MODELS[VIEW.model].detection?.min_score ?? 0;
+        drawViewer();
+      } }, MODELS.map((model, n) => el("option", { value: n, selected: n === VIEW.model },
+      model.name)))) : null);
+}
+
+function keyOfColours(image) {
+  const entry = (colour, text, dashed) => el("span", {}, el("i", { class: dashed ? "dashed" : null,
+    style: `--own:${colour}` }), text);
+  if (!MODELS[VIEW.model].detection) return el("div", { class: "key" },
+    "Coloured areas are classes; annotation and prediction lie above each other.");
+  return el("div", { class: "key" }, entry("#35c27a", "right detection"),
+    entry("#ff5d45", "wrong detection"), entry("#ffc23d", "missed object", true),
+    entry("#9aa5ab", "found object", true));
+}
