@@ -43,6 +43,7 @@ from mbv2det.training.module import DenseModule
 from mbv2det.training.trainer import lightning_errors, make_trainer, num_loader_workers
 from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.readers import read_model
+from mbv2det.weights.source import WeightsSource
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,33 @@ def evaluate(settings: Settings, out: str | None = None, *, recorded: bool = Fal
 
 def measure_network(settings: Settings, recorded: bool) -> Measured:
     """Measures weights in PyTorch, as a training does."""
-    config = settings.config
-    source = read_model(Path(str(config.weights)))
-    info = resolved(source.info, settings)
-    model, all_tasks = load_network(replace(source, info=info))
-    measured = measured_tasks(info, settings)
-    tasks = [task for task in trainable(all_tasks) if task.name in measured]
-    split = read_measured_split(config.data, info, measured)
+    source = read_model(Path(str(settings.config.weights)))
+    source = replace(source, info=resolved(source.info, settings))
+    names = measured_tasks(source.info, settings)
+    split = read_measured_split(settings.config.data, source.info, names)
+    return measure_on(split, source, names, settings, recorded=recorded)
+
+
+def measure_on(
+    split: Annotations,
+    source: WeightsSource,
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    recorded: bool,
+) -> Measured:
+    """Measures weights in PyTorch on a split that is in their labels.
+
+    Args:
+        split: Annotations.
+        source: The weights.
+        names: Names of the tasks to measure.
+        settings: Settings of the command.
+        recorded: Whether to keep the predictions for a report.
+    """
+    config, info = settings.config, source.info
+    model, all_tasks = load_network(source)
+    tasks = [task for task in trainable(all_tasks) if task.name in names]
     record = SplitRecord(tasks, split) if recorded else None
     trainer = _validation_trainer(settings, split, record)
     module = validation_module(model, tasks, split, info, config)

@@ -9,6 +9,7 @@ _COMMANDS = {
     "train": "train a model: mbv2det train CONFIG [--key.sub=value ...]",
     "eval": "measure weights on a data set: mbv2det eval CONFIG --weights FILE",
     "report": "show where models fail, and why: mbv2det report CONFIG --weights FILE...",
+    "compare": "show what changed between two models: mbv2det compare A B --config CONFIG",
     "predict": "find objects in images: mbv2det predict --weights FILE INPUT... --out DIR",
     "check_data": "find every fault of a data set: mbv2det check_data CONFIG [--fix OUT]",
     "benchmark": "time networks side by side: mbv2det benchmark FILE... [--peers]",

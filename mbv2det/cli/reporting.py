@@ -1,6 +1,7 @@
 """Reports and comparisons of what was measured."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from rich.progress import track
 
 from mbv2det.build import build_tasks, trainable
 from mbv2det.cli.command_line import command_line, without_folders
-from mbv2det.cli.evaluation import Measured, evaluate
+from mbv2det.cli.config_files import BEST
+from mbv2det.cli.evaluation import Measured, evaluate, measure_on
 from mbv2det.cli.settings import Settings
 from mbv2det.console import console, log
 from mbv2det.counting import count_parameters
+from mbv2det.data.annotations import Annotations
 from mbv2det.errors import DataError
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
@@ -20,6 +23,7 @@ from mbv2det.report.model import MeasuredModel
 from mbv2det.report.page import write_report
 from mbv2det.report.record import SplitRecord
 from mbv2det.weights.header import WeightsInfo
+from mbv2det.weights.readers import read_model
 
 
 def show_progress(items: Iterable[Any], title: str) -> Iterable[Any]:
@@ -37,6 +41,26 @@ def report_weights(path: Path, settings: Sequence[Settings], *, seeds: bool = Fa
     """
     measured = [evaluate(of_file, recorded=True) for of_file in settings]
     report(path, settings, measured, command="report", seeds=seeds)
+
+
+def report_run(settings: Settings, folder: Path, validation: Annotations) -> None:
+    """Measures the best weights of a run again, keeping their predictions, and writes the report.
+
+    Args:
+        settings: Settings of the training.
+        folder: Folder of the run.
+        validation: Validation split, in the labels of the run.
+    """
+    best = folder / BEST
+    # The user's callbacks and loggers are for the training.
+    settings = replace(
+        settings,
+        config=replace(settings.config, weights=str(best)),
+        trainer=settings.trainer | {"callbacks": None, "logger": None},
+    )
+    source = read_model(best)
+    measured = measure_on(validation, source, settings.config.tasks, settings, recorded=True)
+    report(folder / "report.html", [settings], [measured], command="train")
 
 
 def report(
@@ -60,6 +84,11 @@ def report(
         measured_model(of_model, result, command)
         for of_model, result in zip(settings, measured, strict=True)
     ]
+    report_models(path, models, seeds=seeds)
+
+
+def report_models(path: Path, models: Sequence[MeasuredModel], *, seeds: bool = False) -> None:
+    """Writes the report of measured models and logs where it is; arguments as `report`."""
     write_report(path, models, show_progress, seeds=seeds)
     log(f"report:      {path} ({path.stat().st_size / 1e6:.1f} MB)")
 

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from mbv2det.report import detection_analysis, segmentation_analysis
 from mbv2det.report.analysis import AnalysedModel, Analysis
 from mbv2det.report.detection_analysis import DetectionAnalysis
-from mbv2det.report.intervals import percentile_interval
+from mbv2det.report.intervals import interval
 from mbv2det.report.plain import plain
 
 _MOST_IMAGES = 20  # that became better, and that became worse
@@ -66,7 +66,8 @@ def _row(
     first_samples: Float64[np.ndarray, " B"],
     second_samples: Float64[np.ndarray, " B"],
 ) -> dict[str, Any]:
-    low, high = percentile_interval((second_samples - first_samples)[:, None])[:, 0]
+    difference = np.array([second - first])
+    low, high = interval(difference, (second_samples - first_samples)[:, None])[:, 0]
     return {
         "name": name,
         "first": plain(first, 6),

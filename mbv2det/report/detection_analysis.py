@@ -48,6 +48,7 @@ class DetectionAnalysis:
         groups: Size and neighbours of each object.
         by_number: AP of the images with each number of objects; NaN without such images.
         calibration: Calibration of all scores.
+        accepted_calibration: Calibration of the scores from `min_score` on.
     """
 
     images: Int64[np.ndarray, " J"]
@@ -66,6 +67,7 @@ class DetectionAnalysis:
     groups: ObjectGroups
     by_number: list[float]
     calibration: Calibration
+    accepted_calibration: Calibration
 
 
 def analyse_detections(
@@ -73,7 +75,7 @@ def analyse_detections(
     truth: Objects,
     detections: ScoredBoxes,
     *,
-    times: int = 400,
+    times: int = 300,
     progress: Progress = lambda draws, _: draws,
 ) -> DetectionAnalysis:
     """Analyses the detections of a model.
@@ -91,6 +93,7 @@ def analyse_detections(
     score = curves.common_score
     split = split_errors(truth, detections, matches)
     counted = matches.counted & ~matches.ignored[0]
+    accepted = counted & (detections.scores >= score)
     draws = list(image_weights(images, truth.num_images, times))
     return DetectionAnalysis(
         images=images,
@@ -111,6 +114,7 @@ def analyse_detections(
         groups=group_objects(truth),
         by_number=[_averages(rankings, weights)[0] for weights in images_by_number(truth)],
         calibration=calibrate(detections.scores[counted], matches.right[0][counted]),
+        accepted_calibration=calibrate(detections.scores[accepted], matches.right[0][accepted]),
     )
 
 

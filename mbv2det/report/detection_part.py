@@ -10,7 +10,7 @@ from mbv2det.metrics.overlaps import NO_OBJECT
 from mbv2det.report.calibration import Calibration, calibrate
 from mbv2det.report.detection_analysis import AVERAGES, DetectionAnalysis
 from mbv2det.report.error_split import KINDS, MISSED, NO_ERROR
-from mbv2det.report.intervals import percentile_interval
+from mbv2det.report.intervals import interval
 from mbv2det.report.object_groups import NEIGHBOURS, OVERLAPS, SIZES, found_by_group
 from mbv2det.report.plain import plain, plain_metric
 
@@ -44,10 +44,10 @@ def detection_part(analysis: DetectionAnalysis, scores: Mapping[str, Any]) -> di
 
 
 def _metrics(analysis: DetectionAnalysis, scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    ends = percentile_interval(analysis.samples[:, : len(AVERAGES)])
-    interval = dict(zip(AVERAGES, ends.T, strict=True))
+    ends = interval(analysis.values, analysis.samples)
+    known = dict(zip(AVERAGES, ends.T, strict=False))
     return [
-        plain_metric(name, value, interval.get(name))
+        plain_metric(name, value, known.get(name))
         for name, value in scores.items()
         if value is None or isinstance(value, float)
     ]
@@ -55,7 +55,7 @@ def _metrics(analysis: DetectionAnalysis, scores: Mapping[str, Any]) -> list[dic
 
 def _per_class(analysis: DetectionAnalysis, scores: Mapping[str, Any]) -> list[dict[str, Any]]:
     truth, curves = analysis.truth, analysis.curves
-    low, high = percentile_interval(analysis.samples[:, len(AVERAGES) :])
+    low, high = interval(analysis.values, analysis.samples)[:, len(AVERAGES) :]
     objects = np.bincount(truth.labels[~truth.ignore], minlength=len(truth.label_map))
     accepted = analysis.detections.scores >= analysis.min_score
     detected = np.bincount(analysis.detections.labels[accepted], minlength=len(objects))

@@ -10,6 +10,8 @@ from jaxtyping import Float64, Int64
 LEVEL = 0.95
 """Share of repetitions whose interval contains the true value."""
 
+_ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+
 # Quantiles of Student's distribution at 97.5 % for 1, 2, ... degrees of freedom.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
@@ -39,18 +41,34 @@ def resample(
     return np.stack([measure(weight) for weight in weights])
 
 
-def percentile_interval(
-    samples: Float64[np.ndarray, "B *V"],
-) -> Float64[np.ndarray, "2 *V"]:
-    """Returns the ends of the 95 % interval of resampled values; NaN where no draw has a value.
+def interval(
+    values: Float64[np.ndarray, " V"], samples: Float64[np.ndarray, "B V"]
+) -> Float64[np.ndarray, "2 V"]:
+    """Returns the ends of the 95 % intervals of values; NaN where no draw has a value.
 
-    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, sec. 13.3.
+    The bias-corrected percentiles: drawn images repeat, which alone raises average precision.
+
+    Args:
+        values: Values of the images themselves.
+        samples: Values of each draw of images.
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, sec. 14.3, with an
+        acceleration of 0.
     """
-    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    result = np.full((2, *samples.shape[1:]), np.nan)
-    defined = ~np.isnan(samples).all(axis=0)
-    result[:, defined] = np.nanquantile(samples[:, defined], ends, axis=0)
-    return result
+    return np.stack(
+        [_interval(value, drawn) for value, drawn in zip(values, samples.T, strict=True)], axis=1
+    )
+
+
+def _interval(value: float, drawn: Float64[np.ndarray, " B"]) -> Float64[np.ndarray, " 2"]:
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn) or math.isnan(value):
+        return np.full(2, np.nan)
+    below = float(np.mean(drawn < value) + np.mean(drawn == value) / 2)
+    normal = NormalDist()
+    bias = normal.inv_cdf(min(max(below, 0.5 / len(drawn)), 1 - 0.5 / len(drawn)))
+    ends = [normal.cdf(2 * bias + normal.inv_cdf(share)) for share in _ENDS]
+    return np.quantile(drawn, ends)
 
 
 def interval_over_runs(values: Float64[np.ndarray, " R"]) -> tuple[float, float]:

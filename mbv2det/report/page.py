@@ -83,8 +83,9 @@ def report_content(
 
 
 def _name_of(split: Annotations) -> str:
-    """Returns the name of a split without the folders of this machine."""
-    return ", ".join("/".join(Path(part).parts[-2:]) for part in split.name.split(", "))
+    """Returns the name of a split without suffix and the folders of this machine."""
+    files = [Path(part).with_suffix("") for part in split.name.split(", ")]
+    return ", ".join("/".join(file.parts[-2:]) for file in files)
 
 
 def _galleries(model: AnalysedModel) -> dict[str, list[dict[str, Any]]]:

@@ -20,5 +20,5 @@ def plain(values: Any, digits: int = 4) -> Any:
 
 def plain_metric(name: str, value: float | None, ends: Any = None) -> dict[str, Any]:
     """Returns a metric with the ends of its interval, if it has one; the value is not rounded."""
-    low, high = (None, None) if ends is None else plain(np.asarray(ends))
+    low, high = (None, None) if ends is None else plain(np.asarray(ends), 6)
     return {"name": name, "value": value, "low": low, "high": high}

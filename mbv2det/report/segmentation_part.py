@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mbv2det.report.intervals import percentile_interval
+from mbv2det.report.intervals import interval
 from mbv2det.report.plain import plain, plain_metric
 from mbv2det.report.segmentation_analysis import AVERAGES, SegmentationAnalysis
 
@@ -20,8 +20,8 @@ def segmentation_part(
         scores: Section of metrics.json, whose numbers are shown as they are.
         names: Names of the labels.
     """
-    ends = percentile_interval(analysis.samples)
-    interval = dict(zip(AVERAGES, ends.T, strict=False))
+    ends = interval(analysis.values, analysis.samples)
+    known = dict(zip(AVERAGES, ends.T, strict=False))
     confusion = analysis.confusion
     right, pixels = np.diagonal(confusion), max(1, int(confusion.sum()))
     annotated, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
@@ -29,7 +29,7 @@ def segmentation_part(
     return {
         "classes": list(names),
         "metrics": [
-            plain_metric(name, value, interval.get(name))
+            plain_metric(name, value, known.get(name))
             for name, value in scores.items()
             if value is None or isinstance(value, float)
         ],

@@ -7,7 +7,7 @@ import numpy as np
 
 from mbv2det.report.detection_analysis import DetectionAnalysis
 from mbv2det.report.error_split import KINDS, MISSED
-from mbv2det.report.intervals import percentile_interval
+from mbv2det.report.intervals import interval
 from mbv2det.report.object_groups import SIZES, found_by_group
 from mbv2det.report.segmentation_analysis import SegmentationAnalysis
 
@@ -34,11 +34,10 @@ def detection_sentences(analysis: DetectionAnalysis, scores: Mapping[str, Any]) 
     """Returns sentences about detections, the most important first."""
     if scores["AP"] is None:
         return ["There are no objects to find, so that nothing can be measured."]
-    low, high = percentile_interval(analysis.samples[:, 0])
+    low, high = interval(analysis.values[:1], analysis.samples[:, :1])[:, 0]
     sentences = [
-        f"AP is {scores['AP']:.3f} and AP50 {scores['AP50']:.3f} on {scores['images']} images. "
-        f"With as many other images of the same kind, AP would lie between {low:.3f} and "
-        f"{high:.3f} in 95 of 100 cases."
+        f"AP is {scores['AP']:.3f} and AP50 {scores['AP50']:.3f} on {scores['images']} images; the "
+        f"95 % interval of AP is {low:.3f} to {high:.3f}."
     ]
     sentences += (
         _largest_gain(analysis),
@@ -127,17 +126,17 @@ def _threshold(analysis: DetectionAnalysis) -> str:
 
 
 def _calibrated(analysis: DetectionAnalysis) -> str:
-    error, bias = analysis.calibration.error, analysis.calibration.bias
+    error, bias = analysis.accepted_calibration.error, analysis.accepted_calibration.bias
     if np.isnan(error):
         return ""
     if error < 0.05:
         return (
-            f"Scores can be read as probabilities: they differ from the share of right detections "
-            f"by {error:.2f} on average."
+            f"Above it, scores can be read as probabilities: they differ from the share of right "
+            f"detections by {error:.2f} on average."
         )
     direction = "too high" if bias > 0 else "too low"
     return (
-        f"Scores are no probabilities: they differ from the share of right detections by "
+        f"Above it, scores are no probabilities: they differ from the share of right detections by "
         f"{error:.2f} on average, and are mostly {direction}."
     )
 
@@ -148,11 +147,11 @@ def segmentation_sentences(
     """Returns sentences about masks, the most important first."""
     if scores["mIoU"] is None:
         return ["There are no masks, so that nothing can be measured."]
-    low, high = percentile_interval(analysis.samples[:, 0])
+    low, high = interval(analysis.values[:1], analysis.samples[:, :1])[:, 0]
     sentences = [
         f"mIoU is {scores['mIoU']:.3f} on {scores['images']} images, and "
-        f"{scores['pixel_accuracy']:.1%} of the pixels are right. With as many other images of the "
-        f"same kind, mIoU would lie between {low:.3f} and {high:.3f} in 95 of 100 cases."
+        f"{scores['pixel_accuracy']:.1%} of the pixels are right; the 95 % interval of mIoU is "
+        f"{low:.3f} to {high:.3f}."
     ]
     measured = [(v, name) for name, v in scores["per_class"].items() if v is not None]
     if len(measured) > 2:

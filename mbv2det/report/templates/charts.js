@@ -1,5 +1,5 @@
 // Line charts with a read-out under the pointer, bars, intervals and matrices, all as plain SVG.
-const FRAME = { width: 560, height: 330, left: 46, right: 12, top: 12, bottom: 40 };
+const FRAME = { width: 560, height: 330, left: 46, right: 12, top: 26, bottom: 40 };
 
 // series: {name, colour, x, y, faint}; options: {x: [low, high, label], y: [...], marks, log}
 function lineChart(series, options) {
@@ -49,7 +49,7 @@ function axes(options, scale) {
     y2: height - bottom }));
   nodes.push(svg("text", { x: (left + width - right) / 2, y: height - 5,
     "text-anchor": "middle" }, options.x[2]));
-  nodes.push(svg("text", { x: left, y: FRAME.top - 1 }, options.y[2]));
+  nodes.push(svg("text", { x: 4, y: 12 }, options.y[2]));
   return nodes;
 }
 
@@ -146,10 +146,10 @@ function intervalMark(row, colour) {
 
 // A matrix of shares with names; describe(row, column) is shown under the pointer.
 function matrixChart(names, shares, describe, columnNames = names) {
-  const size = names.length > 40 ? 9 : names.length > 12 ? 26 : 40;
+  const size = names.length > 40 ? 9 : names.length > 12 ? 30 : 44;
   const longest = Math.max(...names.concat(columnNames).map(name => name.length));
   const margin = Math.min(150, 14 + 6.2 * longest);
-  const width = margin + size * columnNames.length + 4, height = margin + size * names.length + 4;
+  const width = margin + size * columnNames.length + margin * 0.6, height = margin + size * names.length + 4;
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "matrix", role: "img",
     style: `min-width:${Math.min(width, 760)}px;max-width:${Math.max(width * 1.35, 300)}px` });
   const caption = el("figcaption", {}, "Rows: what is there. Columns: what was predicted.");

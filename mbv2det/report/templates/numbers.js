@@ -21,7 +21,7 @@ function headerSection() {
 }
 
 function summarySection() {
-  return el("section", { id: "summary" }, el("div", { class: "grid" },
+  return el("section", { id: "summary" }, TASKS.map(cards), el("div", { class: "grid" },
     MODELS.map((model, index) => panel(MODELS.length > 1 ? chip(index) : null,
       el("ul", { class: "sentences" }, model.sentences.map(text => el("li", {}, text)))))));
 }
@@ -33,11 +33,11 @@ function cardsOf(task, index) {
       : part.metrics.map(metric => [metric.name.replace("_", " "), metric.value, metric]);
   }
   if (row) return [["AP", row.ap, row], ["AP50", row.ap50], ["Best F1", row.best_f1],
-    ["at a score of", row.best_score], ["Objects", row.objects]];
+    ["at a lowest score of", number(row.best_score, 2)], ["Objects", row.objects]];
   const metric = name => part.metrics.find(m => m.name === name);
   return [["AP", metric("AP").value, metric("AP")], ["AP50", metric("AP50").value, metric("AP50")],
     ["Mean F1", mean(part.curves.f1.map(curve => curve[Math.round(part.min_score * 100)]))],
-    ["at a score of", part.min_score]];
+    ["at a lowest score of", number(part.min_score, 2)]];
 }
 
 function cards(task) {
@@ -46,7 +46,7 @@ function cards(task) {
     return [MODELS.length > 1 ? el("p", {}, chip(index)) : null,
       el("div", { class: "cards" }, cardsOf(task, index).map(([name, value, row]) =>
         el("div", { class: "panel card" }, el("div", { class: "name" }, name),
-          el("div", { class: "value" }, Number.isInteger(value) ? count(value) : number(value)),
+          el("div", { class: "value" }, typeof value === "string" ? value : Number.isInteger(value) && value > 1 ? count(value) : number(value)),
           row && row.low !== null && row.low !== undefined ? el("div", { class: "range" },
             `95 % interval ${number(row.low)} to ${number(row.high)}`) : null)))];
   });
@@ -55,10 +55,10 @@ function cards(task) {
 function metricsSection(task, render) {
   const title = task === "detection" ? "Detection" : "Segmentation";
   return el("section", { id: task }, el("h2", {}, title),
-    el("p", { class: "lead" }, "Intervals are of 95 %: how far a number would move on as many " +
-      "other images of the same kind (bootstrap over images)."),
-    cards(task), STATE.cls ? null : panel("All metrics", metricsTable(task, render)),
-    el("div", { style: "height:1rem" }), panel("Classes", classTable(task, render)));
+    el("p", { class: "lead" }, "The intervals hold 95 % of what other images of the same kind would give " +
+      "(bootstrap over the images)."),
+    STATE.cls ? null : [panel("All metrics", metricsTable(task, render)),
+      el("div", { style: "height:1rem" })], panel("Classes", classTable(task, render)));
 }
 
 function metricsTable(task, render) {
@@ -71,10 +71,10 @@ function metricsTable(task, render) {
     columns.push({ title: MODELS.length > 1 ? MODELS[index].name : "value",
       value: name => find(part, name).value,
       show: name => withRange(find(part, name).value, find(part, name)) });
-    columns.push({ title: "0 to 1", value: name => find(part, name).value,
+    columns.push({ title: "0 to 1", plain: true, value: name => find(part, name).value,
       show: name => intervalMark(find(part, name), MODEL_COLOURS[index]) });
   }
-  columns.push({ title: "meaning", value: name => HELP[name], show: name => el("span",
+  columns.push({ title: "meaning", plain: true, text: true, value: name => HELP[name], show: name => el("span",
     { class: "soft small" }, HELP[name]) });
   return sortedTable(`${task}-metrics`, columns, names, render);
 }

@@ -1,6 +1,6 @@
 // Tables that sort by any column, by mouse or keyboard.
 
-// columns: {title, value(row), show(row), help, first}; rows: any values.
+// columns: {title, value(row), show(row), mark(row), help, plain: does not sort, text: to the left}
 function sortedTable(key, columns, rows, render) {
   const order = STATE.sort[key];
   const sorted = [...rows];
@@ -8,12 +8,13 @@ function sortedTable(key, columns, rows, render) {
     const value = columns[order.column].value, sign = order.descending ? -1 : 1;
     sorted.sort((a, b) => sign * compareValues(value(a), value(b), sign));
   }
-  const heading = (column, n) => el("th", { scope: "col", title: column.help, "aria-sort":
-    order?.column === n ? (order.descending ? "descending" : "ascending") : null },
-  el("button", { type: "button", "data-sort": `${key}:${n}`, onclick: () => sortBy(key, n, columns, render) },
-    column.title));
-  return el("div", { class: `scroll ${rows.length > 16 ? "tall" : ""}`,
-    tabindex: rows.length > 16 ? "0" : null },
+  const heading = (column, n) => el("th", { scope: "col", title: column.help,
+    class: column.text ? "text" : null, "aria-sort": order?.column !== n ? null
+      : order.descending ? "descending" : "ascending" }, column.plain ? column.title
+    : el("button", { type: "button", "data-sort": `${key}:${n}`,
+      onclick: () => sortBy(key, n, columns, render) }, column.title));
+  return el("div", { class: `scroll ${rows.length > 30 ? "tall" : ""}`,
+    tabindex: rows.length > 30 ? "0" : null },
   el("table", { "data-table": key },
     el("thead", {}, el("tr", {}, columns.map(heading))),
     el("tbody", {}, sorted.map(row => el("tr", {}, columns.map((column, n) =>
@@ -22,7 +23,7 @@ function sortedTable(key, columns, rows, render) {
 
 function cellOf(column, row, n) {
   const content = column.show ? column.show(row) : column.value(row) ?? "–";
-  const attributes = { class: column.mark ? column.mark(row) : null };
+  const attributes = { class: column.mark ? column.mark(row) : column.text ? "text" : null };
   return n ? el("td", attributes, content)
     : el("th", { ...attributes, scope: "row", style: "text-align:left;font-weight:500" }, content);
 }

@@ -62,34 +62,33 @@ function accepted(shown) {
   return shown.detections.filter(box => box[5] >= VIEW.score - 1e-9);
 }
 
+// Boxes first, so that no box covers the text of another.
 function annotationBoxes(image, shown) {
   const found = new Set(accepted(shown).filter(box => box[6] === "right").map(box => box[7]));
   const classes = MODELS[VIEW.model].detection?.classes ?? [];
-  return shown.objects.map(([label, left, top, right, bottom, ignored], n) => {
-    const kind = ignored ? "ignored" : found.has(n) ? "found" : "missed";
-    const text = kind === "found" ? classes[label] : `${classes[label]}: ${kind}`;
-    return tagged(image, [left, top, right, bottom], kind, "annotation", text, true);
-  });
+  const kinds = shown.objects.map((box, n) => box[5] ? "ignored" : found.has(n) ? "found" : "missed");
+  return [shown.objects.map((box, n) => boxShape(box.slice(1, 5), `annotation ${kinds[n]}`)),
+    shown.objects.map((box, n) => kinds[n] === "found" ? null
+      : tag(image, box.slice(1, 5), kinds[n], `${classes[box[0]]}: ${kinds[n]}`, true))];
 }
 
 function predictionBoxes(image, shown) {
   const classes = MODELS[VIEW.model].detection?.classes ?? [];
-  return accepted(shown).reverse().map(([label, left, top, right, bottom, score, kind]) => {
-    const style = kind === "right" ? "right" : kind === "on a crowd" ? "ignored" : "wrong";
-    const reason = style === "wrong" ? `: ${KIND_TEXT[kind][0]}` : "";
-    return tagged(image, [left, top, right, bottom], style, "",
-      `${classes[label]} ${score.toFixed(2)}${reason}`, false);
-  });
+  const boxes = accepted(shown).reverse();
+  const style = kind => kind === "right" ? "right" : kind === "on a crowd" ? "ignored" : "wrong";
+  return [boxes.map(box => boxShape(box.slice(1, 5), style(box[6]))),
+    boxes.map(box => tag(image, box.slice(1, 5), style(box[6]), `${classes[box[0]]} ` +
+      box[5].toFixed(2) + (style(box[6]) === "wrong" ? `: ${KIND_TEXT[box[6]][0]}` : ""), false))];
 }
 
-// A box with its text above it, or below its lower edge for annotations.
-function tagged(image, box, kind, extra, text, below) {
-  const size = Math.max(image.width, image.height) / 52, width = text.length * size * 0.54 + size * 0.6;
-  const x = Math.max(0, Math.min(box[0], image.width - width));
-  const y = below ? Math.min(box[3], image.height - size * 1.35) : Math.max(0, box[1] - size * 1.35);
-  return svg("g", { class: "tag" }, boxShape(box, `${kind} ${extra}`),
-    svg("rect", { class: kind, x, y, width, height: size * 1.35, stroke: "none", opacity: 0.92 }),
-    svg("text", { x: x + size * 0.3, y: y + size, style: `font-size:${size}px` }, text));
+// Text above a box, or below it for annotations; always within the image.
+function tag(image, box, kind, text, below) {
+  const size = Math.max(image.width, image.height) / 62, width = text.length * size * 0.56;
+  const x = Math.max(0, Math.min(box[0], image.width - width - size * 0.6));
+  const y = below ? Math.min(box[3], image.height - size * 1.3) : Math.max(0, box[1] - size * 1.3);
+  return [svg("rect", { class: `label ${kind}`, x, y, width: width + size * 0.6, height: size * 1.3 }),
+    svg("text", { class: "tag", x: x + size * 0.3, y: y + size, textLength: width,
+      lengthAdjust: "spacingAndGlyphs", style: `font-size:${size}px` }, text)];
 }
 
 function controls(image) {
@@ -123,5 +122,6 @@ function keyOfColours(image) {
     "Coloured areas are classes; annotation and prediction lie above each other.");
   return el("div", { class: "key" }, entry("#35c27a", "right detection"),
     entry("#ff5d45", "wrong detection"), entry("#ffc23d", "missed object", true),
-    entry("#9aa5ab", "found object", true));
+    entry("#ffffff", "found object", true),
+    entry("#9aa5ab", "crowd or difficult object", true));
 }
