@@ -126,13 +126,14 @@ class Gains:
 class _Points:
     """Detections that count, and the number of objects of each class."""
 
+    image: Int64[np.ndarray, " N"]
     scores: Float64[np.ndarray, " N"]
     labels: Int64[np.ndarray, " N"]
     right: Bool[np.ndarray, " N"]
     num_objects: Int64[np.ndarray, " K"]
 
     def average_precision(self) -> Float64[np.ndarray, " K"]:
-        order = np.argsort(-self.scores, kind="stable")
+        order = np.lexsort((self.image, -self.scores))
         labels, right = self.labels[order], self.right[order]
         result = np.zeros(len(self.num_objects))
         for label, count in enumerate(self.num_objects):
@@ -158,11 +159,16 @@ def gains(truth: Objects, detections: ScoredBoxes, matches: Matches, split: Erro
     labels = detections.labels.copy()
     labels[fixed] = truth.labels[split.objects[fixed]]
 
-    def after(kept: Bool[np.ndarray, " N"], gained: Bool[np.ndarray, " N"]) -> Any:
+    def points(
+        kept: Bool[np.ndarray, " N"], gained: Bool[np.ndarray, " N"], own: Int64[np.ndarray, " N"]
+    ) -> _Points:
         rows = np.flatnonzero(kept | gained)
+        image, scores = detections.image[rows], detections.scores[rows]
+        return _Points(image, scores, own[rows], (right | gained)[rows], counts)
+
+    def after(kept: Bool[np.ndarray, " N"], gained: Bool[np.ndarray, " N"]) -> Any:
         own = np.where(gained, labels, detections.labels)
-        points = _Points(detections.scores[rows], own[rows], (right | gained)[rows], counts)
-        return points.average_precision()
+        return points(kept, gained, own).average_precision()
 
     nothing = np.zeros(len(detections), bool)
     results = {
@@ -170,7 +176,7 @@ def gains(truth: Objects, detections: ScoredBoxes, matches: Matches, split: Erro
         for number, kind in enumerate(KINDS)
     }
     results["wrong"] = after(counted & right, nothing)
-    base = _Points(detections.scores[counted], detections.labels[counted], right[counted], counts)
+    base = points(counted, nothing, detections.labels)
     for name, gone in ((MISSED, split.missed), ("unfound", split.unfound)):
         fewer = counts - np.bincount(truth.labels[gone], minlength=num_classes)
         results[name] = replace(base, num_objects=fewer).average_precision()

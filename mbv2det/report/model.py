@@ -40,20 +40,22 @@ class MeasuredModel:
 def model_names(files: list[Path]) -> list[str]:
     """Returns a short name of each file: its stem, with folders where they tell files apart.
 
-    The best weights of a run are named after the run: `ssdlite_voc/3`.
+    The best weights of a run are named after the run: `ssdlite_voc/3`. A file that is given twice
+    is numbered.
     """
-    names = []
-    for file in files:
-        path = file.resolve()
-        in_run = path.stem == "best"
-        parts = path.parent.parts[1:] if in_run else (*path.parent.parts[1:], path.stem)
-        names.append(parts)
-    for length in range(1, max(len(parts) for parts in names) + 1):
-        # The name of a run is the number of a configuration's run.
-        short = [
-            "/".join(parts[-max(length, 2 if file.stem == "best" else 1) :])
-            for parts, file in zip(names, files, strict=True)
-        ]
-        if len(set(short)) == len(set(names)):
-            return short
-    return ["/".join(parts) for parts in names]
+    paths = [file.resolve() for file in files]
+    short: list[str] = []
+    for length in range(1, max(len(path.parts) for path in paths) + 1):
+        short = [_last_parts(path, length) for path in paths]
+        if len(set(short)) == len(set(paths)):
+            break
+    return [
+        name if short.count(name) == 1 else f"{name} ({short[: number + 1].count(name)})"
+        for number, name in enumerate(short)
+    ]
+
+
+def _last_parts(path: Path, length: int) -> str:
+    if path.stem == "best":
+        return "/".join(path.parent.parts[-max(length, 2) :])
+    return "/".join((*path.parent.parts, path.stem)[-length:])
