@@ -181,7 +181,7 @@ def image_boxes(analysis: DetectionAnalysis, index: int) -> dict[str, Any]:
                 _kind(analysis, row),
                 _partner(analysis, row, first),
             ]
-            for row in rows[shown][:_SHOWN]
+            for row in rows[shown][:_SHOWN].tolist()
         ],
     }
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from mbv2det.console import log
@@ -63,8 +64,14 @@ def _predicted(model: AnalysedModel, index: int) -> dict[str, Any]:
     if model.detection is not None:
         boxes = image_boxes(model.detection, index)
     record = model.model.record.tasks.get("segmentation")
-    mask = record.masks.get(index) if isinstance(record, SegmentationRecord) else None
-    return {**boxes, "mask": None if mask is None else data_address(mask, "png")}
+    if not isinstance(record, SegmentationRecord) or index not in record.masks:
+        return {**boxes, "mask": None, "labels": []}
+    counts = record.confusion[record.images.index(index)]
+    return {
+        **boxes,
+        "mask": data_address(record.masks[index], "png"),
+        "labels": np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1)).tolist(),
+    }
 
 
 def _truth_mask(model: AnalysedModel, index: int) -> str | None:

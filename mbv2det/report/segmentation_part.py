@@ -48,5 +48,5 @@ def segmentation_part(
     }
 
 
-def _fraction(part: int, whole: int) -> float | None:
+def _fraction(part: np.int64, whole: np.int64) -> float | None:
     return round(float(part / whole), 4) if whole else None

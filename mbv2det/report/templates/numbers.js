@@ -92,8 +92,9 @@ function classTable(task, render) {
     const column = (label, key, show, help) => columns.push({ title: label + suffix, help,
       value: name => of(part, name)[key] ?? null, show: name => show(of(part, name)) });
     column(title, main, row => withRange(row[main], row));
-    if (!several) column("0 to 1", main, row => intervalMark({ ...row, value: row[main] ?? null,
-      low: row.low ?? null }, MODEL_COLOURS[index]));
+    if (!several) columns.push({ title: "0 to 1", plain: true, value: () => null,
+      show: name => intervalMark({ ...of(part, name), value: of(part, name)[main] ?? null,
+        low: of(part, name).low ?? null }, MODEL_COLOURS[index]) });
     if (task === "detection") {
       column("AP50", "ap50", row => number(row.ap50));
       column("best F1", "best_f1", row => number(row.best_f1));

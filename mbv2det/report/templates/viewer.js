@@ -46,16 +46,35 @@ function button(name, text, onclick, label) {
     "aria-label": label }, text);
 }
 
+// One picture with both layers; with masks, which would hide each other, one for each layer.
 function stage(image) {
-  const shown = image.models[VIEW.model], whole = { width: image.width, height: image.height };
-  const mask = source => source ? svg("image", { class: "mask", href: source, ...whole,
-    preserveAspectRatio: "none" }) : null;
+  const shown = image.models[VIEW.model];
+  const layers = [VIEW.annotation ? annotationLayer(image, shown) : null,
+    VIEW.prediction ? predictionLayer(image, shown) : null].filter(Boolean);
+  if (!(shown.mask || shown.truth_mask) || layers.length < 2) return picture(image, layers);
+  return layers.map(layer => el("div", {}, el("p", { class: "soft small" },
+    layer.dataset.layer === "annotation" ? "Annotation" : "Prediction"), picture(image, [layer])));
+}
+
+function picture(image, layers) {
   return svg("svg", { viewBox: `0 0 ${image.width} ${image.height}`, role: "img",
-    "aria-label": image.name }, svg("image", { href: image.source, ...whole }),
-  VIEW.annotation ? svg("g", { "data-layer": "annotation" }, mask(shown.truth_mask),
-    annotationBoxes(image, shown)) : null,
-  VIEW.prediction ? svg("g", { "data-layer": "prediction" }, mask(shown.mask),
-    predictionBoxes(image, shown)) : null);
+    "aria-label": image.name }, svg("image", { href: image.source, width: image.width,
+    height: image.height }), layers);
+}
+
+function annotationLayer(image, shown) {
+  return svg("g", { "data-layer": "annotation" }, maskShape(image, shown.truth_mask),
+    annotationBoxes(image, shown));
+}
+
+function predictionLayer(image, shown) {
+  return svg("g", { "data-layer": "prediction" }, maskShape(image, shown.mask),
+    predictionBoxes(image, shown));
+}
+
+function maskShape(image, source) {
+  return source ? svg("image", { class: "mask", href: source, width: image.width,
+    height: image.height, preserveAspectRatio: "none" }) : null;
 }
 
 function accepted(shown) {
@@ -98,7 +117,7 @@ function controls(image) {
   const slider = (name, label, text) => el("label", {}, label, el("input", { type: "range",
     "data-control": name, min: 0, max: 1, step: 0.01, value: VIEW[name], oninput: event => {
       VIEW[name] = Number(event.target.value);
-      dialog.querySelector(".stage").replaceChildren(stage(image));
+      dialog.querySelector(".stage").replaceChildren(...[stage(image)].flat());
       dialog.querySelector(".stage").style.setProperty("--opacity", VIEW.opacity);
       event.target.nextSibling.textContent = VIEW[name].toFixed(2);
     } }), el("span", {}, text));
@@ -118,10 +137,12 @@ function controls(image) {
 function keyOfColours(image) {
   const entry = (colour, text, dashed) => el("span", {}, el("i", { class: dashed ? "dashed" : null,
     style: `--own:${colour}` }), text);
-  if (!MODELS[VIEW.model].detection) return el("div", { class: "key" },
-    "Coloured areas are classes; annotation and prediction lie above each other.");
-  return el("div", { class: "key" }, entry("#35c27a", "right detection"),
+  const model = MODELS[VIEW.model], labels = image.models[VIEW.model].labels;
+  const masks = labels.map(label => model.segmentation.classes[label])
+    .filter(name => name !== "background").map(name => el("span", {}, swatch(name), name));
+  const boxes = !model.detection ? [] : [entry("#35c27a", "right detection"),
     entry("#ff5d45", "wrong detection"), entry("#ffc23d", "missed object", true),
     entry("#ffffff", "found object", true),
-    entry("#9aa5ab", "crowd or difficult object", true));
+    entry("#9aa5ab", "crowd or difficult object", true)];
+  return el("div", { class: "key" }, boxes, masks);
 }
