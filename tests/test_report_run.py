@@ -38,7 +38,7 @@ def test_a_training_ends_with_its_report(joint):
     for task in ("detection", "segmentation"):
         # The same weights and images in the same batches: the same numbers.
         assert metrics_of(model[task]) == averages(measured[task])
-    assert "train/loss" in model["curves"]
+    assert "val/loss" in model["curves"]
     assert model["name"] == "tiny/1"
     assert "mbv2det train" in model["facts"]["trained with"]
 

@@ -1,5 +1,7 @@
 // Line charts with a read-out under the pointer, bars, intervals and matrices, all as plain SVG.
-const FRAME = { width: 560, height: 330, left: 46, right: 12, top: 26, bottom: 40 };
+// On a phone the drawing is narrower, so that its text stays readable.
+const FRAME = { width: window.innerWidth < 700 ? 350 : 560, height: window.innerWidth < 700 ? 260
+  : 330, left: 42, right: 12, top: 26, bottom: 40 };
 
 // series: {name, colour, x, y, faint}; options: {x: [low, high, label], y: [...], marks, log}
 function lineChart(series, options) {

@@ -10,7 +10,7 @@ function sections() {
       render => metricsSection(task, render)]),
     detection ? ["errors", "Errors", errorsSection] : null,
     detection ? ["curves", "Scores", curvesSection] : null,
-    ...TASKS.map(task => [`confusion-${task}`, TASKS.length > 1 ? `Confusion, ${task}` : "Confusion",
+    ...TASKS.map(task => [`confusion-${task}`, task === "detection" ? "Confusion" : "Pixels",
       render => confusionSection(task, render)]),
     detection ? ["groups", "Size", groupsSection] : null,
     detection ? ["calibration", "Calibration", calibrationSection] : null,

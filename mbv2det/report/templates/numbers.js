@@ -40,16 +40,25 @@ function cardsOf(task, index) {
     ["at a lowest score of", number(part.min_score, 2)]];
 }
 
+// One card for each number; several models share it, each with its colour.
 function cards(task) {
-  return MODELS.map((model, index) => {
-    if (!model[task] || (STATE.cls && chosen(model[task]) < 0)) return null;
-    return [MODELS.length > 1 ? el("p", {}, chip(index)) : null,
-      el("div", { class: "cards" }, cardsOf(task, index).map(([name, value, row]) =>
-        el("div", { class: "panel card" }, el("div", { class: "name" }, name),
-          el("div", { class: "value" }, typeof value === "string" ? value : Number.isInteger(value) && value > 1 ? count(value) : number(value)),
-          row && row.low !== null && row.low !== undefined ? el("div", { class: "range" },
-            `95 % interval ${number(row.low)} to ${number(row.high)}`) : null)))];
-  });
+  const shown = MODELS.map((model, index) => index)
+    .filter(index => MODELS[index][task] && !(STATE.cls && chosen(MODELS[index][task]) < 0));
+  if (!shown.length) return null;
+  const columns = shown.map(index => cardsOf(task, index));
+  return el("div", { class: "cards" }, columns[0].map(([name], n) =>
+    el("div", { class: "panel card" }, el("div", { class: "name" }, name),
+      shown.map((index, k) => cardValue(columns[k][n], index)))));
+}
+
+function cardValue([, value, row], index) {
+  const text = typeof value === "string" ? value
+    : Number.isInteger(value) && value > 1 ? count(value) : number(value);
+  return el("div", { style: `--own:${MODEL_COLOURS[index]}` },
+    el("div", { class: MODELS.length > 1 ? "value several" : "value",
+      title: MODELS.length > 1 ? MODELS[index].name : null }, text),
+    row && row.low !== null && row.low !== undefined ? el("div", { class: "range" },
+      `95 % interval ${number(row.low)} to ${number(row.high)}`) : null);
 }
 
 function metricsSection(task, render) {
@@ -74,7 +83,7 @@ function metricsTable(task, render) {
     columns.push({ title: "0 to 1", plain: true, value: name => find(part, name).value,
       show: name => intervalMark(find(part, name), MODEL_COLOURS[index]) });
   }
-  columns.push({ title: "meaning", plain: true, text: true, value: name => HELP[name], show: name => el("span",
+  if (shown.length === 1) columns.push({ title: "meaning", plain: true, text: true, value: name => HELP[name], show: name => el("span",
     { class: "soft small" }, HELP[name]) });
   return sortedTable(`${task}-metrics`, columns, names, render);
 }
@@ -88,7 +97,7 @@ function classTable(task, render) {
   const several = shown.length > 1;
   const columns = [{ title: "class", value: name => name, show: name => [swatch(name), name] }];
   for (const { part, index } of shown) {
-    const suffix = several ? ` ${MODELS[index].name}` : "";
+    const suffix = several ? `, ${MODELS[index].name}` : "";
     const column = (label, key, show, help) => columns.push({ title: label + suffix, help,
       value: name => of(part, name)[key] ?? null, show: name => show(of(part, name)) });
     column(title, main, row => withRange(row[main], row));
@@ -96,7 +105,7 @@ function classTable(task, render) {
       show: name => intervalMark({ ...of(part, name), value: of(part, name)[main] ?? null,
         low: of(part, name).low ?? null }, MODEL_COLOURS[index]) });
     if (task === "detection") {
-      column("AP50", "ap50", row => number(row.ap50));
+      if (!several) column("AP50", "ap50", row => number(row.ap50));
       column("best F1", "best_f1", row => number(row.best_f1));
       column("at score", "best_score", row => number(row.best_score, 2),
         "The lowest accepted score at which F1 of this class is best");
