@@ -50,7 +50,7 @@ class SplitConfig:
         annotations: A file or folder of annotations (coco, voc, yolo, labelme, cvat).
         images: The folder of images (all formats).
         masks: The folder of masks (voc, folder).
-        list: A file with one image name per line (voc, folder, labelme).
+        list: A file with one image name per line (all formats).
         split: Name of the split, or several names (voc, yolo), or of the subset (cvat).
         year: The year of VOC, such as 2012, or one year for each split (voc).
         mask_split: The list of images with masks where it differs from split (voc).
@@ -196,7 +196,10 @@ class OptimConfig:
 
     Attributes:
         name: sgd with momentum, rmsprop as in TensorFlow, or adamw.
-        lr: Learning rate after the warm-up, for the configured batch size.
+        lr: Learning rate after the warm-up, for a step of `reference_batch` images.
+        reference_batch: Images of a step that `lr` is for. The rate of a run is lr times its images
+            a step (batch size, processes and accumulated batches multiplied) divided by this
+            number; null takes lr as it is.
         schedule: cosine to zero, poly to zero ((1 - progress) ** 0.9, as DeepLab), or constant.
         warmup_steps: Optimiser steps of linear warm-up; at most a tenth of the run.
         momentum: Momentum of sgd and rmsprop.
@@ -219,6 +222,7 @@ class OptimConfig:
 
     name: Literal["sgd", "rmsprop", "adamw"] = "sgd"
     lr: float = 0.05
+    reference_batch: int | None = None
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     warmup_steps: int = 500
     momentum: float = 0.9
@@ -232,6 +236,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         expect("optim.lr", self.lr, self.lr > 0, "above 0")
+        reference = self.reference_batch
+        expect("optim.reference_batch", reference, reference is None or reference > 0, "above 0")
         expect("optim.ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "from 0 to below 1")
         for key in (
             "warmup_steps",

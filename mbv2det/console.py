@@ -9,7 +9,13 @@ from typing import ParamSpec
 from rich.console import Console
 from rich.table import Column, Table
 
-from mbv2det.errors import ConfigError, DataError, NonFiniteLossError, TrainingStoppedError
+from mbv2det.errors import (
+    ConfigError,
+    DataError,
+    NonFiniteLossError,
+    ProcessLostError,
+    TrainingStoppedError,
+)
 
 # Environment variables in which launchers store the rank of a process.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
@@ -39,7 +45,7 @@ def one_line_errors(command: Callable[Arguments, None]) -> Callable[Arguments, N
         except (ConfigError, DataError) as error:
             _print_rows(error)
             _end(error, 2)
-        except NonFiniteLossError as error:
+        except (NonFiniteLossError, ProcessLostError) as error:
             _end(error, 1)
         except TrainingStoppedError as error:
             sys.exit(128 + error.number)

@@ -23,3 +23,7 @@ class TrainingStoppedError(Exception):
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; raised before the optimiser step."""
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of a distributed training ended or cannot be reached."""

@@ -5,9 +5,10 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, NoReturn, TypeVar, get_args
+from types import UnionType
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from mbv2det.errors import ConfigError
 
@@ -53,6 +54,21 @@ class OneLineParser(ArgumentParser):
         hint = f"did you mean {near[0]!r}?" if near else "--help lists every key"
         return f"{where}unknown key {key!r}; {hint}"
 
+    def refuse_nulls(self, namespace: Namespace) -> None:
+        """Refuses null for a setting that needs a value, which jsonargparse lets pass.
+
+        Raises:
+            ConfigError: For such a setting.
+        """
+        for action in self._actions:
+            allowed = getattr(action, "_typehint", None)
+            if allowed is None or action.default is None or action.dest not in namespace:
+                continue
+            if namespace[action.dest] is None and type(None) not in get_args(allowed):
+                where = f"{self.file}: " if self.file and action.dest not in self.given else ""
+                word = " or ".join(_word(_simple(str(part))) for part in _alternatives(allowed))
+                raise ConfigError(f"{where}{action.dest}: expected {word}, got null")
+
     def known_keys(self) -> list[str]:
         """Returns the dotted names of all settings."""
         keys = []
@@ -90,7 +106,7 @@ def _fault(line: str) -> tuple[str | None, str | None]:
     return None, None
 
 
-_UNION = re.compile(r"Subtypes: \[(?P<types>.*?)\] Errors: .*Given value: (?P<value>.*)")
+_UNION = re.compile(r"Subtypes: \[(?P<types>.*?)\] Errors: .*Given value:(?P<value>.*)")
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -106,15 +122,25 @@ _WORDS = {
 
 def _plain_union(types: str, value: str) -> str:
     """Returns the fault of a value for which several types are allowed, and how to write it."""
+    value = _value(value)
     names = [name.strip() for name in re.split(r",(?![^\[]*\])", types)]
     words = dict.fromkeys(_word(name) for name in names)
     hint = ""
     if "tuple[str, ...]" in names and value.startswith("["):
         hint = '; put numbers and words such as yes, no, on, off in quotes: ["yes", "no"]'
-    elif any(name.startswith("tuple") for name in names) and re.fullmatch(r"[\w .-]+", value):
+    elif (
+        value not in _NO_VALUE
+        and any(n.startswith("tuple") for n in names)
+        and re.fullmatch(r"[\w .-]+", value)
+    ):
         hint = f"; a list of one is written [{value}]"
         hint = hint if any(name.endswith("...]") for name in names) else ""
     return f"expected {' or '.join(words)}, got {value}{hint}"
+
+
+def _alternatives(allowed: Any) -> tuple[Any, ...]:
+    """Returns the types of a union; a type that is none stands for itself."""
+    return get_args(allowed) if get_origin(allowed) in (Union, UnionType) else (allowed,)
 
 
 def _word(name: str) -> str:
@@ -133,8 +159,18 @@ def _plain(fault: str) -> str:
 def _simple(fault: str) -> str:
     """Returns a fault without the names that only Python has for types."""
     fault = re.sub(r"<class '([\w.]+)'>", r"\1", fault).replace("typing.", "")
-    fault = re.sub(r"Expected a (.*?)\. Got value: ", r"expected \1, got ", fault)
-    return re.sub(r"Literal\[(.*?)\]", r"one of \1", fault)
+    fault = re.sub(r"Literal\[(.*?)\]", r"one of \1", fault)
+    expected = re.fullmatch(r"Expected a (.*?)\. Got value: (.*)", fault)
+    return f"expected {_word(expected[1])}, got {_value(expected[2])}" if expected else fault
+
+
+_NO_VALUE = ("null", "an empty value")
+
+
+def _value(text: str) -> str:
+    """Returns a value as a configuration file has it."""
+    null, empty = _NO_VALUE
+    return {"None": null, "": empty}.get(text.strip(), text.strip())
 
 
 def parse_dataclass(parsed_type: type[Parsed], values: dict[str, Any]) -> Parsed:

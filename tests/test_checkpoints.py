@@ -30,6 +30,17 @@ class SignalAt(Callback):
             os.kill(os.getpid(), self.number)
 
 
+class ImagesOf(Callback):
+    """Adds the epoch and the images of every training batch to a file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        with open(self.file, "a") as file:
+            file.writelines(f"{trainer.current_epoch} {key.index}\n" for key in batch.keys)
+
+
 def is_equal(first, second):
     if isinstance(first, torch.Tensor):
         return torch.equal(first, second)
@@ -77,6 +88,27 @@ def test_a_resumed_run_equals_the_unbroken_one(unbroken, tmp_path, step, workers
         f"--data.num_workers={workers}",
     )  # fmt: skip
     assert is_equal(expected, final_state(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "stop", "steps"), [(4, 2, 1, 1 + 2 + 4), (2, 4, 2, 2 + 1 + 2)]
+)
+def test_another_batch_size_takes_the_rest_of_the_epoch_once(
+    unbroken, tmp_path, first, second, stop, steps
+):
+    config, _ = unbroken
+    record = (
+        "--trainer.callbacks+=test_checkpoints.ImagesOf",
+        f"--trainer.callbacks.file={tmp_path / 'images.txt'}",
+    )
+    runs = f"--trainer.default_root_dir={tmp_path}"
+    first, second = (f"--data.batch_size={size}" for size in (first, second))
+    run_command("train", config, *SHORT, runs, f"--trainer.max_steps={stop}", first, *record)
+    run_command("train", config, *SHORT, runs, "--resume=last", second, *record)
+    saved = torch.load(tmp_path / "tiny/1/checkpoints" / LAST, weights_only=True)
+    assert saved["global_step"] == steps
+    taken = (tmp_path / "images.txt").read_text().splitlines()
+    assert sorted(taken) == sorted(f"{epoch} {index}" for epoch in (0, 1) for index in range(8))
 
 
 def test_ctrl_c_saves_first(unbroken, tmp_path):

@@ -18,7 +18,7 @@ def gradients(config, weights, out, devices):
     arguments = [
         f"--weights={weights}",
         f"--trainer.devices={devices}",
-        f"--data.batch_size={4 // devices}",
+        f"--data.batch_size={6 // devices}",
         "--optim.freeze_norm=all",  # statistics of a batch differ between processes
         "--trainer.max_epochs=1",
         f"--trainer.default_root_dir={out.parent / out.stem}",
@@ -36,25 +36,26 @@ def gradients(config, weights, out, devices):
 
 
 @pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory):
+def by_devices(tmp_path_factory):
+    """Returns the gradients of one step of six images, by number of processes."""
     folder = tmp_path_factory.mktemp("gradients")
     config = write_config(folder, num_train=8, num_val=2, heads=HEADS, stride=16)
     run_command("train", config, "--trainer.max_epochs=1")
     weights = folder / "runs/tiny/1/best.safetensors"
-    return [gradients(config, weights, folder / f"{n}.pt", n) for n in (1, 2)]
+    return {n: gradients(config, weights, folder / f"{n}.pt", n) for n in (1, 2, 3)}
 
 
-def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(one_and_two):
-    one, two = one_and_two
-    assert one.keys() == two.keys()
+@pytest.mark.parametrize("devices", [2, 3])
+def test_several_processes_have_the_gradients_of_one_with_the_whole_batch(by_devices, devices):
+    one, several = by_devices[1], by_devices[devices]
+    assert one.keys() == several.keys()
     assert len(one) > 100
     for name, gradient in one.items():
         # Sums in another order: relative to the largest entry of each tensor.
         scale = max(1.0, gradient.abs().max().item())
-        torch.testing.assert_close(two[name], gradient, rtol=0, atol=1e-5 * scale, msg=name)
+        torch.testing.assert_close(several[name], gradient, rtol=0, atol=1e-5 * scale, msg=name)
 
 
-def test_images_have_different_numbers_of_matched_anchors(one_and_two):
+def test_images_have_different_numbers_of_matched_anchors(by_devices):
     """Checks that dividing by the count of a single process would fail the other tests."""
-    one, _ = one_and_two
-    assert any(gradient.abs().max() > 1e-3 for gradient in one.values())
+    assert any(gradient.abs().max() > 1e-3 for gradient in by_devices[1].values())

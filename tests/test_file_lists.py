@@ -261,11 +261,13 @@ BOMB = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10}">' for i in range(1, 10))
     ("content", "expected"),
     [
         (f'<!DOCTYPE a [<!ENTITY e0 "x">{BOMB}]><annotation>&e9;</annotation>', "a document type"),
-        ("<a>" * 300_000, "expected XML"),
+        ("<a>" * 200_000, "expected XML, got"),
+        ("<a>" * 3_000_000, "at most 500000 tags and attributes"),
+        ("<a " + " ".join(f"a{i}='1'" for i in range(700_000)) + "/>", "at most 500000 tags"),
         ("<annotation>" + "<a>" * 100_000 + "</a>" * 100_000 + "</annotation>", None),
         ("<annotation>" + " " * 10_000_000 + "</annotation>", "at most 10000000 bytes"),
     ],
-    ids=["entities", "unclosed", "nested", "large"],
+    ids=["entities", "unclosed", "tags", "attributes", "nested", "large"],
 )
 def test_xml_bombs_are_refused_or_harmless(tmp_path, make_voc, content, expected):
     source = make_voc(tmp_path, {"a": ""})

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from mbv2det.data.images import read_image
+from mbv2det.data.images import image_size, read_image
+from mbv2det.data.mask_reading import MaskReading
 from mbv2det.errors import DataError
 
 ORIENTATION = 0x0112  # EXIF's tag
@@ -205,3 +206,23 @@ def test_enormous_image_is_an_error_before_it_is_decoded(tmp_path, pixels, monke
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # the limit is twice that, the image 600
     with pytest.raises(DataError, match=r"a\.png: expected at most 0 million pixels, got more"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("x"), ZeroDivisionError(), KeyError(7), IndexError("y")]
+)
+def test_whatever_a_decoder_raises_is_one_line_with_the_file(tmp_path, monkeypatch, pixels, error):
+    def fail(*_):
+        raise error
+
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    for read in (read_image, MaskReading().read):
+        with pytest.raises(DataError, match=r"a\.png: cannot be decoded \(.+\)$"):
+            read(path)
+
+
+def test_damaged_tags_leave_the_size_as_stored(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\x00\x00II*\x00\xff\xff\xff")
+    assert image_size(tmp_path / "a.png") == pixels.shape[:2]

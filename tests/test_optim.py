@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from mbv2det.config import OptimConfig
-from mbv2det.training.optim import RMSpropTF, make_optimizer, make_schedule, parameter_groups
+from mbv2det.training.optim import (
+    RMSpropTF,
+    make_optimizer,
+    make_schedule,
+    parameter_groups,
+    scaled_to_batch,
+)
 
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 5))
 
@@ -204,3 +210,11 @@ def test_schedule_scales_every_group():
     schedule = make_schedule(optimizer, OptimConfig(lr=1.0, warmup_steps=1), 100)
     # The first of one warm-up step: half of each group's rate.
     assert {round(lr, 9) for lr in schedule.get_last_lr()} == {0.5, 0.05}
+
+
+@pytest.mark.parametrize(
+    ("reference", "num_images", "lr"), [(None, 96, 0.004), (24, 24, 0.004), (24, 96, 0.016)]
+)
+def test_the_rate_grows_with_the_images_of_a_step(reference, num_images, lr):
+    config = OptimConfig(lr=0.004, reference_batch=reference)
+    assert scaled_to_batch(config, num_images).lr == pytest.approx(lr)

@@ -1,8 +1,10 @@
 """What is printed for a setting of a wrong type: what to write, in words."""
 
 import pytest
+import yaml
 
 from mbv2det.cli.settings import SettingsParser
+from mbv2det.errors import ConfigError
 
 QUOTES = 'put numbers and words such as yes, no, on, off in quotes: ["yes", "no"]'
 
@@ -33,3 +35,43 @@ def test_value_of_a_wrong_type_says_what_to_write(capsys, argument, line):
     assert f"train: error: {key}: expected {line}" in error
     assert error.count("\n") == 1
     assert "Union" not in error
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        (
+            {"data": {"image_size": None}},
+            "data.image_size: expected a whole number or [whole number,",
+        ),
+        ({"data": {"batch_size": None}}, "data.batch_size: expected a whole number, got null"),
+        ({"optim": {"lr": None}}, "optim.lr: expected a number, got null"),
+        (
+            {"data": {"classes": ""}},
+            "data.classes: expected auto or a list of text, got an empty va",
+        ),
+        (
+            {"heads": {"detection": ""}},
+            "heads.detection: expected SSDLiteConfig or null, got an em",
+        ),
+        ({"heads": {"detection": {"name": {"a": 1}}}}, "heads.detection.name: expected one of ssd"),
+        (
+            {"trainer": {"max_epochs": ""}},
+            "trainer.max_epochs: expected a whole number or null, got",
+        ),
+        ({"data": {"train": None}}, "data.train: expected a section of settings, got None"),
+        ({"optim": None}, "optim: expected a section of settings, got None"),
+    ],
+)
+def test_a_setting_without_a_value_in_a_file_is_one_line(tmp_path, capsys, setting, line):
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({"heads": {"detection": {"name": "ssdlite"}}} | setting))
+    try:
+        SettingsParser("", prog="train").parse([str(file)])
+        error = ""
+    except SystemExit:
+        error = capsys.readouterr().err.strip()
+    except ConfigError as caught:
+        error = str(caught)
+    assert line in error
+    assert "\n" not in error

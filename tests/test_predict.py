@@ -98,7 +98,7 @@ def test_predict_names_unreadable_files_and_continues(weights, tmp_path):
     Image.new("L", (40, 50)).save(tmp_path / "grey.png")
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     stderr = predict(weights, tmp_path / "out", tmp_path, code=1)
-    assert "broken.jpg: expected an image, got a file of another kind" in stderr
+    assert "broken.jpg: expected an image file, got a file of another kind" in stderr
     assert "2 images" in stderr
     assert "1 inputs could not be read" in stderr
     results = records(tmp_path / "out")

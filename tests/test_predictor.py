@@ -102,7 +102,9 @@ def test_an_array_of_another_kind_is_refused(predictor, array):
 
 
 def test_bytes_that_are_no_image_are_refused(predictor):
-    with pytest.raises(DataError, match="bytes: expected an image, got a file of another kind"):
+    with pytest.raises(
+        DataError, match="bytes: expected an image file, got a file of another kind"
+    ):
         predictor.predict(b"no image")
 
 

@@ -4,10 +4,11 @@ import json
 import torch
 
 from mbv2det.labels import LabelMap
-from mbv2det.structures import Classification, Detections
+from mbv2det.structures import IGNORE_INDEX, Classification, Detections, SegmentationMap
 from mbv2det.tasks.classification_files import TopClassesFile
 from mbv2det.tasks.detection_files import CocoResults, DetectionTable, YoloLabels, coco_records
 from mbv2det.tasks.result_files import GrowingFile, ImageInfo, json_list
+from mbv2det.tasks.segmentation_files import IndexMaskFiles
 from mbv2det.tasks.task import Prediction
 
 DETECTIONS = Detections(
@@ -95,7 +96,7 @@ def test_text_of_several_bytes_a_character_stays_whole(tmp_path):
     assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "é\nß\nø\nü"
 
 
-def test_top_classes_are_an_object_by_name_and_printed_for_ten_images(tmp_path):
+def test_top_classes_have_the_name_of_their_file_and_are_printed_for_ten_images(tmp_path):
     files = TopClassesFile(tmp_path, LABELS, 0.3)
     classes = Classification(torch.tensor([0.75, 0.25]), torch.tensor([1, 0]))
     for number in range(12):
@@ -106,4 +107,24 @@ def test_top_classes_are_an_object_by_name_and_printed_for_ten_images(tmp_path):
     assert lines[0] == "n0: dog, wild 0.75, cat 0.25"
     content = json.loads((tmp_path / "classes.json").read_text())
     assert len(content) == 12
-    assert content["n1"][0] == {"class": "dog, wild", "score": 0.75}
+    assert content[1]["file_name"] == "n1.jpg"
+    assert content[1]["classes"][0] == {"class": "dog, wild", "score": 0.75}
+
+
+def test_the_classes_in_a_mask_are_a_table(tmp_path):
+    label_map = LabelMap(("background", "dog, wild", "cat"), (0, 7, 3))
+    files = IndexMaskFiles(tmp_path, label_map, 0.3)
+    labels = torch.zeros(4, 5, dtype=torch.uint8)
+    labels[:2, :2] = 1
+    labels[3] = IGNORE_INDEX
+    files.add(ImageInfo("a/n", "a/n.jpg", (4, 5)), Prediction(segmentation=SegmentationMap(labels)))
+    frame = ImageInfo("clip/000002", "clip.mp4", (4, 5), frame=2)
+    files.add(frame, Prediction(segmentation=SegmentationMap(torch.full_like(labels, 2))))
+    files.close()
+    rows = list(csv.reader((tmp_path / "masks.csv").read_text().splitlines()))
+    assert rows[0] == ["file_name", "frame", "mask", "class", "value", "pixels", "share"]
+    assert rows[1:] == [
+        ["a/n.jpg", "", "masks/a/n.png", "background", "0", "11", "0.55"],
+        ["a/n.jpg", "", "masks/a/n.png", "dog, wild", "7", "4", "0.2"],
+        ["clip.mp4", "2", "masks/clip/000002.png", "cat", "3", "20", "1.0"],
+    ]

@@ -1,7 +1,10 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
-from runs import DETECTION, SEGMENTATION, run_tool, write_config
+from runs import DETECTION, ROOT, SEGMENTATION, run_tool, write_config
 
 
 @pytest.fixture(scope="module")
@@ -21,19 +24,52 @@ def test_two_processes_train_one_run(trained_by_two):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_size", [4, 1])
-def test_two_processes_evaluate_21_images_with_the_metrics_of_one(
-    trained_by_two, tmp_path, batch_size
+@pytest.mark.parametrize(("devices", "batch_size"), [(2, 4), (2, 1), (3, 4)])
+def test_several_processes_evaluate_21_images_with_the_metrics_of_one(
+    trained_by_two, tmp_path, devices, batch_size
 ):
     config, run = trained_by_two
     metrics = {}
-    for devices in (1, 2):
-        out = tmp_path / f"{devices}.json"
+    for number in (1, devices):
+        out = tmp_path / f"{number}.json"
         run_tool(
             "eval", config, "--weights", run / "best.safetensors", "--out", out,
-            f"--trainer.devices={devices}", f"--data.batch_size={batch_size}",
+            f"--trainer.devices={number}", f"--data.batch_size={batch_size}",
         )  # fmt: skip
-        metrics[devices] = json.loads(out.read_text())
-    assert metrics[1]["images"] == metrics[2]["images"] == 21
-    assert metrics[1]["detection"] == metrics[2]["detection"]
-    assert metrics[1]["segmentation"] == metrics[2]["segmentation"]
+        metrics[number] = json.loads(out.read_text())
+    assert metrics[1]["images"] == metrics[devices]["images"] == 21
+    assert metrics[1]["detection"] == metrics[devices]["detection"]
+    assert metrics[1]["segmentation"] == metrics[devices]["segmentation"]
+
+
+def srun(rank, job):
+    """Returns the variables that SLURM sets for one of two tasks on a node."""
+    return {
+        "SLURM_JOB_ID": job, "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
+        "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
+        "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+def test_processes_of_a_launcher_share_one_run(tmp_path, launcher):
+    config = write_config(tmp_path, num_train=8, num_val=2)
+    train = [
+        ROOT / "tools/train.py", config, "--trainer.devices=2", "--trainer.max_epochs=1",
+        "--trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    if launcher == "torchrun":
+        run = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517"]
+        started = [([*run, *train], {})]
+    else:
+        started = [(train, srun(rank, str(os.getpid()))) for rank in (0, 1)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1", **variables}
+        )
+        for arguments, variables in started
+    ]
+    assert [process.wait(timeout=250) for process in processes] == [0] * len(processes)
+    assert [path.name for path in (tmp_path / "runs/tiny").iterdir()] == ["1"]
+    assert (tmp_path / "runs/tiny/1/best.safetensors").is_file()

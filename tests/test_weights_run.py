@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from shutil import copyfile
 
 import numpy as np
@@ -379,9 +380,10 @@ def test_predict_lists_the_most_probable_classes_of_an_image(trained, classifier
     images = trained[0].parent / "shapes/val"
     done = run_command("predict", "--weights", classifier, images, "--out", tmp_path)
     classes = json.loads((tmp_path / "classes.json").read_text())
-    assert list(classes) == ["000001", "000002"]
+    assert [record["file_name"] for record in classes] == ["000001.jpg", "000002.jpg"]
     predictor = mbv2det.load(classifier)
-    for stem, rows in classes.items():
+    for record in classes:
+        stem, rows = Path(record["file_name"]).stem, record["classes"]
         scores = [row["score"] for row in rows]
         assert len(rows) == 5
         assert scores == sorted(scores, reverse=True)
@@ -448,7 +450,7 @@ def test_weights_are_imported_and_predict(library_files, trained, tmp_path):
     assert (info.metrics, info.command) == ({}, "")
     images = trained[0].parent / "shapes/val"
     run_command("predict", "--weights", out, images, "--out", tmp_path)
-    rows = json.loads((tmp_path / "classes.json").read_text())["000001"]
+    rows = json.loads((tmp_path / "classes.json").read_text())[0]["classes"]
     assert {row["class"] for row in rows} == {"red", "green", "blue"}
 
 

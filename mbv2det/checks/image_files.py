@@ -13,20 +13,19 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.progress import track
 
 from mbv2det.console import console
 from mbv2det.data.annotations import Annotations
-from mbv2det.data.images import read_image
+from mbv2det.data.image_errors import image_errors
+from mbv2det.data.images import is_turned, read_image
 from mbv2det.errors import DataError
 
 Size = tuple[int, int]
 
-_ORIENTATION = 0x0112  # tag of EXIF
 _CHUNK = 16  # images that a process takes at a time
 _FEW = 100  # images for which starting processes takes longer than reading them
-_HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,12 @@ class ImageFacts:
 @dataclass(frozen=True)
 class _Header:
     size: Size
-    orientation: int
+    is_turned: bool
     is_deep: bool
 
     @property
     def upright_size(self) -> Size:
-        return self.size[::-1] if self.orientation in (5, 6, 7, 8) else self.size
+        return self.size[::-1] if self.is_turned else self.size
 
 
 def look_at_image(split: Annotations, index: int) -> ImageFacts:
@@ -175,28 +174,13 @@ def _read_header(path: str) -> _Header:
     Raises:
         DataError: If the file is missing or no image.
     """
-    try:
-        with Image.open(path) as image:
-            raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ()) if len(tile) > 3]
-            return _Header(
-                (image.height, image.width),
-                _orientation(image),
-                image.mode.startswith(("I", "F")) or any(";16" in mode for mode in raw_modes),
-            )
-    except FileNotFoundError:
-        raise DataError(f"{path}: expected an image file, found none") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: expected an image, got a file of another kind") from None
-    except (*_HEADER_ERRORS, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error})") from None
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except _HEADER_ERRORS:
-        return 1  # only the tags are damaged
-    return value if isinstance(value, int) else 1
+    with image_errors(path), Image.open(path) as image:
+        raw_modes = [str(tile[3]) for tile in getattr(image, "tile", ()) if len(tile) > 3]
+        return _Header(
+            (image.height, image.width),
+            is_turned(image),
+            image.mode.startswith(("I", "F")) or any(";16" in mode for mode in raw_modes),
+        )
 
 
 def measured_sizes(split: Annotations, facts: Sequence[ImageFacts]) -> Iterator[Size]:

@@ -11,6 +11,7 @@ _COMMANDS = {
     "report": "show where models fail, and why: mbv2det report CONFIG --weights FILE...",
     "compare": "show what changed between two models: mbv2det compare A B --config CONFIG",
     "predict": "find objects in images: mbv2det predict --weights FILE INPUT... --out DIR",
+    "prepare_data": "find out what your data is, and configure it: mbv2det prepare_data ROOT",
     "check_data": "find every fault of a data set: mbv2det check_data CONFIG [--fix OUT]",
     "benchmark": "time networks side by side: mbv2det benchmark FILE... [--peers]",
     "export": "write a file for another runtime: mbv2det export --weights FILE --out model.onnx",

@@ -27,7 +27,8 @@ Results in --out, of the kinds that --formats names:
   json      results.json: boxes in COCO's results format, [x, y, width, height] in pixels of the
             original image, with names of file and class, and the number of the frame in a video;
             all candidates, whatever their score. classes.json: the top classes of whole images
-  masks     masks/NAME.png: index PNGs with the data set's values and VOC's palette
+  masks     masks/NAME.png: index PNGs with the data set's values and VOC's palette; masks.csv: the
+            classes in each, with their values and numbers of pixels
   csv       results.csv: a detection a row
   yolo      yolo/labels/NAME.txt: boxes as labels to train YOLO with, yolo/classes.txt
 NAME is the path below the input, so that equal names in two folders stay apart.

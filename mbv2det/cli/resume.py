@@ -1,16 +1,23 @@
 """Resumed runs: what they may change, and the line that says how to resume one."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 import yaml
 
 from mbv2det.cli.settings import Settings
 from mbv2det.console import log
-from mbv2det.errors import ConfigError, NonFiniteLossError, TrainingStoppedError
+from mbv2det.errors import (
+    ConfigError,
+    NonFiniteLossError,
+    ProcessLostError,
+    TrainingStoppedError,
+)
 from mbv2det.training.checkpoints import LAST, has_checkpoint
 from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.share_file import load_weights
@@ -26,6 +33,12 @@ _FIXED = (
     "data.image_size",
     "data.resize",
     "data.value_range",
+)
+
+# What gloo, NCCL and PyTorch say when a process that takes part is gone.
+_LOST = re.compile(
+    r"gloo|nccl|Connection (reset|closed|refused)|Broken pipe|ProcessGroup|timed? ?out",
+    re.IGNORECASE,
 )
 
 
@@ -92,19 +105,38 @@ def resume_line(settings: Settings, folder: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: If the system refuses to write, for instance on a full disk.
+        ProcessLostError: If another process of the run is gone.
     """
     try:
         yield
-    except (TrainingStoppedError, NonFiniteLossError, OSError) as error:
-        checkpoints = folder / "checkpoints"
-        if has_checkpoint(checkpoints):
-            kept = without_option(settings.arguments, "--resume")
-            log(f"to resume: mbv2det train {shlex.join([*kept, f'--resume={checkpoints / LAST}'])}")
-        else:
-            log(f"{folder} has no checkpoint to resume from")
-        if isinstance(error, OSError):
-            raise ConfigError(f"the training ended: {error}") from error
+    except (TrainingStoppedError, NonFiniteLossError):
+        log(_how_to_resume(settings, folder))
         raise
+    except OSError as error:
+        log(_how_to_resume(settings, folder))
+        raise ConfigError(f"the training ended: {error}") from error
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        # Each process says so itself: the one that prints for all may be the one that ended.
+        raise ProcessLostError(
+            f"process {dist.get_rank()} of {dist.get_world_size()}: another process of this run "
+            f"ended or cannot be reached; its own error, if it had one, is above or in its log. "
+            f"{_how_to_resume(settings, folder)}"
+        ) from error
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Returns whether an error is that of a collective operation with a process that is gone."""
+    return dist.is_available() and dist.is_initialized() and bool(_LOST.search(str(error)))
+
+
+def _how_to_resume(settings: Settings, folder: Path) -> str:
+    checkpoints = folder / "checkpoints"
+    if not has_checkpoint(checkpoints):
+        return f"{folder} has no checkpoint to resume from"
+    kept = without_option(settings.arguments, "--resume")
+    return f"to resume: mbv2det train {shlex.join([*kept, f'--resume={checkpoints / LAST}'])}"
 
 
 def without_option(arguments: Sequence[str], option: str) -> list[str]:

@@ -123,14 +123,12 @@ class SettingsParser:
             raise ConfigError(f"{file}: expected a configuration in UTF-8, got {error}") from None
         if not namespace.config:
             parser.error("expected a configuration file as the first argument, got none")
+        _check_sections(namespace)
+        parser.refuse_nulls(namespace)
         _drop_settings_of_other_formats(namespace, file, parser.given)
         names = [name.replace("-", "_") for name in self.options]
         options = Namespace({name: namespace.pop(name, None) for name in names})
         name = Path(str(namespace.pop("config")[0])).stem
-        for section in ("heads", "data", "backbone", "augment", "optim", "eval", "trainer"):
-            value = namespace.get(section)
-            if not isinstance(value, Namespace):
-                raise ConfigError(f"{section}: expected a section of settings, got {value!r:.60}")
         built = parser.instantiate(namespace.clone())
         values = {f.name: getattr(built, f.name) for f in fields(Config)}
         return Settings(
@@ -172,6 +170,20 @@ class SettingsParser:
         for name, kwargs in self.options.items():
             parser.add_argument(f"--{name}", **kwargs)
         return parser
+
+
+_SECTIONS = (
+    "heads", "data", "data.train", "data.val", "backbone", "augment", "optim", "eval", "checkpoint",
+    "trainer",
+)  # fmt: skip
+
+
+def _check_sections(namespace: Namespace) -> None:
+    """Refuses a section of settings that is a single value."""
+    for section in _SECTIONS:
+        value = namespace.get(section)
+        if not isinstance(value, Namespace):
+            raise ConfigError(f"{section}: expected a section of settings, got {value!r:.60}")
 
 
 def _drop_settings_of_other_formats(
@@ -222,7 +234,7 @@ def _head_classes(file: str, arguments: Sequence[str]) -> dict[str, type[HeadCon
     for task in _trained_tasks():
         class_of = {name: cls for cls in task.head_kinds for name in head_names(cls)}
         name = chosen.get(task.name, next(iter(class_of)))
-        if name not in class_of:
+        if not isinstance(name, str) or name not in class_of:
             near = difflib.get_close_matches(str(name), class_of, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(

@@ -51,13 +51,13 @@ class DenseData(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.on_error = on_error
-        self._start = (0, 0)  # epoch, and batches of it that an interrupted run has taken
+        self._start = (0, 0)  # epoch, and images of it that an interrupted run has taken
 
     def state_dict(self) -> dict[str, int]:
-        """Returns the position in the data, for resuming: epoch, and batches taken of it.
+        """Returns the position in the data, for resuming: epoch, and images taken of it.
 
-        Lightning would save the state of the loader, but drops it where the schedule asks for the
-        number of steps.
+        It holds for any batch size and number of processes. Lightning would save the state of the
+        loader, but drops it where the schedule asks for the number of steps.
         """
         if self.trainer is None:
             return {}
@@ -65,11 +65,22 @@ class DenseData(pl.LightningDataModule):
         batches = loop.epoch_loop.batch_progress
         taken = 0 if batches.is_last_batch else batches.current.ready
         epoch = loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        return {"epoch": epoch, "batches": taken}
+        return {"epoch": epoch, "images": taken * self._images_per_step()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Makes the next training loader start at a position of `state_dict`."""
-        self._start = state_dict["epoch"], state_dict["batches"]
+        images = state_dict.get("images")
+        if images is None:  # of an earlier version, which could not change the batch size
+            images = state_dict["batches"] * self._images_per_step()
+        self._start = state_dict["epoch"], images
+
+    @property
+    def num_taken_batches(self) -> int:
+        """Batches of today's size that the images taken before resuming amount to."""
+        return self._start[1] // self._images_per_step()
+
+    def _images_per_step(self) -> int:
+        return self.batch_size * self._rank_and_world_size()[1]
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Returns a loader of shuffled and augmented images.
@@ -87,8 +98,8 @@ class DenseData(pl.LightningDataModule):
                 f"data.batch_size: expected at most the {len(sampler)} training images that each "
                 f"of {world_size} processes has, got {self.batch_size}"
             )
-        epoch, batches = self._start
-        sampler.start_at(epoch, batches * self.batch_size)
+        epoch, images = self._start
+        sampler.start_at(epoch, images // world_size)
         dataset = AnnotatedImages(self.train, self.preprocessor, self.augment, self.on_error)
         return self._loader(dataset, sampler, drop_last=True)
 

@@ -1,28 +1,18 @@
 """Image files: the one reader of training, evaluation and prediction."""
 
-import struct
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 
+from mbv2det.data.image_errors import image_errors
 from mbv2det.data.value_range import ValueRange, depth_fault, is_deep, range_of, to_8_bits
 from mbv2det.errors import DataError
 
 _ORIENTATION = 0x0112  # tag of EXIF
 _TURNED = (5, 6, 7, 8)  # its values that swap height and width
-
-# What PIL's decoders raise for damaged files.
-_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -71,23 +61,16 @@ def value_range_of(path: str | Path) -> ValueRange | None:
     Raises:
         DataError: If the file is missing or no image.
     """
-    try:
-        with Image.open(path) as image:
-            if not is_deep(image):
-                return None
-    except _ERRORS:
-        pass  # the decoder says what is wrong
+    with image_errors(path), Image.open(path) as image:
+        if not is_deep(image):
+            return None
     decoded, _ = _decode(_content(path), str(path), None)
     return range_of(decoded)
 
 
 def _content(path: str | Path) -> bytes:
-    try:
+    with image_errors(path):
         return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: expected an image file, found none") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -96,15 +79,18 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: If the file is missing or no image.
     """
+    with image_errors(path), Image.open(path) as image:
+        turned = is_turned(image)
+        width, height = image.size
+        return (width, height) if turned else (height, width)
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Returns True if the camera's orientation tag swaps height and width of an image."""
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
-            width, height = image.size
-            return (width, height) if turned else (height, width)
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: expected an image, got a file of another kind") from None
-    except _ERRORS as error:
-        raise DataError(f"{path}: cannot be decoded ({error})") from None
+        return image.getexif().get(_ORIENTATION, 1) in _TURNED
+    except Exception:  # of almost any class
+        return False  # only the tags are damaged
 
 
 def decode_image(
@@ -137,20 +123,8 @@ def upright_rgb(
 def _decode(
     content: bytes, name: str, value_range: ValueRange | None
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    try:
+    with image_errors(name):
         return _load(content, value_range)
-    except UnidentifiedImageError:
-        raise DataError(f"{name}: expected an image, got a file of another kind") from None
-    except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise DataError(
-            f"{name}: expected at most {limit // 10**6} million pixels, got more ({error}); scale "
-            "the image down or cut it into parts"
-        ) from None
-    except MemoryError:
-        raise DataError(f"{name}: too large for the memory of this machine") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise DataError(f"{name}: cannot be decoded ({error})") from None
 
 
 def _load(content: bytes, value_range: ValueRange | None) -> tuple[Image.Image, tuple[str, ...]]:
@@ -179,17 +153,18 @@ def _load_truncated(content: bytes) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except (struct.error, SyntaxError, TypeError, ValueError):
+    except Exception:  # of almost any class
         return image  # only the tags are damaged
 
 
 def _pixels(
     image: Image.Image, name: str, value_range: ValueRange | None
 ) -> UInt8[np.ndarray, "H W 3"]:
-    try:
-        return np.asarray(_rgb(image, value_range))
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from None
+    with image_errors(name):
+        try:
+            return np.asarray(_rgb(image, value_range))
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from None
 
 
 def _rgb(image: Image.Image, value_range: ValueRange | None) -> Image.Image:

@@ -1,14 +1,14 @@
 """From the pixels of a mask file to one value per pixel: index, one of several channels, colour."""
 
-import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from mbv2det.data.image_errors import image_errors
 from mbv2det.errors import DataError
 
 _ONE_CHANNEL = ("P", "L", "1", "I", "I;16", "I;16B", "I;16L")
@@ -107,17 +107,6 @@ def _code(pixels: np.ndarray) -> np.ndarray:
 
 
 def _decode(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise DataError(f"{path}: expected a mask, found none") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: expected a mask image, got a file of another kind") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: expected a mask of fewer pixels ({error})") from None
-    except MemoryError:
-        raise DataError(f"{path}: too large for the memory of this machine") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise DataError(f"{path}: cannot be decoded ({error})") from None
+    with image_errors(path, "a mask"), Image.open(path) as image:
+        image.load()
+        return image

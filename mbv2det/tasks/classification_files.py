@@ -5,14 +5,17 @@ from typing import Any
 
 from mbv2det.labels import LabelMap
 from mbv2det.structures import Classification
-from mbv2det.tasks.result_files import ImageInfo, json_object, json_text
+from mbv2det.tasks.result_files import ImageInfo, json_list, json_text
 from mbv2det.tasks.task import Prediction
 
 _PRINTED = 10  # images whose classes are printed at the end
 
 
 class TopClassesFile:
-    """The top classes of all images by image name: `classes.json`.
+    """The top classes of all images, a record for each: `classes.json`.
+
+    A record has `image_id`, `file_name`, in a video `frame`, and `classes`, a list of `class` and
+    `score`, best first.
 
     Args:
         folder: Where to write.
@@ -21,7 +24,7 @@ class TopClassesFile:
     """
 
     def __init__(self, folder: Path, label_map: LabelMap, min_score: float) -> None:
-        self.file = json_object(folder / "classes.json")
+        self.file = json_list(folder / "classes.json")
         self.label_map = label_map
         self.lines: list[str] = []
 
@@ -30,7 +33,7 @@ class TopClassesFile:
         if prediction.classification is None:
             return
         rows = top_classes(prediction.classification, self.label_map)
-        self.file.add([f"{json_text(image.name)}: {json_text(rows)}"])
+        self.file.add([json_text({**image.record(), "classes": rows})])
         if len(self.lines) < _PRINTED:
             shown = ", ".join(f"{row['class']} {row['score']:.2f}" for row in rows)
             self.lines.append(f"{image.name}: {shown}")

@@ -1,14 +1,12 @@
 """Result files of detection: COCO's JSON, a table, and labels in YOLO's format."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 from mbv2det.atomic_write import atomic_write
 from mbv2det.labels import LabelMap
 from mbv2det.structures import Detections
-from mbv2det.tasks.result_files import GrowingFile, ImageInfo, json_list, json_text
+from mbv2det.tasks.result_files import GrowingFile, ImageInfo, csv_line, json_list, json_text
 from mbv2det.tasks.task import Prediction
 
 _COLUMNS = (
@@ -88,7 +86,7 @@ class DetectionTable:
     """
 
     def __init__(self, folder: Path, label_map: LabelMap, min_score: float) -> None:
-        self.file = GrowingFile(folder / "results.csv", _csv_line(_COLUMNS))
+        self.file = GrowingFile(folder / "results.csv", csv_line(_COLUMNS))
         self.label_map = label_map
         self.min_score = min_score
 
@@ -103,18 +101,12 @@ class DetectionTable:
             corners = (round(value, 2) for value in box)
             name = self.label_map.names[label]
             row = (image.file_name, frame, name, round(score, 5), *corners, image.image_id)
-            self.file.add([_csv_line(row)])
+            self.file.add([csv_line(row)])
 
     def close(self) -> list[str]:
         """Closes the file."""
         self.file.close()
         return [f"table: {self.file.path}"]
-
-
-def _csv_line(row: tuple[Any, ...]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(row)
-    return text.getvalue()
 
 
 class YoloLabels:

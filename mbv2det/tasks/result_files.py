@@ -1,5 +1,7 @@
 """What the result files of all tasks share: how an image is named, and files that grow."""
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,11 +92,13 @@ def json_list(path: Path) -> GrowingFile:
     return GrowingFile(path, "[\n", ",\n", "\n]\n")
 
 
-def json_object(path: Path) -> GrowingFile:
-    """Returns a JSON file with an object; its entries are `json_text` of a key and of a value."""
-    return GrowingFile(path, "{\n", ",\n", "\n}\n")
-
-
 def json_text(value: Any) -> str:
     """Returns a value as JSON on one line."""
     return json.dumps(value)
+
+
+def csv_line(row: Sequence[Any]) -> str:
+    """Returns values as a line of a table, quoted where needed."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue()

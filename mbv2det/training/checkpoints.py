@@ -43,8 +43,18 @@ class Checkpoints(Checkpoint):
         self._step_before = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts to listen for signals, instead of Lightning, which would not save first."""
+        """Starts to listen for signals, instead of Lightning, which would not save first.
+
+        Lightning counts the batches of an epoch. A run that resumes within one, with another batch
+        size or number of processes, has to count those that are left.
+        """
         self.stop.listen()
+        taken = trainer.datamodule.num_taken_batches  # type: ignore[attr-defined]
+        current: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        if taken and current.processed != taken:
+            unfinished = current.processed - current.completed  # saved within the hooks of a batch
+            current.ready = current.started = current.processed = taken
+            current.completed = taken - unfinished
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int

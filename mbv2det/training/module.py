@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import SumMetric
 
 from mbv2det.config import OptimConfig
+from mbv2det.console import log
 from mbv2det.errors import NonFiniteLossError
 from mbv2det.model import MultiTaskModel
 from mbv2det.structures import Batch, LossTerms
@@ -24,7 +25,7 @@ from mbv2det.tasks.task import (
     mean_monitor,
     predict_all,
 )
-from mbv2det.training.optim import frozen_norms, make_optimizer, make_schedule
+from mbv2det.training.optim import frozen_norms, make_optimizer, make_schedule, scaled_to_batch
 from mbv2det.weights.header import HEADER, upgrade_checkpoint
 from mbv2det.weights.share_file import ORIGIN, encode_origin
 
@@ -64,7 +65,7 @@ class DenseModule(pl.LightningModule):
         super().__init__()
         self.model = model
         self.tasks = tasks
-        self.optim = optim
+        self.configured_optim = self.optim = optim
         # Plain containers: metrics are not submodules, whose state would be saved and averaged.
         self.metrics = dict(metrics)
         self.loss_sums = {
@@ -203,6 +204,7 @@ class DenseModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Returns the configured optimiser, and its schedule, which is updated at every step."""
+        self._scale_rate()
         optimizer = make_optimizer(self.model, self.optim, self.transferred)
         steps = self.trainer.estimated_stepping_batches
         schedule = make_schedule(optimizer, self.optim, steps)
@@ -210,6 +212,21 @@ class DenseModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _scale_rate(self) -> None:
+        """Scales the learning rate from the reference batch to the images of a step; logs it."""
+        configured = self.configured_optim
+        if configured.reference_batch is None:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        batches = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        num_images = data.batch_size * batches
+        self.optim = scaled_to_batch(configured, num_images)
+        if self.optim.lr != configured.lr:
+            log(
+                f"optim.lr: {self.optim.lr:g} for {num_images} images a step; {configured.lr:g} is "
+                f"configured for {configured.reference_batch} (optim.reference_batch)"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the header of the weights, and the origin of the tensors for resuming."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -96,6 +97,21 @@ def make_optimizer(
             eps=config.rms_eps,
         )
     return AdamW(groups, lr=config.lr)
+
+
+def scaled_to_batch(config: OptimConfig, num_images: int) -> OptimConfig:
+    """Returns the settings with the learning rate for steps of another number of images.
+
+    The rate grows with the batch (Goyal et al. 2017, "Accurate, Large Minibatch SGD", section 2.1),
+    with any optimiser.
+
+    Args:
+        config: Optimiser settings, with the rate for `reference_batch` images.
+        num_images: Images of a step, over all processes and accumulated batches.
+    """
+    if config.reference_batch is None:
+        return config
+    return replace(config, lr=config.lr * num_images / config.reference_batch)
 
 
 def parameter_groups(

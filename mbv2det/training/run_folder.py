@@ -6,6 +6,7 @@ from pathlib import Path
 from mbv2det.console import log
 from mbv2det.errors import ConfigError
 from mbv2det.training.checkpoints import LAST, has_checkpoint, newest_readable
+from mbv2det.training.launched_job import launched_job
 
 # Lightning starts the other processes of a run with the same command line. The first process passes
 # the folder that it created to them in this environment variable.
@@ -13,7 +14,7 @@ _VARIABLE = "MBV2DET_RUN_FOLDER"
 
 
 def new_run(root: Path, name: str) -> Path:
-    """Creates the next free folder for a run of a configuration.
+    """Creates the next free folder for a run of a configuration, one for all processes.
 
     Args:
         root: Folder of all runs.
@@ -24,8 +25,11 @@ def new_run(root: Path, name: str) -> Path:
     """
     if int(os.environ.get("LOCAL_RANK", "0")) > 0 and _VARIABLE in os.environ:
         return Path(os.environ[_VARIABLE])
-    number = max((_number(p) for p in (root / name).glob("*")), default=0) + 1
-    return _publish(root / name / str(number))
+    job = launched_job()
+    if job is None:
+        return _publish(_next_free(root / name))
+    own = str(_publish(_next_free(root / name))) if job.rank == 0 else None
+    return _publish(Path(job.share("run folder", own)))
 
 
 def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
@@ -52,6 +56,11 @@ def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
             )
     folder = file.resolve().parents[1]
     return _publish(folder), newest_readable(file)
+
+
+def _next_free(runs: Path) -> Path:
+    number = max((_number(p) for p in runs.glob("*")), default=0) + 1
+    return runs / str(number)
 
 
 def _newest_run(runs: Path) -> Path:
