@@ -14,10 +14,11 @@ function errorsSection() {
       "corrected, and how many there are at the common lowest score (and at any score), after " +
       "TIDE (Bolya et al. 2020)."),
     perModel("detection", part => {
-      const n = chosen(part);
-      const gain = row => n < 0 ? row.gain : row.class_gains[n] ?? 0;
+      const n = chosen(part), gain = row => gainOf(row, n);
       const total = values => n < 0 ? sum(values) : values[n];
-      const most = Math.max(0.001, ...part.errors.map(gain));
+      // One scale for all models.
+      const most = Math.max(0.001, ...MODELS.filter(model => model.detection).flatMap(
+        ({ detection }) => detection.errors.map(row => gainOf(row, chosen(detection)))));
       return bars(part.errors.map(row => ({
         label: [el("strong", {}, KIND_TEXT[row.kind][0]), el("br"),
           el("span", { class: "soft small" }, KIND_TEXT[row.kind][1])],
@@ -27,6 +28,10 @@ function errorsSection() {
           `${count(total(row.accepted))} (${count(total(row.all_scores))})`)],
       })));
     }));
+}
+
+function gainOf(row, n) {
+  return n < 0 ? row.gain : row.class_gains[n] ?? 0;
 }
 
 function confusionSection(task, render) {
