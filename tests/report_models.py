@@ -1,5 +1,7 @@
 """Measured models with planted errors, for the tests of reports: no training is needed."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -30,7 +32,7 @@ def shapes_split(folder, num_images=12):
     return read_coco(root / "annotations/instances_val.json", root / "val", masks=True)
 
 
-def planted_model(split, folder, name, *, errors, tasks=("detection", "segmentation"), seed=0):
+def planted_model(split, folder, name, *, errors, tasks=tuple(HEADS), seed=0, keep=None):
     """Returns a model whose predictions are the annotation with a share of errors.
 
     Args:
@@ -40,6 +42,7 @@ def planted_model(split, folder, name, *, errors, tasks=("detection", "segmentat
         errors: Share of objects that are missed, moved, named wrongly or found twice.
         tasks: Tasks of the model.
         seed: Seed of the errors.
+        keep: Number of detections that are kept of each image; None for all.
     """
     label_maps = {"detection": split.objects.label_map, "segmentation": split.masks.label_map}
     info = WeightsInfo(
@@ -54,7 +57,9 @@ def planted_model(split, folder, name, *, errors, tasks=("detection", "segmentat
     draw = np.random.default_rng(seed)
     for index in range(len(split)):
         batch = collate([images[SampleKey(0, index)]])
-        predictions = [planted_prediction(split, index, draw, errors)]
+        prediction = planted_prediction(split, index, draw, errors)
+        rows = torch.arange(len(prediction.detection))[:keep]
+        predictions = [replace(prediction, detection=prediction.detection[rows])]
         record.add(predictions, batch)
         for task in built:
             task.update(metrics[task.name], predictions, batch)

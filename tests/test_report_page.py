@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,8 +13,9 @@ from report_models import planted_model, shapes_split
 
 from mbv2det.report.analysis import analyse
 from mbv2det.report.comparison import changed_classes, compare_tasks
-from mbv2det.report.page import report_content, write_report
+from mbv2det.report.page import render, report_content, write_report
 from mbv2det.report.plain import plain
+from mbv2det.report.record import SplitRecord
 from mbv2det.report.runs import spread_over_runs
 from mbv2det.report.thumbnails import make_thumbnails, shrink
 from mbv2det.report.training_curves import training_curves
@@ -114,8 +116,6 @@ def test_the_file_refers_to_nothing_outside(page):
 
 def test_a_class_name_cannot_end_the_script(models, tmp_path):
     content = report_content(models[:1], silent)
-    from mbv2det.report.page import render
-
     text = render({**content, "title": "</script><b>&"})
     data = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1]
     assert json.loads(data)["title"] == "</script><b>&"
@@ -154,6 +154,24 @@ def test_a_model_of_one_task_has_no_section_of_another(split, tmp_path):
     assert ["detection" in model for model in content["models"]] == [True, False]
     assert ["segmentation" in model for model in content["models"]] == [False, True]
     assert content["comparison"] == {}
+
+
+def test_without_images_there_is_nothing_to_show(split, models):
+    record = SplitRecord([part.task for part in models[0].record.tasks.values()], split)
+    content = report_content([replace(models[0], record=record)], silent)
+    assert not {"detection", "segmentation"} & set(content["models"][0])
+    assert content["images"] == []
+    render(content)
+
+
+def test_without_detections_every_object_is_missed(split, tmp_path):
+    nothing = planted_model(split, tmp_path, "nothing", errors=1.0, keep=0)
+    content = report_content([nothing], silent)
+    (model,) = content["models"]
+    missed = sum(model["detection"]["errors"][-1]["accepted"])
+    assert missed == (~split.objects.ignore).sum()
+    assert "Nothing is found: there is not a single detection." in model["sentences"]
+    render(content)
 
 
 def test_runs_with_other_seeds_have_a_mean_and_an_interval(models):

@@ -63,7 +63,9 @@ def analyse(name: str, model: MeasuredModel, progress: Progress) -> AnalysedMode
     detection = segmentation = None
     for record in model.record.tasks.values():
         if isinstance(record, DetectionRecord):
-            detection = analyse_detections(*record.metric.collected(), progress=progress)
+            images, truth, detections = record.metric.collected()
+            if len(images):
+                detection = analyse_detections(images, truth, detections, progress=progress)
         elif isinstance(record, SegmentationRecord) and record.images:
             segmentation = analyse_masks(
                 np.array(record.images), np.stack(record.confusion), progress=progress

@@ -22,6 +22,7 @@ from mbv2det.data.objects import Objects
 from mbv2det.metrics.coco_matches import Matches
 from mbv2det.metrics.overlaps import NO_OBJECT, iou, pair_up
 from mbv2det.metrics.scored_boxes import ScoredBoxes
+from mbv2det.report.intervals import mean_of_defined
 from mbv2det.report.ranking import precision_at_recalls
 
 KINDS = ("class", "location", "both", "duplicate", "background")
@@ -117,9 +118,9 @@ class Gains:
     after: dict[str, Float64[np.ndarray, " K"]]
 
     def mean(self, kind: str) -> float:
-        """Returns the gain in average precision over all classes; never negative."""
-        after, before = np.nanmean(self.after[kind]), np.nanmean(self.before)
-        return max(0.0, float(after - before))
+        """Returns the gain in average precision over all classes; 0 if it is none or a loss."""
+        gain = mean_of_defined(self.after[kind]) - mean_of_defined(self.before)
+        return gain if gain > 0 else 0.0
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ def detection_sentences(analysis: DetectionAnalysis, scores: Mapping[str, Any]) 
 
 
 def _largest_gain(analysis: DetectionAnalysis) -> str:
+    if not len(analysis.detections):
+        return "Nothing is found: there is not a single detection."
     gain = {kind: analysis.gains.mean(kind) for kind in (*KINDS, MISSED)}
     first, second = sorted(gain, key=lambda kind: -gain[kind])[:2]
     if gain[first] < 0.001:
