@@ -8,6 +8,8 @@ from mbv2det.cli.huge_pages import use_huge_pages
 _COMMANDS = {
     "train": "train a model: mbv2det train CONFIG [--key.sub=value ...]",
     "eval": "measure weights on a data set: mbv2det eval CONFIG --weights FILE",
+    "report": "show where models fail, and why: mbv2det report CONFIG --weights FILE...",
+    "compare": "show what changed between two models: mbv2det compare A B --config CONFIG",
     "predict": "find objects in images: mbv2det predict --weights FILE INPUT... --out DIR",
     "prepare_data": "find out what your data is, and configure it: mbv2det prepare_data ROOT",
     "check_data": "find every fault of a data set: mbv2det check_data CONFIG [--fix OUT]",

@@ -1,8 +1,5 @@
 """What a training is made of: the data, the network with its initial weights, and their header."""
 
-import re
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mbv2det.build import annotation_of, build, evaluation_model, label_maps_of, trainable
+from mbv2det.cli.command_line import command_line
 from mbv2det.cli.resume import check_resumed
 from mbv2det.cli.settings import Settings
 from mbv2det.cli.splits import read_splits
@@ -29,9 +27,6 @@ from mbv2det.training.trainer import num_loader_workers
 from mbv2det.weights.header import WeightsInfo, encode_info
 from mbv2det.weights.share_file import load_origin
 from mbv2det.weights.transfer import Transfer
-
-# An absolute path: alone, as a value, or within a list or a mapping.
-_ABSOLUTE = re.compile(r"""(?<![^\s=\[{(,'"])/[^,\]})'"]*""")
 
 
 @dataclass(frozen=True)
@@ -171,18 +166,8 @@ def weights_info(
         initial.preprocess,
         label_maps_of(training, settings.config.tasks),
         settings.config.eval.thresholds(),
-        command=command_line(settings.arguments),
+        command=command_line("train", settings.arguments),
     )
     if checkpoint is None:
         return info
     return replace(info, command=check_resumed(checkpoint, info).command)
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """Returns the running command, to be stored in its weights.
-
-    Absolute paths are cut to their last name, since they would reveal the folders of the author of
-    a share file.
-    """
-    shortened = [_ABSOLUTE.sub(lambda path: Path(path[0]).name, a) for a in arguments]
-    return f"mbv2det train {shlex.join(shortened)}"

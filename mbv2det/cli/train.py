@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 
 from mbv2det.cli.huge_pages import uses_huge_pages
+from mbv2det.cli.reporting import report_run
 from mbv2det.cli.resume import check_settings, resume_line
 from mbv2det.cli.run_outputs import training_callbacks
 from mbv2det.cli.run_parts import RunParts
@@ -89,6 +90,7 @@ def train(settings: Settings) -> Path:
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         conclude(folder, parts.validation)
+        log_report(settings, folder, parts.validation, alone=trainer.world_size == 1)
     return folder
 
 
@@ -143,3 +145,23 @@ def conclude(folder: Path, validation: Annotations) -> None:
         log(f"curves:      tensorboard --logdir {folder}")
     if (folder / "checkpoints" / LAST).is_file():
         log(f"resume from: {folder / 'checkpoints' / LAST}")
+
+
+def log_report(settings: Settings, folder: Path, validation: Annotations, *, alone: bool) -> None:
+    """Writes the report of a run and logs its path; what goes wrong costs no more than the report.
+
+    Args:
+        settings: Settings of the training.
+        folder: Folder of the run.
+        validation: Validation split.
+        alone: Whether this is the only process of the run; otherwise the command is named instead.
+    """
+    if not (folder / "metrics.json").is_file():
+        return
+    if not alone:
+        log(f"report:      run mbv2det report {folder} --trainer.devices=1 --out FILE.html")
+        return
+    try:
+        report_run(settings, folder, validation)
+    except Exception as error:
+        log(f"no report: {' '.join(str(error).split()) or type(error).__name__}")

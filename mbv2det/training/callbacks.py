@@ -1,7 +1,7 @@
 """Callbacks: weight averaging, the best weights, pictures, and messages."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -203,6 +203,29 @@ class PredictionPictures(Callback):
                     trainer.global_step,
                     dataformats="HWC",
                 )
+
+
+class PredictionObserver(Callback):
+    """Callback that passes on the predictions for the validation images.
+
+    Args:
+        observe: Gets the predictions of every batch and the batch, each image once.
+    """
+
+    def __init__(self, observe: Callable[[Sequence[Prediction], Batch], None]) -> None:
+        self.observe = observe
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Passes on the predictions of a batch."""
+        self.observe(outputs, batch.counted())
 
 
 class DamagedFileWarnings(Callback):
