@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import DETECTION, run_command, write_config
+from runs import DETECTION, POINTS, run_command, write_config
 
 WORKER = Path(__file__).with_name("gradient_worker.py")
 # Dropout differs between processes.
-HEADS = f"{DETECTION}, segmentation: {{name: deeplabv3, dropout: 0.0}}"
+HEADS = {
+    "anchors": f"{DETECTION}, segmentation: {{name: deeplabv3, dropout: 0.0}}",
+    "points": POINTS,
+}
 
 
 def gradients(config, weights, out, devices):
@@ -35,10 +38,11 @@ def gradients(config, weights, out, devices):
     return torch.load(out, weights_only=True)
 
 
-@pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory):
+@pytest.fixture(scope="module", params=HEADS)
+def one_and_two(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradients")
-    config = write_config(folder, num_train=8, num_val=2, heads=HEADS, stride=16)
+    heads = HEADS[request.param]
+    config = write_config(folder, num_train=8, num_val=2, heads=heads, stride=16)
     run_command("train", config, "--trainer.max_epochs=1")
     weights = folder / "runs/tiny/1/best.safetensors"
     return [gradients(config, weights, folder / f"{n}.pt", n) for n in (1, 2)]
