@@ -59,8 +59,8 @@ def detector(backbone=BackboneConfig(width_mult=0.1), size=(64, 96), label_map=T
     ("name", "parameters", "billions"),
     [
         ("gfl_lite_coco", 2_069_360, 0.781),
-        ("gfl_lite_small_coco", 709_296, 0.379),
-        ("gfl_lite_large_coco", 3_980_464, 1.483),
+        ("gfl_lite_small_coco", 734_480, 0.401),
+        ("gfl_lite_large_coco", 4_016_592, 1.514),
     ],
 )
 def test_parameters_and_multiply_adds_of_the_coco_configurations(name, parameters, billions):
