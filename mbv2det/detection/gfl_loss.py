@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
@@ -97,6 +96,7 @@ class GFLLoss:
         """Returns the sum of the class loss over the points that have a target."""
         matches = assigned.matches
         labels = targets.labels.gather(1, matches.object_index).clamp(min=0)
-        quality = F.one_hot(labels, outputs.logits.shape[-1]) * assigned.quality[..., None]
+        quality = torch.zeros_like(outputs.logits)
+        quality.scatter_(2, labels[..., None], assigned.quality[..., None])
         loss = self.class_loss(outputs.logits, quality)
         return loss[matches.positive | matches.negative].sum()
