@@ -51,7 +51,7 @@ def one_and_two(request, tmp_path_factory):
 def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(one_and_two):
     one, two = one_and_two
     assert one.keys() == two.keys()
-    assert len(one) > 100
+    assert len(one) > 70  # all weights of convolutions
     for name, gradient in one.items():
         # Sums in another order: relative to the largest entry of each tensor.
         scale = max(1.0, gradient.abs().max().item())
