@@ -133,8 +133,8 @@ class GFLLite(nn.Module):
 
         | layer | initial values |
         |---|---|
-        | convolutions before a norm | Kaiming normal, fan in: their outputs have the variance 1 with
-        which the running statistics start, so that these are right after few steps |
+        | convolutions before a norm | Kaiming normal, fan in: outputs have about the variance 1
+        with which the running statistics start, so that these are right after few steps |
         | class logits | normal 0.01, bias: logit of a score of 0.01 |
         | box distributions | normal 0.01, bias 0: all distances alike, seven cells a side |
         | batch norm | weight 1, bias 0 |
