@@ -63,7 +63,8 @@ def test_coverage_is_the_share_of_objects_with_a_point():
 def test_expected_distance_of_a_hand_computed_distribution():
     # exp of 0, ln 2, ln 5: 1 + 2 + 5 = 8; (0 x 1 + 1 x 2 + 2 x 5) / 8 = 1.5.
     row = torch.tensor([0.0, math.log(2), math.log(5)])
-    torch.testing.assert_close(expected_distances(row.expand(4, 3)), torch.full((4,), 1.5))
+    distances = expected_distances(row.expand(2, 5, 4, 3))
+    torch.testing.assert_close(distances, torch.full((2, 5, 4), 1.5))
 
 
 def test_boxes_reach_as_many_cells_as_the_distances_say():

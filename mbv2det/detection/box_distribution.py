@@ -15,15 +15,18 @@ _MARGIN = 0.01
 
 
 def expected_distances(
-    sides: Float[Tensor, "*shape 4 bins"],
-) -> Float[Tensor, "*shape 4"]:
+    sides: Float[Tensor, "*batch P 4 bins"],
+) -> Float[Tensor, "*batch P 4"]:
     """Returns the expectation of each distribution, in cells.
 
     Args:
         sides: Logits of the distributions; bin i is a distance of i cells.
     """
-    bins = torch.arange(sides.shape[-1], device=sides.device, dtype=sides.dtype)
-    return (sides.softmax(dim=-1) * bins).sum(dim=-1)
+    num_bins = sides.shape[-1]
+    bins = torch.arange(num_bins, device=sides.device, dtype=sides.dtype)[:, None]
+    # One row for each side: ncnn does not reduce the last of four axes.
+    rows = sides.flatten(-3, -2).softmax(dim=-1) @ bins
+    return rows.unflatten(-2, (-1, 4)).squeeze(-1)
 
 
 def distances_to_boxes(

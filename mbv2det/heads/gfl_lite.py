@@ -133,20 +133,18 @@ class GFLLite(nn.Module):
 
         | layer | initial values |
         |---|---|
-        | convolutions before a norm | Kaiming normal, fan in: outputs have about the variance 1
-        with which the running statistics start, so that these are right after few steps |
-        | class logits | normal 0.01, bias: logit of a score of 0.01 |
-        | box distributions | normal 0.01, bias 0: all distances alike, seven cells a side |
+        | convolutions | truncated normal 0.03, as in SSDLite |
+        | class logits | bias: logit of a score of 0.01 |
+        | box distributions | bias 0: all distances alike, so that boxes have seven cells a side |
         | batch norm | weight 1, bias 0 |
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_in")
-        initial_logit = math.log(_INITIAL_SCORE / (1 - _INITIAL_SCORE))
-        for layer, value in ((self.class_layer, initial_logit), (self.box_layer, 0.0)):
-            assert layer.bias is not None
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.constant_(layer.bias, value)
+                nn.init.trunc_normal_(module.weight, std=0.03, a=-0.06, b=0.06)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        assert self.class_layer.bias is not None
+        nn.init.constant_(self.class_layer.bias, math.log(_INITIAL_SCORE / (1 - _INITIAL_SCORE)))
 
 
 def _separable(shared: Any, channels: int, kernel_size: int) -> nn.ModuleList:
