@@ -23,7 +23,7 @@ def expected_distances(
         sides: Logits of the distributions; bin i is a distance of i cells.
     """
     num_bins = sides.shape[-1]
-    # Core ML makes integers of a range, whatever its type, unless it is converted; and ncnn does not
+    # Core ML makes integers of a range, whatever its type, unless it is converted; ncnn does not
     # reduce the last of four axes, so that each side has a row of its own.
     bins = torch.arange(num_bins, device=sides.device).to(sides.dtype)[:, None]
     rows = sides.flatten(-3, -2).softmax(dim=-1) @ bins
