@@ -60,6 +60,7 @@ def test_the_wheel_contains_the_package_the_configurations_and_the_studies(unpac
         for file in in_repository("tools/studies/*.py")
     }
     rest = {"mbv2det/py.typed", "mbv2det/deploy/model_card.md"}
+    rest |= in_repository("mbv2det/report/templates/*")
     assert package == in_repository("mbv2det/**/*.py") | rest | shipped | studies
 
 

@@ -32,9 +32,13 @@ class EpochTable(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock of the run; a resumed run has taken steps before."""
         self.run_started, self.steps_before = time.perf_counter(), trainer.global_step
+        self._start_epoch()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock of the epoch."""
+        """Starts the clock of the epoch; Lightning does not call this where a run resumes."""
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
         self.started, self.validating, self.validation_seconds = time.perf_counter(), 0.0, 0.0
         self.sums: dict[str, Tensor] = {}
         self.steps = self.images = 0
