@@ -12,6 +12,7 @@ _COMMANDS = {
     "prepare_data": "find out what your data is, and configure it: mbv2det prepare_data ROOT",
     "check_data": "find every fault of a data set: mbv2det check_data CONFIG [--fix OUT]",
     "benchmark": "time networks side by side: mbv2det benchmark FILE... [--peers]",
+    "demo": "run a model in the browser: mbv2det demo --weights FILE [--static OUT]",
     "export": "write a file for another runtime: mbv2det export --weights FILE --out model.onnx",
     "import_weights": "convert other weights: mbv2det import_weights FORMAT SOURCE --out FILE",
     "study": "run a study of the paper's claims: mbv2det study NAME ...",
