@@ -19,7 +19,8 @@ _RUNTIME_FILES = (
     "ort-wasm-simd-threaded.mjs",
     "ort-wasm-simd-threaded.wasm",
 )
-_SAMPLES = ShapesSpec(num_val=6, size=(480, 640))
+_SAMPLES = ShapesSpec(num_val=12, size=(480, 640))
+_SHOWN_SAMPLES = 6  # those with the most objects
 
 
 def check_runtime() -> None:
@@ -77,10 +78,10 @@ def write_site(file: Path, out: Path) -> None:
 
 def _write_samples(out: Path) -> list[str]:
     """Renders images of the embedded data set; returns their paths in the folder."""
+    scenes = [render_scene(_SAMPLES, "val", index) for index in range(_SAMPLES.num_val)]
+    scenes.sort(key=lambda scene: len(scene.labels), reverse=True)
     names = []
-    for index in range(_SAMPLES.num_val):
-        scene = render_scene(_SAMPLES, "val", index)
-        name = f"samples/shapes_{index + 1}.jpg"
-        Image.fromarray(scene.image).save(out / name, quality=92, subsampling=0)
-        names.append(name)
+    for number, scene in enumerate(scenes[:_SHOWN_SAMPLES], start=1):
+        names.append(f"samples/shapes_{number}.jpg")
+        Image.fromarray(scene.image).save(out / names[-1], quality=92, subsampling=0)
     return names

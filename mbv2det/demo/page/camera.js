@@ -11,8 +11,9 @@ export class Camera {
     return this.#stream !== undefined;
   }
 
-  // Calls onFrame with a canvas and waits for it, until `stop`.
-  async start(onFrame) {
+  // Calls onFrame with a canvas and waits for it, until `stop`. onEnd: called with the error of a
+  // frame, or without one when the camera is unplugged.
+  async start(onFrame, onEnd) {
     if (!navigator.mediaDevices) {
       throw new Error("browsers give the camera to pages of https addresses and localhost alone");
     }
@@ -21,7 +22,8 @@ export class Camera {
     });
     this.#video.srcObject = this.#stream;
     await this.#video.play();
-    this.#loop(onFrame);
+    this.#stream.getVideoTracks()[0].onended = () => onEnd();
+    this.#loop(onFrame).catch(onEnd);
   }
 
   stop() {

@@ -18,9 +18,10 @@ export function drawPrediction(canvas, image, shown, opacity, unit) {
   const scale = canvas.width / image.width;
   const boxes = shown.detections.map(({ box, colour, tag }) => ({
     colour, tag, box: box.map(value => value * scale),
-  })).reverse(); // the best on top
-  boxes.forEach(row => drawBox(context, row, unit));
-  boxes.forEach(row => drawTag(context, row, unit));
+  }));
+  boxes.toReversed().forEach(row => drawBox(context, row, unit)); // the best on top
+  const taken = []; // by tags; the best chooses first
+  boxes.forEach(row => drawTag(context, row, unit, taken));
 }
 
 // A canvas with the colour of each pixel's label; labels without a colour are transparent.
@@ -47,28 +48,45 @@ function word([red, green, blue]) {
   return new Uint32Array(Uint8Array.of(red, green, blue, 255).buffer)[0];
 }
 
+// A light line around a dark one, and the reverse: a box is seen on any picture.
 function drawBox(context, { box: [left, top, right, bottom], colour }, unit) {
   context.lineJoin = "round";
-  for (const [width, style] of [[4, "rgb(0 0 0 / 35%)"], [2.4, css(colour)]]) {
+  const halo = isLight(colour) ? "rgb(0 0 0 / 40%)" : "rgb(255 255 255 / 75%)";
+  for (const [width, style] of [[4.4, halo], [2.4, css(colour)]]) {
     context.lineWidth = width * unit;
     context.strokeStyle = style;
     context.strokeRect(left, top, right - left, bottom - top);
   }
 }
 
-// Above the box, or inside it where there is no space above; always within the picture.
-function drawTag(context, { box: [left, top], colour, tag }, unit) {
+function drawTag(context, { box, colour, tag }, unit, taken) {
   context.font = `600 ${13 * unit}px system-ui, sans-serif`;
   context.textBaseline = "middle";
-  const width = context.measureText(tag).width + 10 * unit;
-  const height = 20 * unit;
-  const x = Math.max(0, Math.min(left - unit, context.canvas.width - width));
-  const y = top >= height ? top - height : top;
+  const size = { width: context.measureText(tag).width + 10 * unit, height: 20 * unit };
+  const place = freePlace(box, size, context.canvas, taken);
+  taken.push(place);
   context.fillStyle = css(colour);
   context.beginPath();
-  context.roundRect(x, y, width, height, 3 * unit);
+  context.roundRect(place.x, place.y, size.width, size.height, 3 * unit);
   context.fill();
-  const [red, green, blue] = colour;
-  context.fillStyle = 0.3 * red + 0.6 * green + 0.1 * blue > 120 ? "#111" : "#fff";
-  context.fillText(tag, x + 5 * unit, y + height / 2 + unit / 2);
+  context.fillStyle = isLight(colour) ? "#111" : "#fff";
+  context.fillText(tag, place.x + 5 * unit, place.y + size.height / 2 + unit / 2);
+}
+
+// Above the box, inside it or below it: the first place within the picture that no other tag has.
+function freePlace([left, top, , bottom], { width, height }, canvas, taken) {
+  const x = Math.max(0, Math.min(left, canvas.width - width));
+  const places = [top - height, top, bottom - height, bottom]
+    .filter(y => y >= 0 && y + height <= canvas.height)
+    .map(y => ({ x, y, width, height }));
+  const free = place => !taken.some(other => meet(place, other));
+  return places.find(free) ?? places[0] ?? { x, y: Math.max(0, top), width, height };
+}
+
+function meet(a, b) {
+  return a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height;
+}
+
+function isLight([red, green, blue]) {
+  return 0.3 * red + 0.6 * green + 0.1 * blue > 120;
 }

@@ -1,6 +1,6 @@
 // The network as the page sees it: one call for one image, answered by the worker.
 
-const MOST_THREADS = 8; // more gain nothing in networks this small
+const MOST_THREADS = 4; // as ONNX Runtime: more gain little, and phones have slow cores
 
 export class Engine {
   #worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });

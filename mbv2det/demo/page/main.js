@@ -1,12 +1,12 @@
 // The page: pictures come in, the engine predicts them, settings change what is shown.
 import { Camera, FrameRate } from "./camera.js";
 import { buildClasses, buildSliders } from "./controls.js";
-import { select } from "./detections.js";
 import { byId, el } from "./dom.js";
-import { drawPrediction, tintOf } from "./draw.js";
+import { drawPrediction } from "./draw.js";
 import { Engine, possibleThreads } from "./engine.js";
 import { canvasOf, decode, pixelsOf, save, thumbnail } from "./images.js";
-import { countPixels, fillTable, maskImage, resultsJson, sentence } from "./results.js";
+import { fillTable, maskImage, resultsJson, sentence } from "./results.js";
+import { shownOf } from "./shown.js";
 
 const TALLEST = 0.72; // of the window, for the picture
 const SAVED_UNIT = 640; // a saved picture has the lines of one of this width on the page
@@ -17,43 +17,6 @@ const items = []; // { name, blob, button, image, output }, images of the strip
 let model, settings, classes, current, rate;
 
 // ---- what is shown
-
-// What the settings leave of the prediction of an item.
-function shownOf({ output }) {
-  const shown = { detections: [], regions: [], top: [], tint: null };
-  const visible = ({ name }) => !classes.hidden.has(name);
-  if (model.detection) {
-    shown.detections = select(output.found, model.detection, settings.score, settings.overlap)
-      .map(row => ({ ...row, ...model.detection.classes[row.label] }))
-      .filter(visible)
-      .map(row => ({ ...row, tag: `${row.name} ${row.score.toFixed(2)}` }));
-  }
-  if (model.segmentation) {
-    output.pixels ??= countPixels(output.mask, model.segmentation.classes.length);
-    shown.regions = model.segmentation.classes
-      .map((part, label) => ({ ...part, pixels: output.pixels[label] }))
-      .filter(row => row.pixels > 0 && !row.background && visible(row))
-      .map(row => ({ ...row, share: row.pixels / output.mask.length }))
-      .sort((a, b) => b.pixels - a.pixels);
-    shown.tint = tintOfOutput(output, visible);
-  }
-  if (model.classification) {
-    shown.top = output.top.map(row => ({ ...row, ...model.classification.classes[row.label] }));
-  }
-  return shown;
-}
-
-// A tint is kept until other classes are switched off: it takes long for large photographs.
-function tintOfOutput(output, visible) {
-  const parts = model.segmentation.classes;
-  const key = parts.map(part => Number(visible(part))).join("");
-  if (output.tintKey !== key) {
-    const colours = parts.map(part => (part.background || !visible(part) ? null : part.colour));
-    output.tint = tintOf(output.mask, output.width, output.height, colours);
-    output.tintKey = key;
-  }
-  return output.tint;
-}
 
 // The largest canvas that fits the page, in pixels of the screen.
 function fitCanvas(canvas, image) {
@@ -66,9 +29,13 @@ function fitCanvas(canvas, image) {
   return ratio;
 }
 
+function shownNow() {
+  return shownOf(current.output, model, settings, classes.hidden);
+}
+
 function render() {
   if (!current?.output) return;
-  const shown = shownOf(current);
+  const shown = shownNow();
   const canvas = byId("picture");
   const unit = fitCanvas(canvas, current.image);
   drawPrediction(canvas, current.image, shown, settings.opacity ?? 0, unit);
@@ -77,7 +44,7 @@ function render() {
   // Screen readers would never end reading the frames of a camera.
   byId("summary").setAttribute("aria-live", camera.running ? "off" : "polite");
   if (byId("summary").textContent !== text) byId("summary").textContent = text;
-  fillTable(byId("results-head"), byId("results"), shown);
+  fillTable(byId("results"), shown);
   classes.mark(new Set([...shown.detections, ...shown.regions].map(({ name }) => name)));
   showTimes(current.output.milliseconds);
   for (const id of ["save-json", "save-picture", "save-mask"]) byId(id).disabled = false;
@@ -171,13 +138,15 @@ async function startCamera() {
       current = item;
       rate = { value: frames.tick() };
       render();
+    }, error => {
+      stopCamera();
+      if (error) notice(`The camera has stopped: ${error.message}`);
     });
   } catch (error) {
-    camera.stop();
+    stopCamera();
     notice(`The camera cannot be used: ${error.message}`);
     return;
   }
-  rate = { value: null };
   items.forEach(item => item.button.setAttribute("aria-pressed", "false"));
   markCamera();
 }
@@ -186,6 +155,7 @@ function stopCamera() {
   camera.stop();
   rate = undefined;
   markCamera();
+  render();
 }
 
 function markCamera() {
@@ -227,7 +197,7 @@ function listen() {
 }
 
 function saveAs(ending, make) {
-  save(make(shownOf(current)), current.name.replace(/\.\w+$/, "") + ending);
+  save(make(shownNow()), current.name.replace(/\.\w+$/, "") + ending);
 }
 
 // ---- start
@@ -238,10 +208,16 @@ async function download(path) {
   return answer;
 }
 
+function titleOf({ detection, segmentation }) {
+  if (detection && segmentation) return "Detection and segmentation";
+  if (detection) return "Object detection";
+  return segmentation ? "Semantic segmentation" : "Image classification";
+}
+
 function describe(threads) {
   const megabytes = (model.bytes / 1e6).toFixed(1);
   const facts = [
-    model.network, `${model.size.join(" × ")} network input`, `${megabytes} MB, ${model.precision}`,
+    model.name, model.network, `${model.size.join(" × ")} network input`, `${megabytes} MB, ${model.precision}`,
     threads === 1 ? "1 thread" : `${threads} threads`,
   ];
   byId("facts").replaceChildren(...facts.map(fact => el("span", {}, fact)));
@@ -252,7 +228,7 @@ function describe(threads) {
 async function start() {
   notice("Loading the network …");
   model = await (await download("model.json")).json();
-  byId("title").textContent = document.title = model.name;
+  byId("title").textContent = document.title = titleOf(model);
   const network = await (await download(model.file)).arrayBuffer();
   const { threads } = await engine.load(model, network, possibleThreads());
   settings = buildSliders(model, render);

@@ -3,13 +3,6 @@ import { canvasOf } from "./images.js";
 import { css } from "./draw.js";
 import { el } from "./dom.js";
 
-// The pixels of every label of a mask.
-export function countPixels(mask, numLabels) {
-  const counts = new Array(numLabels).fill(0);
-  for (const label of mask) counts[label]++;
-  return counts;
-}
-
 export function sentence(model, shown) {
   const parts = [];
   if (model.detection) {
@@ -30,17 +23,12 @@ export function sentence(model, shown) {
   return parts.join(" ");
 }
 
-export function fillTable(head, body, shown) {
-  const rows = [
-    ...shown.detections.map(row => tableRow(row, row.score.toFixed(3))),
-    ...shown.regions.map(row => tableRow(row, percent(row.share))),
-    ...shown.top.map(row => tableRow(row, row.score.toFixed(3))),
-  ];
-  const value = shown.regions.length
-    ? shown.detections.length ? "score or share of pixels" : "share of pixels" : "score";
-  head.replaceChildren(...rows.length
-    ? [el("tr", {}, el("th", { scope: "col" }, "class"), el("th", { scope: "col" }, value))] : []);
-  body.replaceChildren(...rows);
+export function fillTable(table, shown) {
+  table.replaceChildren(
+    ...group("box", "score", shown.detections, row => row.score.toFixed(3)),
+    ...group("mask", "share of pixels", shown.regions, row => percent(row.share)),
+    ...group("class", "score", shown.top, row => row.score.toFixed(3)),
+  );
 }
 
 // The content of the JSON file; boxes as `mbv2det predict` writes them.
@@ -80,6 +68,14 @@ export function maskImage(model, { mask, width, height }) {
 
 export function percent(share) {
   return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+}
+
+// Rows of one kind below their heading; nothing if there are none.
+function group(kind, value, rows, format) {
+  if (!rows.length) return [];
+  const heading = el("tr", { class: "heading" },
+    el("th", { scope: "col" }, kind), el("th", { scope: "col" }, value));
+  return [el("tbody", {}, heading, ...rows.map(row => tableRow(row, format(row))))];
 }
 
 function tableRow({ name, colour }, value) {
