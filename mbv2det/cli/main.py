@@ -17,6 +17,7 @@ _COMMANDS = {
     "find_lr": "find a learning rate to start with: mbv2det find_lr CONFIG [--out lr.png]",
     "find_batch_size": "find the largest batch that fits: mbv2det find_batch_size CONFIG",
     "benchmark": "time networks side by side: mbv2det benchmark FILE... [--peers]",
+    "demo": "run a model in the browser: mbv2det demo --weights FILE [--static OUT]",
     "export": "write a file for another runtime: mbv2det export --weights FILE --out model.onnx",
     "import_weights": "convert other weights: mbv2det import_weights FORMAT SOURCE --out FILE",
     "study": "run a study of the paper's claims: mbv2det study NAME ...",
