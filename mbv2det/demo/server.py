@@ -3,7 +3,6 @@
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 from mbv2det.errors import ConfigError
 
@@ -19,7 +18,7 @@ class _Handler(SimpleHTTPRequestHandler):
     """Serves files with the headers that threads need."""
 
     # Explicit: the types of some systems are wrong, and browsers refuse modules of another type.
-    extensions_map: ClassVar[dict[str, str]] = {
+    extensions_map = {  # noqa: RUF012 - as the class of the library has it
         "": "application/octet-stream",
         ".css": "text/css; charset=utf-8",
         ".html": "text/html; charset=utf-8",
