@@ -126,6 +126,7 @@ def test_the_best_weights_are_the_averaged_ones(two_epochs, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("heads", "task", "metric"),
     [
