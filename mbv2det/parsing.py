@@ -3,8 +3,9 @@
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 
@@ -21,13 +22,21 @@ class OneLineParser(ArgumentParser):
     Attributes:
         file: The configuration file that is read, for messages.
         given: Keys of the settings on the command line.
+        edit: Function that changes the content of the file before it is parsed; None for none.
     """
 
     file: str = ""
     given: frozenset[str] = frozenset()
+    edit: Callable[[str], str] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Parses a file."""
+        if self.edit is None:
+            return super().parse_path(cfg_path, *args, **kwargs)
+        return self.parse_string(self.edit(Path(str(cfg_path)).read_text("utf-8")), *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints a message as one line to standard error and exits."""
@@ -146,7 +155,7 @@ def _alternatives(allowed: Any) -> tuple[Any, ...]:
 def _word(name: str) -> str:
     if name.startswith("one of "):
         return " or ".join(re.findall(r"'([^']*)'", name)) or name
-    return _WORDS.get(name, name.split("[")[0].rsplit(".", 1)[-1])
+    return _WORDS.get(name, name.strip("'").split("[")[0].rsplit(".", 1)[-1])
 
 
 def _plain(fault: str) -> str:

@@ -18,6 +18,8 @@ from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.errors import ConfigError
 from mbv2det.heads.classifier import ClassifierConfig
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.deeplab_v3_light import DeepLabV3LightConfig
+from mbv2det.heads.gfl_lite import GFLLiteConfig
 from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.heads.ssdlite import SSDLite, SSDLiteConfig
 from mbv2det.labels import VOC_NAMES, LabelMap
@@ -35,10 +37,13 @@ DEEPLAB = partial(DeepLabV3Config, channels=32)
 HEADS = {
     "ssdlite": {"detection": SSDLiteConfig()},
     "ssd": {"detection": SSDLiteConfig(name="ssd")},
+    "gfl_lite": {"detection": GFLLiteConfig(channels=32)},
+    "gfl_lite_5x5": {"detection": GFLLiteConfig(channels=32, kernel_size=5)},
     "pool": {"segmentation": DEEPLAB()},
     "full": {"segmentation": DEEPLAB(aspp="full")},
     "decoder": {"segmentation": DEEPLAB(decoder=True)},
     "auxiliary": {"segmentation": DEEPLAB(auxiliary_weight=0.4)},
+    "light": {"segmentation": DeepLabV3LightConfig(channels=32)},
     "lraspp": {"segmentation": LRASPPConfig()},
     "classifier": {"classification": ClassifierConfig()},
 }

@@ -36,11 +36,43 @@ def test_the_published_detector_has_the_published_size():
     assert config.data.size == (320, 320)
 
 
-def test_the_published_segmenter_has_the_published_size():
-    config = SettingsParser("").parse([str(ROOT / "configs/deeplabv3_voc.yaml")]).config
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["deeplabv3_voc_paper"],
+        ["deeplabv3_voc"],
+        ["deeplabv3_voc_paper", "--heads.segmentation.name=deeplabv3"],
+    ],
+    ids=["paper", "own data", "named"],
+)
+def test_the_published_segmenter_has_the_published_size(arguments):
+    config = SettingsParser("").parse(arguments).config
     model = build_model(config.model(), build_preprocess(config.data), LABEL_MAPS)
     assert sum(p.numel() for p in model.parameters()) == 2_113_557
     assert config.data.size == (513, 513)
+
+
+def test_the_paper_configuration_has_the_published_recipe():
+    """TensorFlow's DeepLab, `train.py`: its defaults, and the batch of its VOC results."""
+    config = SettingsParser("").parse(["deeplabv3_voc_paper"]).config
+    optim, head = config.optim, config.heads["segmentation"]
+    assert (optim.name, optim.lr, optim.momentum, optim.schedule) == ("sgd", 0.007, 0.9, "poly")
+    assert (optim.weight_decay, optim.backbone_lr_mult) == (4e-5, 1.0)
+    assert (head.aspp, head.decoder, head.auxiliary_weight) == ("pool", False, 0.0)
+    assert head.build_loss().terms == ("pixels",)
+    assert config.data.batch_size == 16
+    assert (config.augment.scale, config.augment.flip) == ((0.5, 2.0), 0.5)
+    assert config.augment.photometric == config.augment.expand == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "parameters"),
+    [("name=deeplabv3_light", 2_580_066), ("name=lraspp", 1_897_290), ("aspp=full", 4_523_541)],
+)
+def test_another_head_is_one_setting_away(setting, parameters):
+    config = SettingsParser("").parse(["deeplabv3_voc", f"--heads.segmentation.{setting}"]).config
+    model = build_model(config.model(), build_preprocess(config.data), LABEL_MAPS)
+    assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_the_joint_model_shares_one_backbone():

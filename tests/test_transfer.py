@@ -8,6 +8,8 @@ from networks import random_images, randomise
 from mbv2det.build import build_model
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.deeplab_v3_light import DeepLabV3LightConfig
+from mbv2det.heads.gfl_lite import GFLLiteConfig
 from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
@@ -26,8 +28,10 @@ SSDLITE = {"detection": SSDLiteConfig()}
 SSD = {"detection": SSDLiteConfig(name="ssd")}
 SIGMOID = {"detection": SSDLiteConfig(class_loss="sigmoid")}
 FOCAL = {"detection": SSDLiteConfig(class_loss="focal")}
+POINTS = {"detection": GFLLiteConfig(channels=16)}
 DEEPLAB = {"segmentation": DeepLabV3Config(channels=16)}
 AUXILIARY = {"segmentation": DeepLabV3Config(channels=16, auxiliary_weight=0.4)}
+LIGHT = {"segmentation": DeepLabV3LightConfig(channels=16)}
 LRASPP = {"segmentation": LRASPPConfig(channels=16)}
 BOTH = SSDLITE | DEEPLAB
 
@@ -79,8 +83,8 @@ def outputs_of(model, task):
 
 
 ALL = {
-    "ssdlite": SSDLITE, "ssd": SSD, "focal": FOCAL, "deeplabv3": DEEPLAB,
-    "auxiliary": AUXILIARY, "lraspp": LRASPP, "both": BOTH,
+    "ssdlite": SSDLITE, "ssd": SSD, "focal": FOCAL, "points": POINTS, "deeplabv3": DEEPLAB,
+    "auxiliary": AUXILIARY, "light": LIGHT, "lraspp": LRASPP, "both": BOTH,
 }  # fmt: skip
 every_head = pytest.mark.parametrize("heads", ALL.values(), ids=ALL)
 
@@ -121,7 +125,31 @@ def test_boxes_of_shared_classes_get_their_logits_at_every_anchor(stored, ours):
     torch.testing.assert_close(outputs.deltas, expected.deltas, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("heads", [DEEPLAB, AUXILIARY, LRASPP], ids=["plain", "aux", "lraspp"])
+def test_points_of_shared_classes_get_their_logits():
+    old, source = weights_of(POINTS)
+    new, _, _ = start(source, POINTS, OTHERS)
+    outputs, expected = outputs_of(new.eval(), "detection"), outputs_of(old, "detection")
+    for label, old_label in OLD_OF_NEW.items():
+        ours, stored = outputs.logits[..., label], expected.logits[..., old_label]
+        torch.testing.assert_close(ours, stored, rtol=1e-5, atol=1e-5)
+        assert stored.std() > 0.01  # they differ from point to point
+    torch.testing.assert_close(outputs.sides, expected.sides, rtol=1e-5, atol=1e-5)
+
+
+def test_another_detection_method_starts_with_the_backbone_alone():
+    stored, source = weights_of(SSDLITE)
+    ours, before, summary = start(source, POINTS, ANIMALS)
+    state, stored_state = ours.state_dict(), stored.state_dict()
+    backbone = {name for name in state if name.startswith("backbone.")}
+    assert len(backbone) > 200
+    assert all(torch.equal(state[name], stored_state[name]) for name in backbone)
+    assert all(torch.equal(state[name], before[name]) for name in state.keys() - backbone)
+    assert summary.transferred == backbone
+
+
+@pytest.mark.parametrize(
+    "heads", [DEEPLAB, AUXILIARY, LIGHT, LRASPP], ids=["plain", "aux", "light", "lraspp"]
+)
 def test_masks_of_shared_classes_get_their_logits_at_every_cell(heads):
     old, source = weights_of(heads)
     new, _, _ = start(source, heads, OTHERS)
@@ -148,8 +176,8 @@ def class_tensors(model, task):
 @pytest.mark.parametrize(
     ("heads", "task", "first"),
     [(SSDLITE, "detection", 1), (SSD, "detection", 1), (FOCAL, "detection", 0),
-     (AUXILIARY, "segmentation", 1), (LRASPP, "segmentation", 1)],
-    ids=["ssdlite", "ssd", "focal", "auxiliary", "lraspp"],
+     (AUXILIARY, "segmentation", 1), (LIGHT, "segmentation", 1), (LRASPP, "segmentation", 1)],
+    ids=["ssdlite", "ssd", "focal", "auxiliary", "light", "lraspp"],
 )  # fmt: skip
 def test_rows_of_new_classes_keep_their_initial_values(heads, task, first):
     _, source = weights_of(heads)

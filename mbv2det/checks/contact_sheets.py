@@ -53,7 +53,7 @@ def write_sheets(
     pages = 0
     while page := list(islice(cells, _COLUMNS * _ROWS)):
         pages += 1
-        _sheet(page).save(folder / f"{name}_{pages:02d}.jpg", quality=90)
+        sheet(page, _COLUMNS, _CELL).save(folder / f"{name}_{pages:02d}.jpg", quality=90)
     return pages
 
 
@@ -90,12 +90,25 @@ def _shortened(line: str) -> str:
     return f"{line[:half]}...{line[-half:]}"
 
 
-def _sheet(cells: Sequence[Image.Image]) -> Image.Image:
-    width, height = _CELL
-    rows = -(-len(cells) // _COLUMNS)
-    size = _COLUMNS * (width + _GAP) + _GAP, rows * (height + _GAP) + _GAP
-    sheet = Image.new("RGB", size, "white")
+def sheet(
+    cells: Sequence[Image.Image], columns: int, size: tuple[int, int] | None = None
+) -> Image.Image:
+    """Returns pictures in rows on a white page.
+
+    Args:
+        cells: Pictures; at least one.
+        columns: Pictures in a row.
+        size: Largest width and height of a picture, which is shrunk to it; None to shrink none.
+    """
+    if size is not None:
+        for cell in cells:
+            cell.thumbnail(size)
+    width, height = size or (max(c.width for c in cells), max(c.height for c in cells))
+    rows = -(-len(cells) // columns)
+    page = Image.new(
+        "RGB", (columns * (width + _GAP) + _GAP, rows * (height + _GAP) + _GAP), "white"
+    )
     for position, cell in enumerate(cells):
-        row, column = divmod(position, _COLUMNS)
-        sheet.paste(cell, (_GAP + column * (width + _GAP), _GAP + row * (height + _GAP)))
-    return sheet
+        row, column = divmod(position, columns)
+        page.paste(cell, (_GAP + column * (width + _GAP), _GAP + row * (height + _GAP)))
+    return page

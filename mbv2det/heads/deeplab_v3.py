@@ -248,6 +248,7 @@ class DeepLabV3Config(SegmentationHeadConfig):
     auxiliary_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         valid = 0 <= self.dropout < 1
         expect("heads.segmentation.dropout", self.dropout, valid, "from 0 to below 1")
         weight = self.auxiliary_weight
@@ -275,4 +276,4 @@ class DeepLabV3Config(SegmentationHeadConfig):
 
     def build_loss(self) -> SegmentationLoss:
         """Builds the loss that trains the head."""
-        return SegmentationLoss(self.auxiliary_weight)
+        return SegmentationLoss(self.auxiliary_weight, self.lovasz_weight)

@@ -135,4 +135,4 @@ class LRASPPConfig(SegmentationHeadConfig):
 
     def build_loss(self) -> SegmentationLoss:
         """Builds the loss that trains the head."""
-        return SegmentationLoss()
+        return SegmentationLoss(lovasz_weight=self.lovasz_weight)

@@ -104,7 +104,7 @@ class DetectionAP(Metric):
         Returns:
             The indices of the added images, their objects, and the detections first added for each.
         """
-        if not self.images:
+        if len(self.images) == 0:  # a list, or a tensor of all processes
             images = np.zeros(0, np.int64)
             nothing = ScoredBoxes(images, np.zeros((0, 4)), np.zeros(0), images)
             return images, self.truth.of_images(images), nothing

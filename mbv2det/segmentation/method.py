@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from mbv2det.model_config import HeadConfig
+from mbv2det.model_config import HeadConfig, expect
 from mbv2det.segmentation.loss import SegmentationLoss
 
 
@@ -12,7 +12,17 @@ class SegmentationHeadConfig(HeadConfig):
     """Settings of a segmentation head.
 
     Every segmentation head returns `SegmentationOutputs`, so all share one postprocessing.
+
+    Attributes:
+        lovasz_weight: Weight of Lovász-softmax, which is added to the cross entropy; 0 for cross
+            entropy alone. It counts labels, where cross entropy counts pixels.
     """
+
+    lovasz_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        weight = self.lovasz_weight
+        expect("heads.segmentation.lovasz_weight", weight, weight >= 0, "at least 0")
 
     @abstractmethod
     def build_loss(self) -> SegmentationLoss:

@@ -5,6 +5,7 @@ DeepLab interpolates logits to full size with aligned corners, which is exact on
 equals DeepLab's for those.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,10 @@ def resample(
         source: Rows and columns of the source cells' centres; evenly spaced.
         target: Rows and columns to interpolate at, in the same units.
     """
-    with torch.autocast(values.device.type, enabled=False):
+    device = values.device.type
+    # The meta device, on which networks are counted, has no autocast to switch off.
+    has_autocast = torch.amp.is_autocast_available(device)
+    with torch.autocast(device, enabled=False) if has_autocast else nullcontext():
         vertical, horizontal = (
             bilinear_weights(cells, positions)
             for cells, positions in zip(source, target, strict=True)

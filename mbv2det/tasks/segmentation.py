@@ -16,6 +16,7 @@ from mbv2det.data.statistics import describe_masks
 from mbv2det.drawing import Colour, add_legend, mask_legend, mask_palette, tint_labels
 from mbv2det.geometry import Frame
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
+from mbv2det.heads.deeplab_v3_light import DeepLabV3LightConfig
 from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.labels import BACKGROUND, LabelMap
 from mbv2det.model_config import EvalConfig, HeadConfig
@@ -43,7 +44,11 @@ class SegmentationTask(TrainableTask):
     """
 
     name: ClassVar[str] = "segmentation"
-    head_kinds: ClassVar[Sequence[type[HeadConfig]]] = (DeepLabV3Config, LRASPPConfig)
+    head_kinds: ClassVar[Sequence[type[HeadConfig]]] = (
+        DeepLabV3Config,
+        DeepLabV3LightConfig,
+        LRASPPConfig,
+    )
     hub_pipeline: ClassVar[str] = "image-segmentation"
     formats: ClassVar[Mapping[str, Callable[[Path, LabelMap, float], ResultFiles]]] = {
         "masks": IndexMaskFiles

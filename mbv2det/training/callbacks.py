@@ -1,7 +1,6 @@
 """Callbacks: weight averaging, the best weights, pictures, and messages."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -160,28 +159,6 @@ def _ends_here(trainer: pl.Trainer) -> bool:
     last_epoch = epochs is not None and 0 <= epochs <= trainer.current_epoch + 1
     last_step = 0 <= steps <= trainer.global_step
     return last_epoch or last_step or trainer.should_stop
-
-
-class ValidationLine(Callback):
-    """Callback that prints one line after each validation."""
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock."""
-        self.started = time.perf_counter()
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints the averages and how long they took."""
-        assert isinstance(pl_module, DenseModule)
-        if trainer.sanity_checking:
-            return
-        seconds = time.perf_counter() - self.started
-        for block in pl_module.results.values():
-            shown = [f"{k} {v:.3f}" for k, v in block.items() if isinstance(v, float)]
-            shown = shown or ["nothing to measure"]
-            trainer.print(
-                f"epoch {trainer.current_epoch}: {'  '.join(shown)}  "
-                f"({block['images']} images in {seconds:.1f} s)"
-            )
 
 
 class PredictionPictures(Callback):

@@ -129,7 +129,7 @@ class PublishedTable:
 _V1 = "--backbone.name=mobilenet_v1"
 _RESNET = "--backbone.name=resnet101"
 _COCO = "ssdlite_coco"
-_VOC = "deeplabv3_voc"
+_VOC = "deeplabv3_voc_paper"
 _ASPP = "--heads.segmentation.aspp=full"
 _MF = "--backbone.output_stride=8 --eval.scales=[0.5,0.75,1.0,1.25,1.5,1.75] --eval.flip=true"
 
