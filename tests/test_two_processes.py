@@ -6,6 +6,9 @@ import sys
 import pytest
 from runs import DETECTION, ROOT, SEGMENTATION, run_tool, write_config
 
+from mbv2det.errors import ConfigError
+from mbv2det.training.launched_job import launched_job
+
 
 @pytest.fixture(scope="module")
 def trained_by_two(tmp_path_factory):
@@ -47,7 +50,7 @@ def srun(rank, job):
     return {
         "SLURM_JOB_ID": job, "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
         "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
-        "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1", "SLURM_STEP_ID": "0",
     }  # fmt: skip
 
 
@@ -73,3 +76,11 @@ def test_processes_of_a_launcher_share_one_run(tmp_path, launcher):
     assert [process.wait(timeout=250) for process in processes] == [0] * len(processes)
     assert [path.name for path in (tmp_path / "runs/tiny").iterdir()] == ["1"]
     assert (tmp_path / "runs/tiny/1/best.safetensors").is_file()
+
+
+def test_a_job_of_several_tasks_without_srun_is_one_line(monkeypatch):
+    for name, value in srun(0, "1").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_STEP_ID")
+    with pytest.raises(ConfigError, match="SLURM_NTASKS: expected srun to start all 2 tasks"):
+        launched_job()

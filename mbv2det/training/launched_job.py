@@ -68,7 +68,11 @@ class LaunchedJob:
 
 
 def launched_job() -> LaunchedJob | None:
-    """Returns the job that torchrun or srun started this process for; None if neither did."""
+    """Returns the job that torchrun or srun started this process for; None if neither did.
+
+    Raises:
+        ConfigError: In a job of SLURM for several tasks, if srun did not start this process.
+    """
     if dist.is_available() and dist.is_torchelastic_launched():
         return LaunchedJob(
             int(os.environ["RANK"]),
@@ -78,7 +82,13 @@ def launched_job() -> LaunchedJob | None:
             is_served=os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
             attempt=os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"),
         )
-    if SLURMEnvironment.detect() and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    if SLURMEnvironment.detect() and tasks > 1:
+        if "SLURM_STEP_ID" not in os.environ:
+            raise ConfigError(
+                f"SLURM_NTASKS: expected srun to start all {tasks} tasks of the job, got a process "
+                "that it did not start; write `srun mbv2det train ...`, or ask for one task"
+            )
         slurm = SLURMEnvironment()
         # The next port: the first is that of PyTorch's connections.
         port = slurm.main_port + 1
