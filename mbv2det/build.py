@@ -149,8 +149,13 @@ def read_split(
         key: Name of the split's section in the configuration, for messages.
         tasks: Names of the tasks.
     """
-    needed = {trainable_task(name).annotation for name in tasks}
+    needed = annotation_of(tasks)
     return splits.read_split(data, split, key, boxes="boxes" in needed, masks="masks" in needed)
+
+
+def annotation_of(tasks: Collection[str]) -> list[str]:
+    """Returns what tasks need data to be annotated with: boxes, masks or both."""
+    return sorted({trainable_task(name).annotation for name in tasks})
 
 
 def label_maps_of(split: Annotations, tasks: Collection[str]) -> dict[str, LabelMap]:

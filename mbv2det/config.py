@@ -30,9 +30,12 @@ class BackboneSettings(BackboneConfig):
         weights: File of backbone weights to start from: a weights file of this toolkit, whose
             padding, norm_eps, mean and standard deviation are used, or a state dict of torchvision,
             for which ImageNet's mean and standard deviation are used.
+        freeze: Part that keeps its loaded weights: none; norm, the batch norms, where a batch has
+            fewer than about 12 images; stages, also the layers up to stride 4; or all of it.
     """
 
     weights: str | None = None
+    freeze: Literal["none", "norm", "stages", "all"] = "none"
 
     def architecture(self) -> BackboneConfig:
         """Returns the settings that are stored with weights."""
@@ -50,7 +53,7 @@ class SplitConfig:
         annotations: A file or folder of annotations (coco, voc, yolo, labelme, cvat).
         images: The folder of images (all formats).
         masks: The folder of masks (voc, folder).
-        list: A file with one image name per line (voc, folder, labelme).
+        list: A file with one image name per line (all formats).
         split: Name of the split, or several names (voc, yolo), or of the subset (cvat).
         year: The year of VOC, such as 2012, or one year for each split (voc).
         mask_split: The list of images with masks where it differs from split (voc).
@@ -106,6 +109,9 @@ class DataConfig:
             smallest and largest value in up to 100 training images. It is stored with the weights;
             weights to start from keep theirs.
         batch_size: Number of images per process and step.
+        repeat_threshold: Fraction of the training images below which a class of boxes is rare;
+            images with rare classes are shown more often, up to sqrt(threshold / fraction) times
+            (LVIS has 0.001); 0 for all images equally often.
         num_workers: Number of processes that load data, per training process; at most one per core.
         on_error: What training does with an image or mask that cannot be used (no image, wrong
             size, unknown mask values): stop with an error, or skip: leave it out, say so, and count
@@ -131,11 +137,14 @@ class DataConfig:
     resize: Literal["stretch", "fit"] = "stretch"
     value_range: Literal["auto"] | tuple[float, float] = "auto"
     batch_size: int = 16
+    repeat_threshold: float = 0.0
     num_workers: int = 2
     on_error: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
         expect("data.batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        threshold = self.repeat_threshold
+        expect("data.repeat_threshold", threshold, 0 <= threshold <= 1, "a fraction, 0 to 1")
         expect("data.num_workers", self.num_workers, self.num_workers >= 0, "at least 0")
         if self.value_range != "auto":
             low, high = self.value_range
@@ -163,6 +172,10 @@ class AugmentConfig:
         crop_min_scale: Smallest side of a crop, in sides of the image.
         scale: Smallest and largest random scale, relative to the scale in evaluation, followed by a
             crop of the input size, as DeepLab does; null for none.
+        transforms: Transforms of albumentations, or of your own, that follow these in order, each
+            as {class_path: albumentations.GaussNoise, init_args: {std_range: [0.1, 0.2]}}. They
+            move boxes and masks too, and are tried out when the training starts. `show_batch`
+            draws what they do.
     """
 
     flip: float = 0.5
@@ -172,6 +185,7 @@ class AugmentConfig:
     iou_crop: bool = True
     crop_min_scale: float = 0.3
     scale: tuple[float, float] | None = None
+    transforms: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         for key in ("flip", "photometric", "expand"):
@@ -213,9 +227,9 @@ class OptimConfig:
             whole from `weights`, since the rate for training from scratch would destroy them. All
             others learn at the full rate: newly initialised tensors, and class layers with at least
             one new class.
-        freeze_norm: Batch norms that keep their loaded statistics and weights: none, those of the
-            backbone, or all. For batch statistics over several processes, see
-            trainer.sync_batchnorm.
+        freeze_norm: Whether the batch norms of the heads keep their loaded statistics and weights,
+            too: none or all, which includes those of the backbone. See backbone.freeze. For batch
+            statistics over several processes, see trainer.sync_batchnorm.
         ema_decay: Decay of the averaged weights, which are evaluated and saved; 0 for no averaging.
             It rises as (1 + n) / (10 + n) over the first n steps.
     """
@@ -231,7 +245,7 @@ class OptimConfig:
     rms_eps: float = 1.0
     backbone_lr_mult: float = 1.0
     pretrained_lr_mult: float = 0.1
-    freeze_norm: Literal["none", "backbone", "all"] = "none"
+    freeze_norm: Literal["none", "all"] = "none"
     ema_decay: float = 0.9998
 
     def __post_init__(self) -> None:
@@ -313,10 +327,13 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        norm, weights = self.optim.freeze_norm, self.weights or self.backbone.weights
-        valid = norm == "none" or weights is not None
-        expected = "none without weights or backbone.weights"
-        expect("optim.freeze_norm", norm, valid, expected)
+        weights = self.weights or self.backbone.weights
+        for key, value in (
+            ("optim.freeze_norm", self.optim.freeze_norm),
+            ("backbone.freeze", self.backbone.freeze),
+        ):
+            valid = value == "none" or weights is not None
+            expect(key, value, valid, "none without weights or backbone.weights")
 
     @property
     def tasks(self) -> tuple[str, ...]:

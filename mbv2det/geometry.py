@@ -115,30 +115,32 @@ def box_area(boxes: Float[Tensor, "*shape 4"]) -> Float[Tensor, "*shape"]:
 
 
 def pairwise_intersection(
-    first: Float[Tensor, "*batch N 4"], second: Float[Tensor, "A 4"]
+    first: Float[Tensor, "*batch N 4"], second: Float[Tensor, "*#batch A 4"]
 ) -> Float[Tensor, "*batch N A"]:
     """Returns the area shared by every box of `first` and every box of `second`.
 
     Args:
         first: A list of boxes, or a batch of lists.
-        second: One list of boxes, compared with every list of `first`.
+        second: One list of boxes, compared with every list of `first`, or a batch of lists, each
+            compared with the list of the same index.
     """
-    low = torch.maximum(first[..., :, None, :2], second[:, :2])
-    high = torch.minimum(first[..., :, None, 2:], second[:, 2:])
+    low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
+    high = torch.minimum(first[..., :, None, 2:], second[..., None, :, 2:])
     sides = (high - low).clamp(min=0)
     return sides[..., 0] * sides[..., 1]
 
 
 # torchvision's box_iou takes no batch, and divides 0 by 0 where both boxes are empty.
 def pairwise_iou(
-    first: Float[Tensor, "*batch N 4"], second: Float[Tensor, "A 4"]
+    first: Float[Tensor, "*batch N 4"], second: Float[Tensor, "*#batch A 4"]
 ) -> Float[Tensor, "*batch N A"]:
     """Returns the intersection over union of every pair; 0 where both boxes are empty.
 
     Args:
         first: A list of boxes, or a batch of lists.
-        second: One list of boxes, compared with every list of `first`.
+        second: One list of boxes, compared with every list of `first`, or a batch of lists, each
+            compared with the list of the same index.
     """
     shared = pairwise_intersection(first, second)
-    union = box_area(first)[..., :, None] + box_area(second) - shared
+    union = box_area(first)[..., :, None] + box_area(second)[..., None, :] - shared
     return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)

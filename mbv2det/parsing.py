@@ -155,7 +155,7 @@ def _alternatives(allowed: Any) -> tuple[Any, ...]:
 def _word(name: str) -> str:
     if name.startswith("one of "):
         return " or ".join(re.findall(r"'([^']*)'", name)) or name
-    return _WORDS.get(name, name.split("[")[0].rsplit(".", 1)[-1])
+    return _WORDS.get(name, name.strip("'").split("[")[0].rsplit(".", 1)[-1])
 
 
 def _plain(fault: str) -> str:

@@ -5,10 +5,10 @@
                                                    (Detections, SegmentationMap)
 
 Shape letters of all tensor annotations in the package: `B` images of a batch, `C` channels, `H W`
-network input, `h w` feature map, `A` anchors, `N` boxes of an image (in a batch, of the image with
-the most boxes), `K` classes without background, `L` labels of a mask, background included. Sizes
-are always (height, width). Boxes are (x_min, y_min, x_max, y_max) in pixels with continuous
-coordinates: pixel column i covers [i, i + 1].
+network input, `h w` feature map, `A` anchors, `P` points, `N` boxes of an image (in a batch, of the
+image with the most boxes), `K` classes without background, `L` labels of a mask, background
+included. Sizes are always (height, width). Boxes are (x_min, y_min, x_max, y_max) in pixels with
+continuous coordinates: pixel column i covers [i, i + 1].
 """
 
 from collections.abc import Mapping
@@ -66,11 +66,14 @@ class SampleKey:
         index: Index of the image in the data set.
         counted: False for repeated images, which give every process the same number of batches and
             are left out of metrics and validation losses.
+        repeat: How often the image has been shown before in this epoch; it selects the random draws
+            of the augmentation, too.
     """
 
     epoch: int
     index: int
     counted: bool = True
+    repeat: int = 0
 
 
 @dataclass(frozen=True)
@@ -313,8 +316,8 @@ class LossTerms:
 
     Attributes:
         sums: Sum of each term over the batch.
-        count: Number of items in each sum: matched anchors for detection, annotated pixels for
-            segmentation.
+        count: Number of items in each sum: matched anchors for SSD, the sum of the qualities of the
+            positive points for dense points, annotated pixels for segmentation.
     """
 
     sums: Mapping[str, Float[Tensor, ""]]

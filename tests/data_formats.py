@@ -1,7 +1,7 @@
 """One small data set in every format: writers for tests, and the data set itself.
 
 Two images, 24x40 and 30x36 (height x width); polygons at whole coordinates, so that every format
-can hold them. Each writer returns the settings that read what it wrote.
+can hold them. Each writer returns the settings that read what it wrote, and can write other data.
 """
 
 import json
@@ -47,21 +47,47 @@ IMAGES = {
 }
 
 
-def write_images(folder):
-    for stem, ((height, width), _) in IMAGES.items():
-        write_noise(folder / f"{stem}.png", height, width)
+class Content:
+    """A data set to write.
+
+    Size and objects of each image by its stem, the classes in order, and a colour for the
+    background and each class.
+    """
+
+    suffix = ".png"
+
+    def __init__(self, images, names, colors=()):
+        self.images = images
+        self.names = names
+        self.colors = colors
+
+    def write_images(self, folder):
+        for stem, ((height, width), _) in self.images.items():
+            write_noise(folder / f"{stem}{self.suffix}", height, width)
+
+    def index_mask(self, stem):
+        (height, width), things = self.images[stem]
+        mask = np.zeros((height, width), np.uint8)
+        for thing in things:
+            mask[draw(thing.polygon, height, width) > 0] = self.names.index(thing.name) + 1
+        return mask
+
+
+COLORS = ((0, 0, 0), (128, 0, 64), (10, 200, 30), (255, 255, 255))
+
+SMALL = Content(IMAGES, NAMES, COLORS)
 
 
 def pairs(polygon):
     return list(zip(polygon[::2], polygon[1::2], strict=True))
 
 
-def coco(root):
-    write_images(root / "images")
+def coco(root, data=SMALL):
+    data.write_images(root / "images")
     images, annotations = [], []
-    for image_id, (stem, ((height, width), things)) in enumerate(IMAGES.items(), start=1):
+    for image_id, (stem, ((height, width), things)) in enumerate(data.images.items(), start=1):
         images.append(
-            {"id": image_id, "file_name": f"{stem}.png", "height": height, "width": width}
+            {"id": image_id, "file_name": f"{stem}{data.suffix}", "height": height, "width": width}
         )
         for thing in things:
             x_min, y_min, x_max, y_max = thing.box
@@ -69,27 +95,27 @@ def coco(root):
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
-                    "category_id": NAMES.index(thing.name) + 1,
+                    "category_id": data.names.index(thing.name) + 1,
                     "bbox": [x_min, y_min, x_max - x_min, y_max - y_min],
                     "segmentation": [list(thing.polygon)],
                 }
             )
-    categories = [{"id": i, "name": name} for i, name in enumerate(NAMES, start=1)]
+    categories = [{"id": i, "name": name} for i, name in enumerate(data.names, start=1)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (root / "a.json").write_text(json.dumps(content))
     return {"format": "coco"}, {"annotations": "a.json", "images": "images"}
 
 
-def roboflow_coco(root):
-    coco(root)
+def roboflow_coco(root, data=SMALL):
+    coco(root, data)
     (root / "a.json").rename(root / "images/_annotations.coco.json")
     return {"format": "coco"}, {"images": "images"}
 
 
-def yolo(root, polygons=True, beside=False):
+def yolo(root, data=SMALL, polygons=True, beside=False):
     images = root / ("train" if beside else "train/images")
-    write_images(images)
-    for stem, ((height, width), things) in IMAGES.items():
+    data.write_images(images)
+    for stem, ((height, width), things) in data.images.items():
         lines = []
         for thing in things:
             x_min, y_min, x_max, y_max = thing.box
@@ -97,26 +123,28 @@ def yolo(root, polygons=True, beside=False):
             numbers = [(x_min + w / 2) / width, (y_min + h / 2) / height, w / width, h / height]
             if polygons:
                 numbers = [v / (height if i % 2 else width) for i, v in enumerate(thing.polygon)]
-            lines.append(" ".join(map(str, [NAMES.index(thing.name), *numbers])))
+            lines.append(" ".join(map(str, [data.names.index(thing.name), *numbers])))
         path = (images if beside else root / "train/labels") / f"{stem}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines) + "\n")
     folder = "../train" if beside else "../train/images"
-    (root / "data.yaml").write_text(f"train: {folder}\nnc: 3\nnames: {json.dumps(NAMES)}\n")
+    (root / "data.yaml").write_text(
+        f"train: {folder}\nnc: {len(data.names)}\nnames: {json.dumps(data.names)}\n"
+    )
     return {"format": "yolo"}, {}
 
 
-def yolo_boxes(root):
-    return yolo(root, polygons=False)
+def yolo_boxes(root, data=SMALL):
+    return yolo(root, data, polygons=False)
 
 
-def yolo_beside(root):
-    return yolo(root, beside=True)
+def yolo_beside(root, data=SMALL):
+    return yolo(root, data, beside=True)
 
 
-def labelme(root):
-    write_images(root / "images")
-    for stem, ((height, width), things) in IMAGES.items():
+def labelme(root, data=SMALL):
+    data.write_images(root / "images")
+    for stem, ((height, width), things) in data.images.items():
         shapes = [
             {"label": t.name, "points": pairs(t.polygon), "shape_type": "polygon", "flags": {}}
             for t in things
@@ -124,7 +152,7 @@ def labelme(root):
         content = {
             "version": "5.5.0",
             "shapes": shapes,
-            "imagePath": f"C:\\data\\{stem.split('/')[-1]}.png",
+            "imagePath": f"C:\\data\\{stem.split('/')[-1]}{data.suffix}",
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
@@ -133,27 +161,29 @@ def labelme(root):
     return {"format": "labelme"}, {"images": "images"}
 
 
-def cvat(root, as_masks=False):
-    write_images(root / "images")
+def cvat(root, data=SMALL, as_masks=False):
+    data.write_images(root / "images")
     lines = []
-    for index, (stem, ((height, width), things)) in enumerate(IMAGES.items()):
-        lines.append(f'<image id="{index}" name="{stem}.png" width="{width}" height="{height}">')
+    for index, (stem, ((height, width), things)) in enumerate(data.images.items()):
+        lines.append(
+            f'<image id="{index}" name="{stem}{data.suffix}" width="{width}" height="{height}">'
+        )
         for thing in things:
             if as_masks:
                 lines.append(cvat_mask(thing, height, width))
                 continue
-            points = ";".join(f"{x}.00,{y}.00" for x, y in pairs(thing.polygon))
+            points = ";".join(f"{x:.2f},{y:.2f}" for x, y in pairs(thing.polygon))
             lines.append(f"<polygon label={quoteattr(thing.name)} points='{points}' z_order='0'/>")
         lines.append("</image>")
-    labels = "".join(f"<label><name>{name}</name></label>" for name in NAMES)
+    labels = "".join(f"<label><name>{name}</name></label>" for name in data.names)
     head = f"<version>1.1</version><meta><job><labels>{labels}</labels></job></meta>"
     text = f"<?xml version='1.0' encoding='utf-8'?><annotations>{head}{''.join(lines)}"
     (root / "annotations.xml").write_text(f"{text}</annotations>")
     return {"format": "cvat"}, {"images": "images"}
 
 
-def cvat_masks(root):
-    return cvat(root, as_masks=True)
+def cvat_masks(root, data=SMALL):
+    return cvat(root, data, as_masks=True)
 
 
 def draw(polygon, height, width):
@@ -176,9 +206,9 @@ def cvat_mask(thing, height, width):
     return f"<mask label={quoteattr(thing.name)} rle='{', '.join(map(str, runs))}' {place}/>"
 
 
-def voc_boxes(root):
-    write_images(root / "train")
-    for stem, ((height, width), things) in IMAGES.items():
+def voc_boxes(root, data=SMALL):
+    data.write_images(root / "train")
+    for stem, ((height, width), things) in data.images.items():
         objects = "".join(
             f"<object><name>{t.name}</name><bndbox><xmin>{t.box[0] + 1}</xmin>"
             f"<ymin>{t.box[1] + 1}</ymin><xmax>{t.box[2]}</xmax><ymax>{t.box[3]}</ymax></bndbox>"
@@ -191,34 +221,29 @@ def voc_boxes(root):
 
 
 def index_mask(stem):
-    (height, width), things = IMAGES[stem]
-    mask = np.zeros((height, width), np.uint8)
-    for thing in things:
-        mask[draw(thing.polygon, height, width) > 0] = NAMES.index(thing.name) + 1
-    return mask
+    return SMALL.index_mask(stem)
 
 
 LABELS = ("background", *NAMES)
-COLORS = ((0, 0, 0), (128, 0, 64), (10, 200, 30), (255, 255, 255))
 
 
-def folder(root):
-    write_images(root / "images")
-    for stem in IMAGES:
+def folder(root, data=SMALL):
+    data.write_images(root / "images")
+    for stem in data.images:
         path = root / f"masks/{stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(index_mask(stem)).save(path)
+        Image.fromarray(data.index_mask(stem)).save(path)
     return {"format": "folder", "classes": LABELS}, {}
 
 
-def color_folder(root):
+def color_folder(root, data=SMALL):
     """Writes masks by colour beside the images, with a suffix."""
-    write_images(root / "images")
-    for stem in IMAGES:
-        pixels = np.array(COLORS, np.uint8)[index_mask(stem)]
+    data.write_images(root / "images")
+    for stem in data.images:
+        pixels = np.array(data.colors, np.uint8)[data.index_mask(stem)]
         Image.fromarray(pixels).save(root / f"images/{stem}_mask.png")
-    data = {"classes": LABELS, "mask_colors": COLORS, "mask_name": "{stem}_mask.png"}
-    return {"format": "folder", **data}, {"masks": "images"}
+    settings = {"classes": LABELS, "mask_colors": COLORS, "mask_name": "{stem}_mask.png"}
+    return {"format": "folder", **settings}, {"masks": "images"}
 
 
 BOXES = {

@@ -36,6 +36,7 @@ trainer:
 
 
 DETECTION = "detection: {name: ssdlite}"
+POINTS = "detection: {name: gfl_lite, channels: 64}"
 SEGMENTATION = "segmentation: {name: deeplabv3}"
 
 

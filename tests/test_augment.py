@@ -10,7 +10,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from mbv2det.config import AugmentConfig
-from mbv2det.data.augment import Augment, RandomIoUCrop
+from mbv2det.data.augment import Augment
+from mbv2det.data.window_transforms import RandomIoUCrop
 from mbv2det.data.windows import are_admissible
 from mbv2det.geometry import Frame
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessor, PreprocessSpec

@@ -19,6 +19,7 @@ from mbv2det.errors import ConfigError
 from mbv2det.heads.classifier import ClassifierConfig
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
 from mbv2det.heads.deeplab_v3_light import DeepLabV3LightConfig
+from mbv2det.heads.gfl_lite import GFLLiteConfig
 from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.heads.ssdlite import SSDLite, SSDLiteConfig
 from mbv2det.labels import VOC_NAMES, LabelMap
@@ -36,6 +37,8 @@ DEEPLAB = partial(DeepLabV3Config, channels=32)
 HEADS = {
     "ssdlite": {"detection": SSDLiteConfig()},
     "ssd": {"detection": SSDLiteConfig(name="ssd")},
+    "gfl_lite": {"detection": GFLLiteConfig(channels=32)},
+    "gfl_lite_5x5": {"detection": GFLLiteConfig(channels=32, kernel_size=5)},
     "pool": {"segmentation": DEEPLAB()},
     "full": {"segmentation": DEEPLAB(aspp="full")},
     "decoder": {"segmentation": DEEPLAB(decoder=True)},

@@ -1,4 +1,4 @@
-"""Strided convolutions under bfloat16 autocast on a CPU: the gradients that oneDNN gets wrong."""
+"""Convolutions under bfloat16 autocast on a CPU: the gradients that oneDNN gets wrong."""
 
 import pytest
 import torch
@@ -40,6 +40,26 @@ def test_weights_that_only_meet_padding_have_no_gradient(size, depthwise, paddin
         assert output.dtype == torch.bfloat16
         assert torch.isfinite(gradient).all()
         assert (gradient[weight.grad == 0] == 0).all()
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 2), (3, 6), (5, 2)])
+def test_weights_of_dilated_depthwise_convolutions_have_their_gradients(kernel, dilation):
+    convolution = conv2d(64, 64, kernel, dilation=dilation, groups=64)
+    convolution = convolution.to(memory_format=torch.channels_last)
+    images = torch.randn(4, 64, 33, 33).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        output_gradient = torch.randn_like(convolution(images))
+    rounded, weight = (v.detach().bfloat16().float() for v in (images, convolution.weight))
+    weight.requires_grad_()
+    padding = dilation * (kernel // 2)
+    reference = F.conv2d(rounded, weight, None, 1, padding, dilation, 64)
+    (reference * output_gradient.bfloat16().float()).sum().backward()
+    for _ in range(5):
+        junk = [torch.full((2**n,), torch.nan) for n in range(6, 22)]
+        del junk
+        _, gradient = gradients(convolution, images, output_gradient)
+        # bfloat16 rounds the gradient of the output once more.
+        torch.testing.assert_close(gradient, weight.grad, rtol=0.02, atol=0.5)
 
 
 def test_other_types_are_left_alone():

@@ -4,6 +4,7 @@ from conftest import write_noise
 
 from mbv2det.config import DataConfig, SplitConfig
 from mbv2det.data.splits import read_split
+from mbv2det.data.xml_files import read_children
 from mbv2det.errors import ConfigError, DataError
 
 BOX = '<box label="dog" xtl="2.00" ytl="3.00" xbr="12.50" ybr="13.00"/>'
@@ -147,3 +148,31 @@ def test_a_document_type_is_refused(tmp_path):
     path = tmp_path / "annotations.xml"
     path.write_text('<!DOCTYPE a [<!ENTITY b "c">]>' + path.read_text())
     assert "expected XML without a document type" in refused(tmp_path)
+
+
+CUT_OFF = {
+    "within a tag": ('<annotations><image name="' + "x" * 1_000_000, "is it cut off"),
+    "between tags": ("<annotations>" + "<tag/>" * 100_000, "is it cut off"),
+    "nested": ("<annotations>" + "<a>" * 1_000 + "</a>" * 1_000, "at most 100 elements within"),
+    "one end tag": ("<annotations><image></image>", "expected XML, got no element found"),
+}
+
+
+@pytest.mark.parametrize("name", CUT_OFF)
+def test_a_file_that_is_cut_off_is_refused(tmp_path, name):
+    text, message = CUT_OFF[name]
+    path = tmp_path / "annotations.xml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        list(read_children(path))
+
+
+def test_the_children_of_a_file_are_read_one_at_a_time(tmp_path):
+    path = tmp_path / "annotations.xml"
+    body = "".join(f'<image name="{index}"><box/></image>' for index in range(50_000))
+    path.write_text(f"<?xml version='1.0' encoding='utf-8'?><annotations>{body}</annotations>")
+    children = read_children(path)
+    first = next(children)
+    assert (first.tag, first.get("name"), len(first)) == ("image", "0", 1)
+    names = [child.get("name") for child in children]
+    assert names == [str(index) for index in range(1, 50_000)]

@@ -53,6 +53,6 @@ def test_an_unknown_method_is_refused_with_a_list_of_methods(registered, tmp_pat
     done = run_command("train", config, check=False)
     assert done.returncode == 2
     assert (
-        "heads.detection.name: expected one of ssdlite, ssd, points, got point; "
+        "heads.detection.name: expected one of ssdlite, ssd, gfl_lite, points, got point; "
         "did you mean 'points'?" in done.stderr
     )

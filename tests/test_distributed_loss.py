@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import DETECTION, run_command, write_config
+from runs import DETECTION, POINTS, run_command, write_config
 
 WORKER = Path(__file__).with_name("gradient_worker.py")
 # Dropout differs between processes.
-HEADS = f"{DETECTION}, segmentation: {{name: deeplabv3, dropout: 0.0, lovasz_weight: 1.0}}"
+_LOVASZ = "segmentation: {name: deeplabv3, dropout: 0.0, lovasz_weight: 1.0}"
+HEADS = {"anchors": f"{DETECTION}, {_LOVASZ}", "points": f"{POINTS}, {_LOVASZ}"}
 
 
 def gradients(config, weights, out, devices):
@@ -35,11 +36,12 @@ def gradients(config, weights, out, devices):
     return torch.load(out, weights_only=True)
 
 
-@pytest.fixture(scope="module")
-def by_devices(tmp_path_factory):
+@pytest.fixture(scope="module", params=HEADS)
+def by_devices(request, tmp_path_factory):
     """Returns the gradients of one step of six images, by number of processes."""
     folder = tmp_path_factory.mktemp("gradients")
-    config = write_config(folder, num_train=8, num_val=2, heads=HEADS, stride=16)
+    heads = HEADS[request.param]
+    config = write_config(folder, num_train=8, num_val=2, heads=heads, stride=16)
     run_command("train", config, "--trainer.max_epochs=1")
     weights = folder / "runs/tiny/1/best.safetensors"
     return {n: gradients(config, weights, folder / f"{n}.pt", n) for n in (1, 2, 3)}
@@ -49,7 +51,7 @@ def by_devices(tmp_path_factory):
 def test_several_processes_have_the_gradients_of_one_with_the_whole_batch(by_devices, devices):
     one, several = by_devices[1], by_devices[devices]
     assert one.keys() == several.keys()
-    assert len(one) > 100
+    assert len(one) > 70
     for name, gradient in one.items():
         # Sums in another order: relative to the largest entry of each tensor.
         scale = max(1.0, gradient.abs().max().item())

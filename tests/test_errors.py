@@ -29,6 +29,10 @@ def config(tmp_path_factory):
             "optim.freeze_norm: expected none without weights or backbone.weights",
         ),
         (
+            ["--backbone.freeze=stages"],
+            "backbone.freeze: expected none without weights or backbone.weights, got stages",
+        ),
+        (
             ["--heads.detection=null"],
             "heads: expected detection or segmentation, or both, got none",
         ),

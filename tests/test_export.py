@@ -27,6 +27,7 @@ from mbv2det.geometry import Frame
 from mbv2det.heads.classifier import ClassifierConfig
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
 from mbv2det.heads.deeplab_v3_light import DeepLabV3LightConfig
+from mbv2det.heads.gfl_lite import GFLLiteConfig
 from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap, with_background
@@ -49,6 +50,11 @@ HEADS = {
         "segmentation": LRASPPConfig(),
     },
     "classifier": {"classification": ClassifierConfig()},
+    "points": {"detection": GFLLiteConfig(channels=32)},
+    "joint points": {
+        "detection": GFLLiteConfig(channels=32),
+        "segmentation": DeepLabV3Config(channels=16),
+    },
 }
 LABEL_MAPS = {
     "detection": LabelMap(("cat", "dog", "cow"), (7, 90, 3)),
@@ -64,6 +70,10 @@ CASES = [
     ("joint", "onnx", "openvino"),
     ("joint", "openvino", "openvino"),
     ("joint", "pt2", "torch"),
+    ("points", "onnx", "onnxruntime"),
+    ("points", "openvino", "openvino"),
+    ("points", "pt2", "torch"),
+    ("joint points", "onnx", "onnxruntime"),
 ]
 
 
@@ -142,6 +152,7 @@ def assert_same_detections(got, expected, atol=1e-3):
 @pytest.mark.parametrize(("model", "format", "backend"), CASES)
 def test_a_file_with_raw_outputs_computes_what_pytorch_does(model, format, backend, exported):
     choices = {"detector": ["none"], "segmenter": ["logits"], "joint": ["none", "logits"]}
+    choices |= {"points": ["none"], "joint points": ["none", "logits"]}
     needs_backend(backend)
     path, network, _ = exported(model, format, *choices.get(model, []))
     for count in (1, 3):

@@ -14,7 +14,7 @@ import mbv2det
 from mbv2det.backbones.feature import Feature
 from mbv2det.backbones.mobilenet_v2 import MobileNetV2
 from mbv2det.build import build_model
-from mbv2det.cli.train import command_line
+from mbv2det.cli.command_line import command_line
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.errors import ConfigError
 from mbv2det.heads.classifier import ClassifierConfig
@@ -181,7 +181,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
     ],
 )
 def test_the_stored_command_contains_no_absolute_path(argument, shown):
-    assert command_line([argument, "--seed=1"]) == f"mbv2det train {shown} --seed=1"
+    assert command_line("train", [argument, "--seed=1"]) == f"mbv2det train {shown} --seed=1"
 
 
 def test_the_folder_of_a_trained_run_contains_no_absolute_path(tmp_path):

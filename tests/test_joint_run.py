@@ -187,12 +187,16 @@ def backbone_weights(tmp_path):
 @pytest.mark.parametrize(
     ("frozen", "moves"),
     # The head's were never loaded: there is nothing to keep.
-    [("none", (True, True)), ("backbone", (False, True)), ("all", (False, True))],
+    [
+        ("--backbone.freeze=none", (True, True)),
+        ("--backbone.freeze=norm", (False, True)),
+        ("--optim.freeze_norm=all", (False, True)),
+    ],
 )
 def test_frozen_norms_keep_statistics_and_weights(tmp_path, backbone_weights, frozen, moves):
     config = write_config(tmp_path, num_train=4, num_val=2, heads=SEGMENTATION, stride=16)
     run_command(
-        "train", config, f"--optim.freeze_norm={frozen}", "--optim.ema_decay=0",
+        "train", config, frozen, "--optim.ema_decay=0",
         f"--backbone.weights={backbone_weights}",
     )  # fmt: skip
     state = load_file(tmp_path / "runs/tiny/1/best.safetensors")

@@ -22,7 +22,9 @@ def test_reading_images_loads_no_library_of_training_or_evaluation():
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("command", ["predict", "eval", "import_weights", "check_data"])
+@pytest.mark.parametrize(
+    "command", ["predict", "eval", "import_weights", "check_data", "prepare_data"]
+)
 def test_help_loads_no_training_stack(command):
     code = f"""
 import sys

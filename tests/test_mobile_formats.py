@@ -21,6 +21,7 @@ from mbv2det.errors import ConfigError
 from mbv2det.heads.classifier import ClassifierConfig
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
 from mbv2det.heads.deeplab_v3_light import DeepLabV3LightConfig
+from mbv2det.heads.gfl_lite import GFLLiteConfig
 from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
@@ -31,6 +32,7 @@ from mbv2det.weights.header import WeightsInfo
 SIZE = (65, 97)
 DETECTOR, SEGMENTER = SSDLiteConfig(), DeepLabV3Config(channels=16)
 MODELS = {
+    "points": {"detection": GFLLiteConfig(channels=16)},
     "detector": {"detection": DETECTOR},
     "segmenter": {"segmentation": SEGMENTER},
     "light segmenter": {"segmentation": DeepLabV3LightConfig(channels=16)},

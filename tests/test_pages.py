@@ -168,7 +168,7 @@ def test_commands_name_shipped_configurations_and_existing_settings(page):
             continue
         assert Path(config).stem in shipped_configs(), words
         parser = SettingsParser("")
-        for option in ("out", "resume", "rounds", "seeds"):  # of the commands themselves
+        for option in ("out", "report", "resume", "rounds", "seeds"):  # of the commands themselves
             parser.add_option(option)
         parser.parse([Path(config).stem, *settings])
 

@@ -23,7 +23,11 @@ QUOTES = 'put numbers and words such as yes, no, on, off in quotes: ["yes", "no"
         ),
         ("augment.scale=3", "[number, number] or null, got 3"),
         ("trainer.max_epochs=x", "a whole number or null, got x"),
-        ("trainer.logger=mlflow", "Logger or Iterable or true or false or null, got mlflow"),
+        (
+            "trainer.logger=neptun",
+            "csv or tensorboard or wandb or mlflow or Logger or list or true or false or null, got "
+            "neptun",
+        ),
         ("heads.detection=5", "SSDLiteConfig or null, got 5"),
     ],
 )

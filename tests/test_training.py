@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 import yaml
-from runs import DETECTION, SEGMENTATION, run_command, write_config
+from runs import DETECTION, POINTS, SEGMENTATION, run_command, write_config
 from safetensors.torch import load_file
 
 import mbv2det
@@ -126,9 +126,14 @@ def test_the_best_weights_are_the_averaged_ones(two_epochs, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("heads", "task", "metric"),
-    [(DETECTION, "detection", "AP"), (SEGMENTATION, "segmentation", "mIoU")],
+    [
+        (DETECTION, "detection", "AP"),
+        (POINTS, "detection", "AP"),
+        (SEGMENTATION, "segmentation", "mIoU"),
+    ],
 )
 def test_overfits_four_images(tmp_path, heads, task, metric):
     config = write_config(tmp_path, num_train=4, num_val=1, heads=heads, stride=16)

@@ -9,6 +9,7 @@ from mbv2det.build import build_model
 from mbv2det.deploy.predictor import Predictor
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
 from mbv2det.heads.deeplab_v3_light import DeepLabV3LightConfig
+from mbv2det.heads.gfl_lite import GFLLiteConfig
 from mbv2det.heads.lraspp import LRASPPConfig
 from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
@@ -27,6 +28,7 @@ SSDLITE = {"detection": SSDLiteConfig()}
 SSD = {"detection": SSDLiteConfig(name="ssd")}
 SIGMOID = {"detection": SSDLiteConfig(class_loss="sigmoid")}
 FOCAL = {"detection": SSDLiteConfig(class_loss="focal")}
+POINTS = {"detection": GFLLiteConfig(channels=16)}
 DEEPLAB = {"segmentation": DeepLabV3Config(channels=16)}
 AUXILIARY = {"segmentation": DeepLabV3Config(channels=16, auxiliary_weight=0.4)}
 LIGHT = {"segmentation": DeepLabV3LightConfig(channels=16)}
@@ -81,7 +83,7 @@ def outputs_of(model, task):
 
 
 ALL = {
-    "ssdlite": SSDLITE, "ssd": SSD, "focal": FOCAL, "deeplabv3": DEEPLAB,
+    "ssdlite": SSDLITE, "ssd": SSD, "focal": FOCAL, "points": POINTS, "deeplabv3": DEEPLAB,
     "auxiliary": AUXILIARY, "light": LIGHT, "lraspp": LRASPP, "both": BOTH,
 }  # fmt: skip
 every_head = pytest.mark.parametrize("heads", ALL.values(), ids=ALL)
@@ -121,6 +123,28 @@ def test_boxes_of_shared_classes_get_their_logits_at_every_anchor(stored, ours):
             outputs.logits[..., 0], expected.logits[..., 0], rtol=1e-5, atol=1e-5
         )
     torch.testing.assert_close(outputs.deltas, expected.deltas, rtol=1e-5, atol=1e-5)
+
+
+def test_points_of_shared_classes_get_their_logits():
+    old, source = weights_of(POINTS)
+    new, _, _ = start(source, POINTS, OTHERS)
+    outputs, expected = outputs_of(new.eval(), "detection"), outputs_of(old, "detection")
+    for label, old_label in OLD_OF_NEW.items():
+        ours, stored = outputs.logits[..., label], expected.logits[..., old_label]
+        torch.testing.assert_close(ours, stored, rtol=1e-5, atol=1e-5)
+        assert stored.std() > 0.01  # they differ from point to point
+    torch.testing.assert_close(outputs.sides, expected.sides, rtol=1e-5, atol=1e-5)
+
+
+def test_another_detection_method_starts_with_the_backbone_alone():
+    stored, source = weights_of(SSDLITE)
+    ours, before, summary = start(source, POINTS, ANIMALS)
+    state, stored_state = ours.state_dict(), stored.state_dict()
+    backbone = {name for name in state if name.startswith("backbone.")}
+    assert len(backbone) > 200
+    assert all(torch.equal(state[name], stored_state[name]) for name in backbone)
+    assert all(torch.equal(state[name], before[name]) for name in state.keys() - backbone)
+    assert summary.transferred == backbone
 
 
 @pytest.mark.parametrize(

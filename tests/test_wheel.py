@@ -59,7 +59,9 @@ def test_the_wheel_contains_the_package_the_configurations_and_the_studies(unpac
         file.replace("tools/studies", "mbv2det/studies")
         for file in in_repository("tools/studies/*.py")
     }
-    rest = {"mbv2det/py.typed", "mbv2det/deploy/model_card.md"}
+    rest = {"mbv2det/py.typed", "mbv2det/deploy/model_card.md", "mbv2det/demo/onnxruntime-web.txt"}
+    rest |= in_repository("mbv2det/report/templates/*") | in_repository("mbv2det/demo/page/*")
+    rest |= in_repository("mbv2det/demo/runtime/ort*")  # where `make demo` was run
     assert package == in_repository("mbv2det/**/*.py") | rest | shipped | studies
 
 

@@ -30,13 +30,16 @@ def make_divisible(value: float, divisor: int = 8, minimum: int | None = None) -
 class Conv2d(nn.Conv2d):
     """A convolution with gradients in float32 where those in bfloat16 on a CPU are slow or wrong.
 
-    Under bfloat16 autocast on a CPU (oneDNN, seen with torch 2.15), strided convolutions have two
-    defects in their backward pass:
+    Under bfloat16 autocast on a CPU (oneDNN, seen with torch 2.15), convolutions have three defects
+    in their backward pass:
 
-    - Of depthwise ones it takes five times as long as in float32.
-    - If the input is a single cell wide, weights that only meet padding get gradients from
-      uninitialised memory instead of zero. The output does not depend on them at this size, but the
-      optimiser drives them to huge values or NaN, which a larger input then meets.
+    - Of dilated depthwise ones in channels-last format, the gradients of the weights are wrong by
+      more than their largest value, or NaN: parts of them come from uninitialised memory.
+    - Of strided depthwise ones it takes five times as long as in float32.
+    - If the input of a strided one is a single cell wide, weights that only meet padding get
+      gradients from uninitialised memory instead of zero. The output does not depend on them at
+      this size, but the optimiser drives them to huge values or NaN, which a larger input then
+      meets.
     """
 
     def padded(self, input: Tensor) -> tuple[Tensor, tuple[int, ...]]:
@@ -63,10 +66,13 @@ class Conv2d(nn.Conv2d):
         """Returns whether gradients would be computed in bfloat16 on a CPU, with those defects."""
         if input.device.type != "cpu" or not torch.is_grad_enabled():
             return False
-        is_strided = self.stride != (1, 1) and self.kernel_size != (1, 1)
-        is_affected = self.groups == self.in_channels or input.shape[-1] == 1
+        is_depthwise = self.groups == self.in_channels
+        is_strided, is_dilated = self.stride != (1, 1), self.dilation != (1, 1)
+        is_affected = is_depthwise and (is_strided or is_dilated)
+        is_affected = is_affected or (is_strided and input.shape[-1] == 1)
         in_bfloat16 = torch.get_autocast_dtype("cpu") == torch.bfloat16
-        return is_strided and is_affected and torch.is_autocast_enabled("cpu") and in_bfloat16
+        is_affected = is_affected and self.kernel_size != (1, 1)
+        return is_affected and torch.is_autocast_enabled("cpu") and in_bfloat16
 
 
 class ReLU6(nn.ReLU6):

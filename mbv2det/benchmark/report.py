@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from mbv2det.benchmark.rounds import TOTAL, Times, median_ratio
 from mbv2det.benchmark.subject import STAGES, Facts, Setup
+from mbv2det.report.environment import processor
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def document(results: Sequence[Result], loads: Sequence[float], rounds: int) -> 
     """
     return {
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "load_before": loads[0],
             "load_after": loads[1],
@@ -148,13 +149,3 @@ def _costs(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _megabytes(size: int | None) -> str:
     return "-" if size is None else f"{size / 1e6:.1f} MB"
-
-
-def _processor() -> str:
-    """Returns the name of the processor, or of its instruction set where that is all there is."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()

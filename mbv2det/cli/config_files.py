@@ -9,6 +9,8 @@ from mbv2det.errors import ConfigError
 
 _OPTION = "--config"
 _SAVED = "config.yaml"  # in the folder of a run
+BEST = "best.safetensors"
+"""File of the best weights in the folder of a run."""
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -50,7 +52,7 @@ def best_weights(argument: str) -> Path | None:
     """
     path = Path(argument)
     folder = path if path.is_dir() else path.parent if path.name == _SAVED else None
-    best = None if folder is None else folder / "best.safetensors"
+    best = None if folder is None else folder / BEST
     return best if best is not None and best.is_file() else None
 
 

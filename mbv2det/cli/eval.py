@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mbv2det.cli.config_files import best_weights
 from mbv2det.cli.settings import SettingsParser
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """
     parser = SettingsParser(_DESCRIPTION, prog=prog)
     parser.add_option("--out", help="write the metrics to this JSON file")
+    parser.add_option("--report", help="write a report to this HTML file: errors and their causes")
     parser.add_option(
         "--tiles",
         help="measure predict's --tiles: each image whole and in ROWSxCOLUMNS tiles, or in tiles "
@@ -49,4 +51,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     keep_freed_memory()
     from mbv2det.cli.evaluation import evaluate  # imports Lightning, which --help does not need
 
-    evaluate(settings)
+    path = settings.options.report
+    measured = evaluate(settings, settings.options.out, recorded=path is not None)
+    if path is not None:
+        from mbv2det.cli.reporting import report
+
+        report(Path(path), [settings], [measured], command="eval")

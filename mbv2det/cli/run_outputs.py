@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import nn
 
-from mbv2det.cli.settings import Settings
+from mbv2det.cli.run_parts import RunParts
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.dataset import read_sample
 from mbv2det.deploy.pictures import compare_with_annotation
@@ -24,31 +22,27 @@ from mbv2det.training.callbacks import (
     Ema,
     PredictionPictures,
     ValidateLastState,
-    ValidationLine,
 )
 from mbv2det.training.checkpoints import Checkpoints, StopSignal
+from mbv2det.training.epoch_table import EpochTable
 from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.share_file import save_weights
 
 
 def training_callbacks(
-    settings: Settings,
-    folder: Path,
-    info: WeightsInfo,
-    training: Annotations,
-    validation: Annotations,
-    tasks: Sequence[TrainableTask],
+    parts: RunParts, folder: Path, tasks: Sequence[TrainableTask]
 ) -> list[Callback]:
     """Returns the callbacks for weight averaging, saving, pictures and messages."""
+    settings, validation = parts.settings, parts.validation
     decay = settings.config.optim.ema_decay
     ema = Ema(decay) if decay else None
     callbacks: list[Callback] = [
         *([ema] if ema else []),
-        BestWeights(folder, partial(_save, info), ema),
+        BestWeights(folder, partial(_save, parts.info), ema),
         ValidateLastState(),
-        ValidationLine(),
+        EpochTable(),
         PredictionPictures(validation, partial(_picture, validation, tasks)),
-        DamagedFileWarnings({"train": training, "val": validation}),
+        DamagedFileWarnings({"train": parts.training, "val": validation}),
     ]
     if settings.trainer["logger"] is not False:
         callbacks.append(LearningRateMonitor("step"))
@@ -59,23 +53,6 @@ def training_callbacks(
             )
         )
     return callbacks
-
-
-def run_loggers(folder: Path) -> list[Logger]:
-    """Returns the loggers of TensorBoard's events and metrics.csv."""
-    _keep_metrics(folder / "metrics.csv")
-    return [
-        TensorBoardLogger(folder, name="", version=""),
-        CSVLogger(folder, name="", version=""),
-    ]
-
-
-@rank_zero_only
-def _keep_metrics(file: Path) -> None:
-    """Renames the metrics.csv of a resumed run, which the logger would overwrite."""
-    if file.is_file():
-        number = len(list(file.parent.glob("metrics.before_resume_*.csv"))) + 1
-        file.replace(file.with_name(f"metrics.before_resume_{number}.csv"))
 
 
 def _save(info: WeightsInfo, path: Path, model: nn.Module, metrics: dict[str, Any]) -> None:

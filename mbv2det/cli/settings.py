@@ -23,6 +23,10 @@ from mbv2det.resolve import Overrides, Resolution
 from mbv2det.tasks import TASKS, TrainableTask
 
 _HELP = ("-h", "--help")
+_LOGGER_HELP = (
+    "csv, tensorboard, wandb, mlflow, or a list of these (default: [csv, tensorboard]); a logger "
+    "of Lightning's by class_path and init_args; or false for none"
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ class SettingsParser:
         names = [name.replace("-", "_") for name in self.options]
         options = Namespace({name: namespace.pop(name, None) for name in names})
         name = Path(str(namespace.pop("config")[0])).stem
-        built = parser.instantiate(namespace.clone())
+        built = _instantiated(parser, namespace)
         values = {f.name: getattr(built, f.name) for f in fields(Config)}
         return Settings(
             config=Config(**values | {"heads": _configured_heads(values["heads"])}),
@@ -164,8 +168,13 @@ class SettingsParser:
         if with_trainer:
             from lightning.pytorch import Trainer  # costs seconds, so not for --help
 
+            from mbv2det.training.loggers import LoggerSetting
+
             parser.add_class_arguments(
-                Trainer, "trainer", instantiate=False, skip={"use_distributed_sampler"}
+                Trainer, "trainer", instantiate=False, skip={"use_distributed_sampler", "logger"}
+            )
+            parser.add_argument(
+                "--trainer.logger", type=LoggerSetting, default=None, help=_LOGGER_HELP
             )
         else:
             group = parser.add_argument_group("trainer", "arguments of Lightning's Trainer")
@@ -173,6 +182,23 @@ class SettingsParser:
         for name, kwargs in self.options.items():
             parser.add_argument(f"--{name}", **kwargs)
         return parser
+
+
+def _instantiated(parser: OneLineParser, namespace: Namespace) -> Namespace:
+    """Returns the settings as objects, the trainer's callbacks and loggers among them.
+
+    Raises:
+        ConfigError: If one of them refuses its arguments, or needs a package that is missing.
+    """
+    try:
+        return parser.instantiate(namespace.clone())
+    except ConfigError:
+        raise
+    except Exception as error:  # Lightning's callbacks and loggers raise several kinds
+        line = re.sub(r"\s+", " ", str(error)).strip()
+        # Of a setting with several types, the fault as the first of them is what it was meant as.
+        first = re.search(r"Errors: - (.*?)(?: - |$)", line)
+        raise ConfigError(f"trainer: {first[1] if first else line}") from None
 
 
 _SECTIONS = (

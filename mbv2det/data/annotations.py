@@ -71,6 +71,21 @@ class Annotations:
             parts.append(f"{annotated} masks of {len(self.masks.label_map)} labels")
         return ", ".join(parts)
 
+    def at(self, indices: Int64[np.ndarray, " M"]) -> "Annotations":
+        """Returns the images at some positions, in their order.
+
+        Raises:
+            DataError: If there are none.
+        """
+        return replace(
+            self,
+            image_ids=self.image_ids[indices],
+            files=self.files[indices],
+            sizes=self.sizes[indices],
+            objects=None if self.objects is None else self.objects.at(indices),
+            masks=None if self.masks is None else self.masks.at(indices),
+        )
+
     def path(self, index: int) -> Path:
         """Returns the path of an image file."""
         return Path(str(self.files[index]))

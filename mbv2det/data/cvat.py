@@ -11,7 +11,7 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.data.fault_counts import FaultCounts
 from mbv2det.data.file_lists import existing_folder, find_file, nearest_name, refuse_outside
 from mbv2det.data.shape_outlines import ellipse, merged, pasted_mask, rectangle
-from mbv2det.data.xml_files import finite_number, read_xml
+from mbv2det.data.xml_files import finite_number, read_children
 from mbv2det.errors import DataError
 from mbv2det.labels import LabelMap
 
@@ -42,33 +42,47 @@ def read_cvat(
         DataError: If a file is missing or damaged.
     """
     existing_folder(images)
-    document, faults = read_xml(path, _MAX_BYTES), FaultCounts()
-    if document.find("track") is not None:
-        raise DataError(
-            f"{path}: expected 'CVAT for images', got tracks: export the task again in that format"
-        )
-    nodes = document.findall("image")
-    subsets = sorted({node.get("subset", "") for node in nodes})
-    if subset is not None:
-        nodes = [node for node in nodes if node.get("subset") == subset]
-    if not nodes:
+    faults, names = FaultCounts(), list[str]()
+    found: list[AnnotatedImage] = []
+    subsets = set[str]()
+    for node in read_children(path, _MAX_BYTES):
+        if node.tag == "track":
+            raise DataError(
+                f"{path}: expected 'CVAT for images', got tracks: export the task again in that "
+                "format"
+            )
+        if node.tag == "meta":
+            names = _declared_labels(node)
+        elif node.tag == "image":
+            subsets.add(node.get("subset", ""))
+            if subset is None or node.get("subset") == subset:
+                found.append(_read_image(path, node, images, root, faults))
+    if not found:
         raise DataError(
             f"{path}: expected images{f' of the subset {subset!r}' if subset else ''}, got none; "
-            f"its subsets are {', '.join(map(repr, subsets)) or 'none'}"
+            f"its subsets are {', '.join(map(repr, sorted(subsets))) or 'none'}"
         )
-    found = [_read_image(path, node, images, root, faults) for node in nodes]
-    names = _declared_labels(document)
     names += sorted({o.name for image in found for o in image.objects} - {*names})
     label_map = LabelMap(tuple(names), tuple(range(1, len(names) + 1)))
     name = f"{path} ({subset})" if subset else str(path)
     return to_annotations(name, found, faults, label_map=label_map, outlines=masks)
 
 
-def _declared_labels(document: ET.Element) -> list[str]:
+def image_names(path: Path) -> dict[str, str]:
+    """Returns the subset of each image that a file names; empty where there is none.
+
+    Raises:
+        DataError: If the file is missing or no XML.
+    """
+    nodes = (node for node in read_children(path, _MAX_BYTES) if node.tag == "image")
+    return {node.get("name", ""): node.get("subset", "") for node in nodes}
+
+
+def _declared_labels(meta: ET.Element) -> list[str]:
     """Returns the labels in the head of the file, in its order, without parts of skeletons."""
     labels = [
         (label.findtext("name") or "").strip()
-        for label in document.iterfind("meta//labels/label")
+        for label in meta.iterfind(".//labels/label")
         if not label.findtext("parent")
     ]
     return list(dict.fromkeys(name for name in labels if name))

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Literal
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch.utils.data import DataLoader
 
 from mbv2det.data.annotations import Annotations
@@ -28,6 +30,7 @@ class DenseData(pl.LightningDataModule):
         num_workers: Worker processes of each loader.
         seed: Seed of the order of the training images.
         on_error: What happens with an image that cannot be used; see `AnnotatedImages`.
+        factors: How often each training image is shown, relative to others; None for once each.
     """
 
     def __init__(
@@ -41,8 +44,10 @@ class DenseData(pl.LightningDataModule):
         num_workers: int,
         seed: int,
         on_error: Literal["stop", "skip"] = "stop",
+        factors: Float[np.ndarray, " images"] | None = None,
     ) -> None:
         super().__init__()
+        self.factors = factors
         self.train = train
         self.val = val
         self.preprocessor = preprocessor
@@ -92,7 +97,7 @@ class DenseData(pl.LightningDataModule):
         """
         assert self.train is not None
         rank, world_size = self._rank_and_world_size()
-        sampler = ShuffledShard(len(self.train), self.seed, rank, world_size)
+        sampler = ShuffledShard(len(self.train), self.seed, rank, world_size, self.factors)
         if len(sampler) < self.batch_size:
             raise ConfigError(
                 f"data.batch_size: expected at most the {len(sampler)} training images that each "

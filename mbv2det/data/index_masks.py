@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int16, UInt8
+from jaxtyping import Bool, Int16, Int64, UInt8
 
 from mbv2det.data.mask_reading import MaskReading
 from mbv2det.data.masks import match_names
@@ -85,6 +85,10 @@ class IndexMasks:
     def source(self, index: int) -> str:
         """Returns the path of an image's mask."""
         return str(self.files[index])
+
+    def at(self, indices: Int64[np.ndarray, " M"]) -> "IndexMasks":
+        """Returns the masks of the images at some positions, in their order."""
+        return replace(self, files=self.files[indices])
 
     def of_images(self, rows: Sequence[int | None]) -> "IndexMasks":
         """Returns the masks of some images in the given order; None stands for no mask."""

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float64, Int16, Int64, UInt8
 
 from mbv2det.data.masks import default_label, match_names
 from mbv2det.data.outlines import OutlineKind, Outlines
+from mbv2det.data.spans import take_spans
 from mbv2det.labels import LabelMap
 from mbv2det.structures import IGNORE_INDEX
 
@@ -60,6 +61,19 @@ class InstanceMasks:
             for rows in (absent, ~absent)
         )
         return given | ~without
+
+    def at(self, indices: Int64[np.ndarray, " M"]) -> "InstanceMasks":
+        """Returns the masks of the images at some positions, in their order."""
+        rows, starts = take_spans(self.starts, indices)
+        return replace(
+            self,
+            sizes=self.sizes[indices],
+            starts=starts,
+            classes=self.classes[rows],
+            crowd=self.crowd[rows],
+            boxes=self.boxes[rows],
+            outlines=self.outlines.at(rows),
+        )
 
     def source(self, index: int) -> str:
         """Returns a name for the outlines, which have no file of their own."""

@@ -13,15 +13,20 @@ Record = TypeVar("Record")
 _MAX_BYTES = 200_000_000  # a LabelMe file may contain its image
 
 
-def read_json(path: Path, record: type[Record]) -> Record:
+def read_json(path: Path, record: type[Record], max_bytes: int | None = _MAX_BYTES) -> Record:
     """Reads a JSON file as a record; fields that it does not declare are skipped.
+
+    Args:
+        path: Path of the file.
+        record: Type of its content.
+        max_bytes: Size of the largest file that is read; None for any.
 
     Raises:
         DataError: If the file is missing, no JSON, or has a field of a wrong type.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{path}: expected JSON of at most {_MAX_BYTES} bytes, got more")
+        if max_bytes is not None and path.stat().st_size > max_bytes:
+            raise DataError(f"{path}: expected JSON of at most {max_bytes} bytes, got more")
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             content = content.decode("utf-16").encode()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int16, UInt8
+from jaxtyping import Bool, Int16, Int64, UInt8
 
 from mbv2det.labels import BACKGROUND, LabelMap
 from mbv2det.structures import IGNORE_INDEX
@@ -26,6 +26,10 @@ class Masks(Protocol):
     @property
     def annotated(self) -> Bool[np.ndarray, " I"]:
         """False for images without a mask."""
+        ...
+
+    def at(self, indices: Int64[np.ndarray, " M"]) -> "Masks":
+        """Returns the masks of the images at some positions, in their order."""
         ...
 
     def source(self, index: int) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from mbv2det.data.spans import take_spans
 from mbv2det.labels import LabelMap
 from mbv2det.structures import Instances
 
@@ -112,6 +113,20 @@ class Objects:
     def of_images(self, images: Int64[np.ndarray, " M"]) -> "Objects":
         """Returns the objects of some images; images keep their indices, the others are empty."""
         return self._select(np.isin(self.image, images))
+
+    def at(self, indices: Int64[np.ndarray, " M"]) -> "Objects":
+        """Returns the objects of the images at some positions, renumbered 0..M-1 in their order."""
+        rows, starts = take_spans(self.starts, indices)
+        return replace(
+            self,
+            annotated=self.annotated[indices],
+            starts=starts,
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            areas=self.areas[rows],
+            crowd=self.crowd[rows],
+            difficult=self.difficult[rows],
+        )
 
     def relabel(self, label_map: LabelMap, labels: Int64[np.ndarray, " N"]) -> "Objects":
         """Returns the objects with other labels, without those whose new label is negative.

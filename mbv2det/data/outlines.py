@@ -11,6 +11,8 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 from jaxtyping import Float64, Int8, Int64, UInt8
 
+from mbv2det.data.spans import take_spans
+
 
 class OutlineKind(IntEnum):
     """Form of an outline."""
@@ -46,6 +48,20 @@ class Outlines:
 
     def __len__(self) -> int:
         return len(self.kinds)
+
+    def at(self, rows: Int64[np.ndarray, " M"]) -> "Outlines":
+        """Returns the outlines of some objects, in their order."""
+        polygons, first_polygons = take_spans(self.first_polygons, rows)
+        numbers, polygon_starts = take_spans(self.polygon_starts, polygons)
+        codes, code_starts = take_spans(self.code_starts, rows)
+        return Outlines(
+            kinds=self.kinds[rows],
+            numbers=self.numbers[numbers],
+            polygon_starts=polygon_starts,
+            first_polygons=first_polygons,
+            codes=self.codes[codes],
+            code_starts=code_starts,
+        )
 
     def draw(self, row: int, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
         """Draws one object; an object without polygons and run lengths has no pixels.

@@ -1,10 +1,13 @@
 """Samplers: the order of the images of an epoch, divided among processes without overlap."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
+from jaxtyping import Float, Int64
 from torch.utils.data import Sampler
 
+from mbv2det.data.repeat_factors import draw_in_proportion
 from mbv2det.structures import SampleKey
 
 
@@ -20,10 +23,19 @@ class ShuffledShard(Sampler[SampleKey]):
         seed: Seed of the run.
         rank: Rank of this process.
         world_size: Number of processes.
+        factors: How often each image is shown, relative to others; None for every image once.
     """
 
-    def __init__(self, num_images: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        factors: Float[np.ndarray, " images"] | None = None,
+    ) -> None:
         self.num_images = num_images
+        self.factors = factors
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -50,10 +62,26 @@ class ShuffledShard(Sampler[SampleKey]):
         return self.num_images // self.world_size
 
     def __iter__(self) -> Iterator[SampleKey]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_images)
-        share = order[self.rank :: self.world_size][: len(self)]
-        epoch = self.epoch
-        return (SampleKey(epoch, int(index)) for index in share[self._seen.get(epoch, 0) :])
+        generator = np.random.default_rng([self.seed, self.epoch])
+        if self.factors is None:
+            order = generator.permutation(self.num_images)
+        else:
+            order = draw_in_proportion(self.factors, generator)
+        repeats = _times_before(order)
+        start, epoch = self._seen.get(self.epoch, 0), self.epoch
+        share = slice(self.rank, None, self.world_size)
+        pairs = zip(order[share][: len(self)], repeats[share][: len(self)], strict=True)
+        return (SampleKey(epoch, int(i), repeat=int(n)) for i, n in islice(pairs, start, None))
+
+
+def _times_before(order: Int64[np.ndarray, " images"]) -> Int64[np.ndarray, " images"]:
+    """Returns how often each element has occurred before in an array."""
+    by_value = np.argsort(order, kind="stable")
+    values = order[by_value]
+    first = np.searchsorted(values, values)
+    times = np.empty_like(order)
+    times[by_value] = np.arange(len(order)) - first
+    return times
 
 
 class OrderedShard(Sampler[SampleKey]):

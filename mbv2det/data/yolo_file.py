@@ -123,7 +123,8 @@ def _entry(path: Path, root: Path, base: str | None, key: str, entry: str) -> st
     """Returns an entry relative to the root.
 
     `path` is often a folder of another machine, and Roboflow writes `../train/images` for a folder
-    beside the file: where nothing is there, the entry is one below the folder of the file.
+    beside the file: where nothing is there, the entry is one below the folder of the file. It names
+    `../test/images` even where there is no such folder, which only matters to who reads that split.
     """
     entry = entry.replace("\\", "/")
     folders = [path.parent / (base or "").replace("\\", "/"), path.parent, root]
@@ -134,8 +135,9 @@ def _entry(path: Path, root: Path, base: str | None, key: str, entry: str) -> st
         for candidate in (folder / entry, folder / plain):
             if is_inside(root, candidate) and candidate.exists():
                 return PurePosixPath(os.path.relpath(candidate, root)).as_posix()
-    refuse_outside(root, folders[0] / entry, f"{path}: {key}")
-    return PurePosixPath(os.path.relpath(folders[0] / entry, root)).as_posix()
+    missing = folders[0] / (plain if entry == f"../{plain}" else entry)
+    refuse_outside(root, missing, f"{path}: {key}")
+    return PurePosixPath(os.path.relpath(missing, root)).as_posix()
 
 
 def _keypoint_values(path: Path, shape: Any) -> int:

@@ -39,6 +39,10 @@ class BatchPredictor(Protocol):
         ...
 
 
+def ignore_predictions(predictions: Sequence[Prediction], batch: Batch) -> None:
+    """Does nothing with the predictions of a batch."""
+
+
 def measure(
     predictor: BatchPredictor,
     tasks: Sequence[TrainableTask],
@@ -47,6 +51,7 @@ def measure(
     *,
     batch_size: int = 1,
     num_workers: int = 0,
+    observe: Callable[[Sequence[Prediction], Batch], None] = ignore_predictions,
 ) -> dict[str, Any]:
     """Measures a predictor on a split; images are read and resized as in training.
 
@@ -57,6 +62,7 @@ def measure(
         settings: How results are measured.
         batch_size: Number of images that the network gets at once.
         num_workers: Number of processes that read images; 0 reads in this process.
+        observe: Gets the predictions of every batch.
 
     Returns:
         The content of metrics.json.
@@ -70,6 +76,7 @@ def measure(
         predictions = predictor.predict_batch(batch.images, batch.frames)
         for task in tasks:
             task.update(metrics[task.name], predictions, batch)
+        observe(predictions, batch)
     return metrics_document({name: metric.compute() for name, metric in metrics.items()})
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mbv2det.backbones.layers import ConvBNAct
+from mbv2det.heads.shared_conv import SharedConv
 from mbv2det.model import MultiTaskModel
 
 
@@ -29,9 +30,9 @@ class Cast(nn.Module):
 def prepared(model: MultiTaskModel, dtype: torch.dtype = torch.float32) -> MultiTaskModel:
     """Returns a copy of a network that computes the same in fewer operations.
 
-    The batch norm of every `ConvBNAct` is folded into its convolution, in float32. Backbone and
-    heads then compute in `dtype`; normalisation of the images, decoding and postprocessing stay in
-    float32.
+    The batch norm of every `ConvBNAct` is folded into its convolution, in float32, and that of each
+    level of a `SharedConv` into a convolution of its own. Backbone and heads then compute in
+    `dtype`; normalisation of the images, decoding and postprocessing stay in float32.
 
     Args:
         model: Trained network; it stays as it is.
@@ -42,6 +43,10 @@ def prepared(model: MultiTaskModel, dtype: torch.dtype = torch.float32) -> Multi
         if isinstance(block, ConvBNAct) and isinstance(block.norm, nn.BatchNorm2d):
             block.conv = fuse_conv_bn_eval(block.conv, block.norm)
             block.add_module("norm", nn.Identity())
+        elif isinstance(block, SharedConv) and isinstance(block.conv, nn.Conv2d):
+            norms = [norm for norm in block.norms if isinstance(norm, nn.BatchNorm2d)]
+            block.norms = nn.ModuleList(fuse_conv_bn_eval(block.conv, norm) for norm in norms)
+            block.conv = nn.Identity()
     if dtype != torch.float32:
         network.backbone.to(dtype)
         network.heads.to(dtype)

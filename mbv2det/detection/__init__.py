@@ -1,1 +1,1 @@
-"""SSD around the network: anchors, box coder, matcher, loss and postprocess."""
+"""Detection around the network: anchors and points, their training targets, loss, postprocess."""

@@ -80,6 +80,19 @@ def make_anchors(
     return torch.from_numpy(_anchor_boxes(spec, grids, image_size))
 
 
+def coverage(boxes: Float[Tensor, "N 4"], anchors: Float[Tensor, "A 4"], threshold: float) -> float:
+    """Returns the share of objects that overlap an anchor enough, 0..1.
+
+    Args:
+        boxes: xyxy boxes of the objects in pixels of the network input; at least one.
+        anchors: xyxy anchors in pixels of the network input.
+        threshold: Smallest intersection over union that counts, as in the matcher.
+    """
+    parts = boxes.split(_BOXES_AT_ONCE)
+    best_iou = torch.cat([pairwise_iou(part, anchors).amax(dim=1) for part in parts])
+    return float((best_iou >= threshold).float().mean())
+
+
 def describe_coverage(
     boxes: Float[np.ndarray, "N 4"], anchors: Float[Tensor, "A 4"], threshold: float
 ) -> str:
@@ -94,9 +107,7 @@ def describe_coverage(
     """
     if not len(boxes):
         return "anchors: no objects to compare them with"
-    parts = torch.from_numpy(boxes).split(_BOXES_AT_ONCE)
-    best_iou = torch.cat([pairwise_iou(part, anchors).amax(dim=1) for part in parts])
-    covered = (best_iou >= threshold).float().mean()
+    covered = coverage(torch.from_numpy(boxes), anchors, threshold)
     return (
         f"anchors: {len(anchors)}; {covered:.1%} of {len(boxes)} objects overlap an anchor "
         f"by {threshold} or more, the others train only their best anchor"

@@ -1,22 +1,21 @@
 """The detector's last layer in an exported network: decoded boxes, or final detections."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mbv2det.detection.nms_mask import NMS_MASK, nms_mask
-from mbv2det.detection.outputs import SSDOutputs
-from mbv2det.detection.postprocess import SSDPostprocess
+from mbv2det.detection.postprocess import BoxPostprocess
 from mbv2det.geometry import Frame, GraphFrame, pairwise_iou
 from mbv2det.output_layer import OutputLayer
 from mbv2det.structures import Detections
 
 
 class DecodedBoxes(OutputLayer):
-    """Every anchor's box and class scores; the threshold and NMS remain to be done.
+    """Every anchor's or point's box and class scores; the threshold and NMS remain to be done.
 
     - `boxes` (B, A, 4): xyxy in pixels of the images, not clipped.
     - `scores` (B, A, K): score of each class, 0..1, without background.
@@ -27,11 +26,11 @@ class DecodedBoxes(OutputLayer):
 
     names: ClassVar[tuple[str, ...]] = ("boxes", "scores")
 
-    def __init__(self, postprocess: SSDPostprocess) -> None:
+    def __init__(self, postprocess: BoxPostprocess) -> None:
         super().__init__()
         self.postprocess = postprocess
 
-    def forward(self, outputs: SSDOutputs, frame: GraphFrame) -> tuple[Tensor, ...]:
+    def forward(self, outputs: Any, frame: GraphFrame) -> tuple[Tensor, ...]:
         """Returns boxes and scores."""
         boxes, scores = self.postprocess.decode(outputs)
         return frame.boxes_to_original(boxes), scores
@@ -65,11 +64,11 @@ class PaddedDetections(OutputLayer):
     names: ClassVar[tuple[str, ...]] = ("boxes", "scores", "labels", "count")
     operators: ClassVar[tuple[str, ...]] = (NMS_MASK,)
 
-    def __init__(self, postprocess: SSDPostprocess) -> None:
+    def __init__(self, postprocess: BoxPostprocess) -> None:
         super().__init__()
         self.postprocess = postprocess
 
-    def forward(self, outputs: SSDOutputs, frame: GraphFrame) -> tuple[Tensor, ...]:
+    def forward(self, outputs: Any, frame: GraphFrame) -> tuple[Tensor, ...]:
         """Returns boxes, scores, labels and count."""
         boxes, scores = self.postprocess.decode(outputs)
         boxes = frame.clipped(frame.boxes_to_original(boxes))

@@ -1,4 +1,4 @@
-"""SSD postprocess: decode, threshold, non-maximum suppression, keep the best detections.
+"""Postprocess: decode, threshold, non-maximum suppression, keep the best detections.
 
 Suppression of a box depends on boxes of higher score alone. So the best candidates of an image,
 whatever their classes, are suppressed first, and if they leave as many detections as are wanted,
@@ -6,27 +6,31 @@ the rest need not be looked at: it could not change them. With trained weights t
 so.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision.ops import batched_nms
 
 from mbv2det.detection.box_coder import BoxCoder
+from mbv2det.detection.box_distribution import distances_to_boxes, expected_distances
 from mbv2det.detection.class_slots import ClassSlots
-from mbv2det.detection.outputs import SSDOutputs
+from mbv2det.detection.outputs import PointOutputs, SSDOutputs
 from mbv2det.geometry import Frame
 from mbv2det.structures import Detections
 
 
 @dataclass(frozen=True)
-class SSDPostprocess:
+class BoxPostprocess(ABC):
     """Turns raw outputs into detections, with non-maximum suppression (NMS) for each class.
+
+    A subclass decodes the raw outputs of its head.
 
     Attributes:
         slots: Layout of the class logits.
-        box_coder: Decoder of the box deltas.
         score_threshold: Lowest score of a detection, 0..1.
         nms_iou: Intersection over union above which the lower-scoring of two boxes of a class is
             dropped.
@@ -35,17 +39,16 @@ class SSDPostprocess:
     """
 
     slots: ClassSlots
-    box_coder: BoxCoder = BoxCoder()
     score_threshold: float = 0.01
     nms_iou: float = 0.6
     max_detections: int = 100
     candidates_per_class: int = 400
 
-    def __call__(self, outputs: SSDOutputs, frames: Sequence[Frame]) -> list[Detections]:
+    def __call__(self, outputs: Any, frames: Sequence[Frame]) -> list[Detections]:
         """Returns the detections of each image, in pixels of its original file.
 
         Args:
-            outputs: Raw outputs of the SSD head for a batch.
+            outputs: Raw outputs of the head for a batch.
             frames: Frame of each image of the batch.
 
         Raises:
@@ -53,16 +56,18 @@ class SSDPostprocess:
         """
         return self.select(*self.decode(outputs), frames)
 
-    def decode(self, outputs: SSDOutputs) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A K"]]:
-        """Returns the box of every anchor and its score for each class, in float32.
+    @abstractmethod
+    def decode(self, outputs: Any) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A K"]]:
+        """Returns the box of every anchor or point and its score for each class, in float32.
 
         This is tensor code that exported networks contain too.
 
+        Args:
+            outputs: Raw outputs of the head for a batch.
+
         Returns:
-            xyxy boxes in pixels of the network input, not clipped, and scores without background.
+            xyxy boxes in pixels of the network input, not clipped, and scores 0..1.
         """
-        boxes = self.box_coder.decode(outputs.deltas.float(), outputs.anchors)
-        return boxes, self.slots.scores(outputs.logits)
 
     def select(
         self,
@@ -123,3 +128,32 @@ class SSDPostprocess:
         detections = detections[(sides > 0).all(dim=1)]
         kept = batched_nms(detections.boxes, detections.scores, detections.labels, self.nms_iou)
         return detections[kept[: self.max_detections]]
+
+
+@dataclass(frozen=True)
+class SSDPostprocess(BoxPostprocess):
+    """Decodes anchors and deltas.
+
+    Attributes:
+        box_coder: Decoder of the box deltas.
+    """
+
+    box_coder: BoxCoder = BoxCoder()
+
+    def decode(self, outputs: SSDOutputs) -> tuple[Float[Tensor, "B A 4"], Float[Tensor, "B A K"]]:
+        """Returns the box of every anchor and its score for each class; see `BoxPostprocess`."""
+        boxes = self.box_coder.decode(outputs.deltas.float(), outputs.anchors)
+        return boxes, self.slots.scores(outputs.logits)
+
+
+@dataclass(frozen=True)
+class PointPostprocess(BoxPostprocess):
+    """Decodes points and the distributions of the distances to the sides of their boxes."""
+
+    def decode(
+        self, outputs: PointOutputs
+    ) -> tuple[Float[Tensor, "B P 4"], Float[Tensor, "B P K"]]:
+        """Returns the box of every point and its score for each class; see `BoxPostprocess`."""
+        distances = expected_distances(outputs.sides.float())
+        boxes = distances_to_boxes(distances, outputs.points)
+        return boxes, self.slots.scores(outputs.logits)

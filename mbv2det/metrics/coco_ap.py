@@ -68,7 +68,7 @@ def coco_ap(
         size ranges, the area of a detection is that of its box, the area of an object its `areas`
         entry.
     """
-    curves = _evaluate(_list_objects(truth), _list_detections(detections), truth, backend)
+    curves = evaluate(coco_evaluator(truth, detections, backend))
     precision, recall = curves["precision"][..., _BEST_100], curves["recall"]
     return CocoAP(
         AP=_mean(precision[..., _ANY_SIZE]),
@@ -96,13 +96,19 @@ def _mean(values: Float64[np.ndarray, "*shape"]) -> float | None:
     return float(measured.mean()) if measured.size else None
 
 
-def _evaluate(
-    objects: list[dict[str, Any]],
-    detections: list[dict[str, Any]],
-    truth: Objects,
-    backend: Backend,
-) -> dict[str, Any]:
-    """Returns the library's precision and recall, -1 where there is no ground truth."""
+def coco_evaluator(
+    truth: Objects, detections: ScoredBoxes, backend: Backend = "faster_coco_eval"
+) -> Any:
+    """Returns the library's evaluator (its `COCOeval`), before the evaluation.
+
+    In it, the id of an object or of a detection is its row plus 1: the libraries mark a match by
+    the id of its partner, and 0 means unmatched.
+
+    Args:
+        truth: Ground truth of all images that are evaluated.
+        detections: Detections; those outside the images 0..num_images-1 are left out.
+        backend: Library.
+    """
     # Imported here: prediction imports this module and needs neither library.
     if backend == "pycocotools":
         from pycocotools.coco import COCO
@@ -111,9 +117,9 @@ def _evaluate(
         from faster_coco_eval import COCO
         from faster_coco_eval import COCOeval_faster as Evaluator
 
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+    with _silent():
         indexed = []
-        for annotations in (objects, detections):
+        for annotations in (_list_objects(truth), _list_detections(detections)):
             coco = COCO()
             coco.dataset = {
                 "images": [{"id": index} for index in range(truth.num_images)],
@@ -122,17 +128,24 @@ def _evaluate(
             }
             coco.createIndex()
             indexed.append(coco)
-        evaluator = Evaluator(*indexed, iouType="bbox")
+        return Evaluator(*indexed, iouType="bbox")
+
+
+def evaluate(evaluator: Any) -> dict[str, Any]:
+    """Runs an evaluator; returns the library's results, -1 where there is no ground truth."""
+    with _silent():
         evaluator.evaluate()
         evaluator.accumulate()
     return evaluator.eval
 
 
-def _list_objects(truth: Objects) -> list[dict[str, Any]]:
-    """Returns the ground truth as COCO's annotations.
+def _silent() -> contextlib.AbstractContextManager[Any]:
+    """Discards what pycocotools prints of its progress."""
+    return contextlib.redirect_stdout(io.StringIO())
 
-    Ids start at 1: the libraries mark a match by the id of its partner, and 0 means unmatched.
-    """
+
+def _list_objects(truth: Objects) -> list[dict[str, Any]]:
+    """Returns the ground truth as COCO's annotations; ids start at 1."""
     columns = zip(
         truth.image.tolist(),
         truth.labels.tolist(),

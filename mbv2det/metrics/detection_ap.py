@@ -94,25 +94,33 @@ class DetectionAP(Metric):
 
     def compute(self) -> DetectionScores:
         """Returns COCO's and VOC's numbers over the images that were added."""
-        images, detections = self._each_image_once()
-        truth = self.truth.of_images(images)
+        images, truth, detections = self.collected()
         coco, voc = coco_ap(truth, detections, self.backend), voc_ap(truth, detections)
         return DetectionScores(**coco, VOC07=voc["VOC07"], VOC10=voc["VOC10"], images=len(images))
 
-    def _each_image_once(self) -> tuple[Int64[np.ndarray, " M"], ScoredBoxes]:
-        """Returns the indices of the added images, and the detections first added for each."""
+    def collected(self) -> tuple[Int64[np.ndarray, " M"], Objects, ScoredBoxes]:
+        """Returns what is evaluated.
+
+        Returns:
+            The indices of the added images, their objects, and the detections first added for each.
+        """
+        if len(self.images) == 0:  # a list, or a tensor of all processes
+            images = np.zeros(0, np.int64)
+            nothing = ScoredBoxes(images, np.zeros((0, 4)), np.zeros(0), images)
+            return images, self.truth.of_images(images), nothing
         index, count = dim_zero_cat(self.images).cpu().numpy().T
         rows = dim_zero_cat(self.rows).cpu().numpy()
         images, first_row = np.unique(index, return_index=True)
         once = np.zeros(len(index), dtype=np.bool_)
         once[first_row] = True
         rows = rows[np.repeat(once, count)]
-        return images, ScoredBoxes(
+        detections = ScoredBoxes(
             image=np.repeat(index[once], count[once]),
             boxes=rows[:, 2:],
             scores=rows[:, 1],
             labels=rows[:, 0].astype(np.int64),
         )
+        return images, self.truth.of_images(images), detections
 
 
 def _rows(detections: Detections) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 
 @dataclass(frozen=True)
@@ -26,3 +26,7 @@ class ScoredBoxes:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, rows: Int64[np.ndarray, " n"] | Bool[np.ndarray, " N"]) -> "ScoredBoxes":
+        """Returns some of the rows."""
+        return ScoredBoxes(self.image[rows], self.boxes[rows], self.scores[rows], self.labels[rows])

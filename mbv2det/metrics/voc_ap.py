@@ -18,10 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from mbv2det.data.objects import Objects
+from mbv2det.metrics.overlaps import iou, pair_up
 from mbv2det.metrics.scored_boxes import ScoredBoxes
-
-NO_OBJECT = -1
-"""Index that stands for no object, for a detection that overlaps none."""
 
 
 class VocAP(TypedDict):
@@ -86,12 +84,7 @@ def _best_first(detections: ScoredBoxes, num_images: int) -> ScoredBoxes:
     image = detections.image
     order = np.lexsort((image, -detections.scores))
     order = order[(image[order] >= 0) & (image[order] < num_images)]
-    return ScoredBoxes(
-        image[order],
-        detections.boxes[order],
-        detections.scores[order],
-        detections.labels[order],
-    )
+    return detections[order]
 
 
 def _most_overlapped(
@@ -103,37 +96,12 @@ def _most_overlapped(
     of its class, the result is `NO_OBJECT` and zero.
     """
     num_classes = len(truth.label_map)
-    groups = truth.image * num_classes + truth.labels
-    detection_groups = detections.image * num_classes + detections.labels
-    by_group = np.argsort(groups, kind="stable")
-    first = np.searchsorted(groups[by_group], detection_groups, side="left")
-    count = np.searchsorted(groups[by_group], detection_groups, side="right") - first
-
-    # Every detection paired with every object of its class and image, as two flat columns.
-    detection = np.repeat(np.arange(len(detections)), count)
-    offset = np.arange(len(detection)) - np.repeat(np.cumsum(count) - count, count)
-    candidate = by_group[np.repeat(first, count) + offset]
-    overlaps = _iou(detections.boxes[detection], truth.boxes[candidate])
-
-    most_first = np.lexsort((-overlaps, detection))
-    detection_with_any, best = np.unique(detection[most_first], return_index=True)
-    matched = np.full(len(detections), NO_OBJECT, dtype=np.int64)
-    overlap = np.zeros(len(detections))
-    matched[detection_with_any] = candidate[most_first[best]]
-    overlap[detection_with_any] = overlaps[most_first[best]]
-    return matched, overlap
-
-
-def _iou(
-    first: Float64[np.ndarray, "P 4"], second: Float64[np.ndarray, "P 4"]
-) -> Float64[np.ndarray, " P"]:
-    """Returns the intersection over union row by row; zero where the boxes do not overlap."""
-    low = np.maximum(first[:, :2], second[:, :2])
-    high = np.minimum(first[:, 2:], second[:, 2:])
-    shared = (high - low).clip(min=0).prod(axis=1)
-    first_area = (first[:, 2:] - first[:, :2]).prod(axis=1)
-    union = first_area + (second[:, 2:] - second[:, :2]).prod(axis=1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+    pairs = pair_up(
+        truth.image * num_classes + truth.labels,
+        detections.image * num_classes + detections.labels,
+    )
+    overlaps = iou(detections.boxes[pairs.detection], truth.boxes[pairs.object])
+    return pairs.most_overlapped(overlaps, len(detections))
 
 
 def _first_of_each(

@@ -18,6 +18,7 @@ from mbv2det.data.statistics import network_boxes
 from mbv2det.detection.method import DetectionMethod
 from mbv2det.drawing import class_colours, draw_detections
 from mbv2det.geometry import Frame
+from mbv2det.heads.gfl_lite import GFLLiteConfig
 from mbv2det.heads.ssdlite import SSDLiteConfig
 from mbv2det.labels import LabelMap
 from mbv2det.model_config import EvalConfig, HeadConfig
@@ -27,7 +28,7 @@ from mbv2det.structures import Batch, Detections, LossTerms, Sample
 from mbv2det.tasks.detection_files import CocoResults, DetectionTable, YoloLabels
 from mbv2det.tasks.task import DrawingStyle, Prediction, ResultFiles, SplitMetric, TrainableTask
 
-METHODS: list[type[DetectionMethod]] = [SSDLiteConfig]
+METHODS: list[type[DetectionMethod]] = [SSDLiteConfig, GFLLiteConfig]
 
 
 class DetectionTask(TrainableTask):
@@ -97,6 +98,11 @@ class DetectionTask(TrainableTask):
             style.min_score,
             style.show_scores,
         )
+
+    @property
+    def shown_metrics(self) -> Sequence[str]:
+        """Names of the metrics in the table of epochs."""
+        return ("AP", "AP50")
 
     @property
     def loss_terms(self) -> Sequence[str]:

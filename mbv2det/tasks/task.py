@@ -216,6 +216,11 @@ class TrainableTask(Task):
         self.weight = head.loss_weight
 
     @property
+    def shown_metrics(self) -> Sequence[str]:
+        """Names of the metrics in the table of epochs."""
+        return (self.monitor,)
+
+    @property
     @abstractmethod
     def loss_terms(self) -> Sequence[str]:
         """Names of the loss terms."""

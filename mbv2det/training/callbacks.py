@@ -1,8 +1,7 @@
 """Callbacks: weight averaging, the best weights, pictures, and messages."""
 
 import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -162,28 +161,6 @@ def _ends_here(trainer: pl.Trainer) -> bool:
     return last_epoch or last_step or trainer.should_stop
 
 
-class ValidationLine(Callback):
-    """Callback that prints one line after each validation."""
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock."""
-        self.started = time.perf_counter()
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints the averages and how long they took."""
-        assert isinstance(pl_module, DenseModule)
-        if trainer.sanity_checking:
-            return
-        seconds = time.perf_counter() - self.started
-        for block in pl_module.results.values():
-            shown = [f"{k} {v:.3f}" for k, v in block.items() if isinstance(v, float)]
-            shown = shown or ["nothing to measure"]
-            trainer.print(
-                f"epoch {trainer.current_epoch}: {'  '.join(shown)}  "
-                f"({block['images']} images in {seconds:.1f} s)"
-            )
-
-
 class PredictionPictures(Callback):
     """Callback that adds pictures of the first validation images to TensorBoard.
 
@@ -226,6 +203,29 @@ class PredictionPictures(Callback):
                     trainer.global_step,
                     dataformats="HWC",
                 )
+
+
+class PredictionObserver(Callback):
+    """Callback that passes on the predictions for the validation images.
+
+    Args:
+        observe: Gets the predictions of every batch and the batch, each image once.
+    """
+
+    def __init__(self, observe: Callable[[Sequence[Prediction], Batch], None]) -> None:
+        self.observe = observe
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Passes on the predictions of a batch."""
+        self.observe(outputs, batch.counted())
 
 
 class DamagedFileWarnings(Callback):

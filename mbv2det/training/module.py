@@ -25,7 +25,8 @@ from mbv2det.tasks.task import (
     mean_monitor,
     predict_all,
 )
-from mbv2det.training.optim import frozen_norms, make_optimizer, make_schedule, scaled_to_batch
+from mbv2det.training.freezing import BackboneFreeze, frozen_parts
+from mbv2det.training.optim import make_optimizer, make_schedule, scaled_to_batch
 from mbv2det.weights.header import HEADER, upgrade_checkpoint
 from mbv2det.weights.share_file import ORIGIN, encode_origin
 
@@ -47,6 +48,7 @@ class DenseModule(pl.LightningModule):
         seed: Seed of dropout.
         loaded: Names of the model's tensors that were loaded from a file.
         transferred: Names of the loaded tensors that come from a whole model.
+        freeze: Part of the backbone that keeps its loaded weights (`backbone.freeze`).
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class DenseModule(pl.LightningModule):
         seed: int = 0,
         loaded: Collection[str] = (),
         transferred: Collection[str] = (),
+        freeze: BackboneFreeze = "none",
     ) -> None:
         super().__init__()
         self.model = model
@@ -78,8 +81,9 @@ class DenseModule(pl.LightningModule):
         self.loaded = frozenset(loaded)
         self.transferred = frozenset(transferred)
         self.results: dict[str, dict[str, Any]] = {}
-        for norm in frozen_norms(model, optim, self.loaded):
-            norm.requires_grad_(False)
+        self.backbone_freeze = freeze
+        for part in frozen_parts(model, freeze, optim.freeze_norm, self.loaded):
+            part.requires_grad_(False)
         self.train()  # Lightning does not change the modes of the submodules
 
     def forward(self, images: Tensor) -> dict[str, Any]:
@@ -87,10 +91,12 @@ class DenseModule(pl.LightningModule):
         return self.model(images)
 
     def train(self, mode: bool = True) -> "DenseModule":
-        """Sets training or evaluation mode; frozen norms stay in evaluation mode."""
+        """Sets training or evaluation mode; frozen parts stay in evaluation mode."""
         super().train(mode)
-        for norm in frozen_norms(self.model, self.optim, self.loaded):
-            norm.eval()
+        for part in frozen_parts(
+            self.model, self.backbone_freeze, self.optim.freeze_norm, self.loaded
+        ):
+            part.eval()
         return self
 
     def losses(self, outputs: Mapping[str, Any], batch: Batch) -> dict[str, LossTerms]:
@@ -236,8 +242,11 @@ class DenseModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Gives the optimiser of a resumed run the configured rates, instead of the stored ones."""
         optimizers, schedulers = self.optimizers(), self.lr_schedulers()
+        if not isinstance(
+            schedulers, LambdaLR
+        ):  # of Lightning's tuner, which sets the rates itself
+            return
         assert isinstance(optimizers, LightningOptimizer)
-        assert isinstance(schedulers, LambdaLR)
         configured = make_optimizer(self.model, self.optim, self.transferred).param_groups
         for group, fresh in zip(optimizers.param_groups, configured, strict=True):
             group.update({k: v for k, v in fresh.items() if k not in ("params", "lr")})

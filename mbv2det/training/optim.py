@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -140,25 +139,6 @@ def parameter_groups(
             "lr": lr * (config.pretrained_lr_mult if is_transferred else 1.0),
             "weight_decay": config.weight_decay if decays else 0.0,
         }
-
-
-def frozen_norms(model: nn.Module, config: OptimConfig, loaded: Collection[str]) -> list[nn.Module]:
-    """Returns the batch norms that `freeze_norm` freezes: only those that were loaded.
-
-    Args:
-        model: Network to train.
-        config: Optimiser settings.
-        loaded: Names of the tensors that come from a file.
-    """
-    prefix = {"none": None, "backbone": "backbone.", "all": ""}[config.freeze_norm]
-    return [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm)
-        and prefix is not None
-        and name.startswith(prefix)
-        and f"{name}.weight" in loaded
-    ]
 
 
 def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: float) -> LambdaLR:

@@ -36,6 +36,12 @@ def make_trainer(
         ConfigError: If Lightning rejects an argument.
     """
     _hide_known_warnings()
+    if arguments["overfit_batches"]:
+        raise ConfigError(
+            "trainer.overfit_batches: expected 0, got "
+            f"{arguments['overfit_batches']}: it would replace the order of the images; to train "
+            "on few images, give a short data.train.list or an annotation file of few images"
+        )
     arguments = dict(arguments) | {k: v for k, v in defaults.items() if arguments[k] is None}
     bars: list[Callback] = []
     if arguments["enable_progress_bar"] is not False:

@@ -6,6 +6,7 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.data.coco import read_coco
 from mbv2det.data.formats.classes import choose_labels
 from mbv2det.data.formats.data_format import DataFormat, SplitRequest
+from mbv2det.data.listed_images import listed_images
 from mbv2det.errors import ConfigError
 
 _ROBOFLOW_FILE = "_annotations.coco.json"
@@ -19,10 +20,13 @@ class COCOSplit:
         images: The folder that the file's names are relative to.
         annotations: The JSON file; by default `_annotations.coco.json` in the folder of images, as
             Roboflow exports it.
+        list: A file with one image name per line, relative to `images`; by default all images of
+            the file.
     """
 
     images: str
     annotations: str | None = None
+    list: str | None = None
 
 
 def _read(request: SplitRequest[COCOSplit]) -> Annotations:
@@ -35,6 +39,8 @@ def _read(request: SplitRequest[COCOSplit]) -> Annotations:
             f"is no {annotations}"
         )
     split = read_coco(annotations, images, masks=request.masks, root=request.root)
+    if request.split.list is not None:
+        split = listed_images(split, images, request.root / request.split.list)
     return choose_labels(request, split)
 
 

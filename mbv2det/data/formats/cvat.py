@@ -6,6 +6,7 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.data.cvat import read_cvat
 from mbv2det.data.formats.classes import choose_labels
 from mbv2det.data.formats.data_format import DataFormat, SplitRequest, single
+from mbv2det.data.listed_images import listed_images
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,13 @@ class CVATSplit:
         images: The folder that the file's names are relative to.
         annotations: The XML file.
         split: The subset of the file; by default all its images.
+        list: A file with one image name per line, relative to `images`; by default all images.
     """
 
     images: str
     annotations: str = "annotations.xml"
     split: str | tuple[str, ...] | None = None
+    list: str | None = None
 
 
 def _read(request: SplitRequest[CVATSplit]) -> Annotations:
@@ -32,6 +35,8 @@ def _read(request: SplitRequest[CVATSplit]) -> Annotations:
         subset=single(split.split, f"{request.key}.split"),
         masks=request.masks,
     )
+    if split.list is not None:
+        annotations = listed_images(annotations, root / split.images, root / split.list)
     return choose_labels(request, annotations)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.formats.classes import choose_labels
 from mbv2det.data.formats.data_format import DataFormat, SplitRequest
+from mbv2det.data.listed_images import listed_images
 from mbv2det.data.yolo import read_yolo
 from mbv2det.data.yolo_file import YOLOFile, read_yolo_file
 from mbv2det.errors import ConfigError
@@ -21,11 +22,14 @@ class YOLOSplit:
         annotations: `data.yaml`, or a file with one class name per line, such as `classes.txt`.
         split: Name of the split in that file, or several; train or val by default.
         images: A folder of images, or a file that lists images, instead of a split.
+        list: A file with one image name per line, relative to data.root, that chooses some of
+            these images.
     """
 
     annotations: str = "data.yaml"
     split: str | tuple[str, ...] | None = None
     images: str | None = None
+    list: str | None = None
 
 
 def _read(request: SplitRequest[YOLOSplit]) -> Annotations:
@@ -37,6 +41,8 @@ def _read(request: SplitRequest[YOLOSplit]) -> Annotations:
         every_image=request.data.missing_labels == "error",
         masks=request.masks,
     )
+    if request.split.list is not None:
+        split = listed_images(split, request.root, request.root / request.split.list)
     return choose_labels(request, split)
 
 

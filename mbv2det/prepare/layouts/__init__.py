@@ -1,0 +1,1 @@
+"""How each format is found in a folder, one a file."""

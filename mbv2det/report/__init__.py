@@ -1,0 +1,1 @@
+"""Pages that show how good a model is, where it fails and why."""
