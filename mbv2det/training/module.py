@@ -242,9 +242,7 @@ class DenseModule(pl.LightningModule):
     def on_train_start(self) -> None:
         """Gives the optimiser of a resumed run the configured rates, instead of the stored ones."""
         optimizers, schedulers = self.optimizers(), self.lr_schedulers()
-        if not isinstance(
-            schedulers, LambdaLR
-        ):  # of Lightning's tuner, which sets the rates itself
+        if not isinstance(schedulers, LambdaLR):  # those of Lightning's tuner set rates themselves
             return
         assert isinstance(optimizers, LightningOptimizer)
         configured = make_optimizer(self.model, self.optim, self.transferred).param_groups
