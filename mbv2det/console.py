@@ -2,11 +2,12 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 from rich.console import Console
+from rich.progress import track as rich_track
 from rich.table import Column, Table
 
 from mbv2det.errors import (
@@ -21,6 +22,7 @@ from mbv2det.errors import (
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 Arguments = ParamSpec("Arguments")
+Item = TypeVar("Item")
 
 console = Console(stderr=True, soft_wrap=True)
 
@@ -29,6 +31,21 @@ def log(message: str) -> None:
     """Prints a line, in the first process of a run only."""
     if not any(int(os.environ.get(name, "0")) for name in _RANKS):
         console.print(message, highlight=False, markup=False)
+
+
+def track(
+    items: Iterable[Item], title: str, total: int | None = None, *, quiet: bool = False
+) -> Iterable[Item]:
+    """Yields the items below a progress bar, which only a terminal shows and which goes at the end.
+
+    Args:
+        items: What is worked on.
+        title: Text beside the bar.
+        total: Number of items, where they have no length.
+        quiet: Whether to show no bar, as there are few items.
+    """
+    hidden = quiet or not console.is_terminal
+    return rich_track(items, title, total, console=console, transient=True, disable=hidden)
 
 
 def one_line_errors(command: Callable[Arguments, None]) -> Callable[Arguments, None]:

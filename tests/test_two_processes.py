@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 from runs import DETECTION, ROOT, SEGMENTATION, run_tool, write_config
@@ -67,13 +68,20 @@ def test_processes_of_a_launcher_share_one_run(tmp_path, launcher):
         started = [([*run, *train], {})]
     else:
         started = [(train, srun(rank, str(os.getpid()))) for rank in (0, 1)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1", **variables}
-        )
-        for arguments, variables in started
-    ]
-    assert [process.wait(timeout=250) for process in processes] == [0] * len(processes)
+    # An earlier run of the same shell or notebook leaves this variable.
+    shared = {"OMP_NUM_THREADS": "1", "MBV2DET_RUN_FOLDER": str(tmp_path / "an earlier run")}
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, *arguments], env={**os.environ, **shared, **variables}
+                )
+            )
+            for arguments, variables in started
+        ]
+        for process in processes:
+            stack.callback(process.kill)  # before it is waited for, if another failed
+        assert [process.wait(timeout=250) for process in processes] == [0] * len(processes)
     assert [path.name for path in (tmp_path / "runs/tiny").iterdir()] == ["1"]
     assert (tmp_path / "runs/tiny/1/best.safetensors").is_file()
 

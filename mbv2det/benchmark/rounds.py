@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from mbv2det.benchmark.subject import STAGES, Images, Setup, Subject
-from mbv2det.console import console
+from mbv2det.console import track
 
 TOTAL = "total"
 
@@ -50,7 +49,7 @@ def time_in_rounds(
     times = [Times() for _ in subjects]
     threads = torch.get_num_threads()
     try:
-        for turn in track(range(-warm_up, rounds), "Timing", console=console, transient=True):
+        for turn in track(range(-warm_up, rounds), "Timing"):
             for setup, subject, taken in zip(setups, subjects, times, strict=True):
                 torch.set_num_threads(setup.threads)
                 batch = batch_of(images, setup.batch, turn)

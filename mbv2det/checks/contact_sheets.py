@@ -5,10 +5,9 @@ from itertools import islice
 from pathlib import Path
 
 from PIL import Image
-from rich.progress import track
 
 from mbv2det.checks.finding import Finding
-from mbv2det.console import console
+from mbv2det.console import track
 from mbv2det.data.annotations import Annotations, evenly_spaced
 from mbv2det.data.dataset import read_sample
 from mbv2det.drawing import add_caption
@@ -48,7 +47,7 @@ def write_sheets(
     folder.mkdir(parents=True, exist_ok=True)
     faulty = dict.fromkeys(fault.index for fault in faults if fault.index >= 0)
     chosen = dict.fromkeys([*list(faulty)[:most], *evenly_spaced(len(split), most)])
-    indices = track(list(chosen), f"Drawing {name}", console=console, transient=True)
+    indices = track(list(chosen), f"Drawing {name}")
     cells = _draw_all(split, tasks, indices)
     pages = 0
     while page := list(islice(cells, _COLUMNS * _ROWS)):

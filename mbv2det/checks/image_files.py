@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 from PIL import Image
-from rich.progress import track
 
-from mbv2det.console import console
+from mbv2det.console import track
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.image_errors import image_errors
 from mbv2det.data.images import is_turned, read_image
@@ -149,10 +148,10 @@ def look_at_all(
     hide = len(split) < _FEW
     if hide or processes == 1:
         few = (look(split, index) for index in indices)
-        return list(track(few, title, len(split), console=console, transient=True, disable=hide))
+        return list(track(few, title, len(split), quiet=hide))
     with ProcessPoolExecutor(processes, initializer=_share, initargs=(split, look)) as pool:
         facts = pool.map(_look_at_shared, indices, chunksize=_CHUNK)
-        return list(track(facts, title, len(split), console=console, transient=True))
+        return list(track(facts, title, len(split)))
 
 
 # The split and the function of a worker process: they are sent once instead of with every image.

@@ -7,11 +7,10 @@ itself.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from rich.progress import track
 
 from mbv2det.checks.finding import MEASURED, NOT_PERFECT, Finding
 from mbv2det.config import EvalSettings
-from mbv2det.console import console
+from mbv2det.console import track
 from mbv2det.data.annotations import Annotations, evenly_spaced
 from mbv2det.data.dataset import collate
 from mbv2det.errors import DataError
@@ -54,9 +53,7 @@ def measure_truth(
     if task.annotation == "masks":
         indices = evenly_spaced(len(split), _MOST_MASKS)
     quiet = len(indices) < _MOST_MASKS
-    for index in track(
-        indices, "Measuring the ground truth", console=console, transient=True, disable=quiet
-    ):
+    for index in track(indices, "Measuring the ground truth", quiet=quiet):
         sample = _sample(split, index, task.annotation)
         if sample is not None:
             prediction = Prediction(**{task.name: task.annotation_of(sample)})

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbv2det.cli.config_files import best_weights
+from mbv2det.cli.config_files import BEST, best_weights
 from mbv2det.cli.settings import SettingsParser
 from mbv2det.console import one_line_errors
 from mbv2det.deploy.memory import keep_freed_memory
@@ -59,7 +59,7 @@ def _weights(argument: str) -> Path:
     """
     path = best_weights(argument) or Path(argument)
     if not path.is_file():
-        got = "a folder without best.safetensors" if path.is_dir() else "none"
+        got = f"a folder without {BEST}" if path.is_dir() else "none"
         raise ConfigError(
             f"{argument}: expected a file of weights or the folder of a run, got {got}"
         )

@@ -9,9 +9,9 @@ from rich.table import Column, Table
 
 from mbv2det.atomic_write import write_json
 from mbv2det.cli.evaluation import evaluate
-from mbv2det.cli.reporting import measured_model, report_models, show_progress
+from mbv2det.cli.reporting import measured_model, report_models
 from mbv2det.cli.settings import Settings
-from mbv2det.console import log
+from mbv2det.console import log, track
 from mbv2det.errors import DataError
 from mbv2det.report.analysis import analyse
 from mbv2det.report.comparison import changed_classes, compare_tasks
@@ -36,9 +36,7 @@ def compare(settings: Sequence[Settings], json_file: Path | None, html_file: Pat
         for of_model in settings
     ]
     names = model_names([model.file for model in models])
-    first, second = (
-        analyse(name, model, show_progress) for name, model in zip(names, models, strict=True)
-    )
+    first, second = (analyse(name, model, track) for name, model in zip(names, models, strict=True))
     compared = compare_tasks(first, second)
     if not compared:
         raise DataError(

@@ -27,6 +27,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """
     parser = SettingsParser(_DESCRIPTION, prog=prog)
     settings = parser.parse(sys.argv[1:] if arguments is None else arguments)
-    from mbv2det.cli.memory import find_batch_size  # imports torch's stack, unlike --help
+    from mbv2det.cli.largest_batch import find_batch_size  # imports torch's stack, unlike --help
 
     find_batch_size(settings)

@@ -13,7 +13,7 @@ from mbv2det.atomic_write import atomic_write
 from mbv2det.checks.before_training import describe_unusable, unusable_files
 from mbv2det.checks.check import tasks_of
 from mbv2det.checks.contact_sheets import write_sheets
-from mbv2det.cli.config_files import shipped_configs
+from mbv2det.cli.config_files import BEST, shipped_configs
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.splits import read_splits
 from mbv2det.config import SplitConfig
@@ -143,7 +143,7 @@ def _draw(settings: Settings, out: Path) -> None:
 
 def _log_commands(out: Path, layout: Layout, splits: Splits, weights: str | None) -> None:
     if "test" in layout.splits:
-        best = f"runs/{out.stem}/1/best.safetensors"
+        best = f"runs/{out.stem}/1/{BEST}"
         changes = _changes(splits.data.val, layout.splits["test"])
         line = shlex.join(["mbv2det", "eval", str(out), *changes, "--weights", best])
         log(f"measure the test split after training: {line}")

@@ -1,19 +1,17 @@
 """Reports and comparisons of what was measured."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.progress import track
 
 from mbv2det.build import build_tasks, trainable
 from mbv2det.cli.command_line import command_line, without_folders
 from mbv2det.cli.config_files import BEST
 from mbv2det.cli.evaluation import Measured, evaluate, measure_on
 from mbv2det.cli.settings import Settings
-from mbv2det.console import console, log
+from mbv2det.console import log, track
 from mbv2det.counting import count_parameters
 from mbv2det.data.annotations import Annotations
 from mbv2det.errors import DataError
@@ -24,11 +22,6 @@ from mbv2det.report.page import write_report
 from mbv2det.report.record import SplitRecord
 from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.readers import read_model
-
-
-def show_progress(items: Iterable[Any], title: str) -> Iterable[Any]:
-    """Returns the items, whose progress is shown in the terminal."""
-    return track(items, title, console=console, transient=True)
 
 
 def report_weights(path: Path, settings: Sequence[Settings], *, seeds: bool = False) -> None:
@@ -89,7 +82,7 @@ def report(
 
 def report_models(path: Path, models: Sequence[MeasuredModel], *, seeds: bool = False) -> None:
     """Writes the report of measured models and logs where it is; arguments as `report`."""
-    write_report(path, models, show_progress, seeds=seeds)
+    write_report(path, models, track, seeds=seeds)
     log(f"report:      {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -3,8 +3,8 @@
 import difflib
 import re
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -201,18 +201,21 @@ def _instantiated(parser: OneLineParser, namespace: Namespace) -> Namespace:
         raise ConfigError(f"trainer: {first[1] if first else line}") from None
 
 
-_SECTIONS = (
-    "heads", "data", "data.train", "data.val", "backbone", "augment", "optim", "eval", "checkpoint",
-    "trainer",
-)  # fmt: skip
-
-
 def _check_sections(namespace: Namespace) -> None:
     """Refuses a section of settings that is a single value."""
-    for section in _SECTIONS:
+    for section in ("heads", "trainer", *_sections(Config())):
         value = namespace.get(section)
         if not isinstance(value, Namespace):
             raise ConfigError(f"{section}: expected a section of settings, got {value!r:.60}")
+
+
+def _sections(settings: Any, prefix: str = "") -> Iterator[str]:
+    """Yields the dotted names of the settings that have settings of their own."""
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if is_dataclass(value):
+            yield f"{prefix}{one.name}"
+            yield from _sections(value, f"{prefix}{one.name}.")
 
 
 def _drop_settings_of_other_formats(

@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 
+from mbv2det.cli.config_files import BEST
 from mbv2det.cli.huge_pages import uses_huge_pages
 from mbv2det.cli.reporting import report_run
 from mbv2det.cli.resume import check_settings, resume_line
@@ -128,7 +129,7 @@ def resumed_run_of(settings: Settings) -> tuple[Path, Path] | None:
 
 def conclude(folder: Path, validation: Annotations) -> None:
     """Prints the metrics of the best weights, draws predictions and logs the paths of all files."""
-    best = folder / "best.safetensors"
+    best = folder / BEST
     predictor = load(best)
     metrics = predictor.info.metrics
     write_comparisons(predictor, validation, folder / "pictures")

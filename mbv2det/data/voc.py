@@ -5,8 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import track
-
+from mbv2det.console import track
 from mbv2det.data.annotated_image import AnnotatedImage, AnnotatedObject, to_annotations
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.coco_values import UncertainValueError, flag
@@ -72,7 +71,7 @@ def _read_images(
     xml_files = files_by_stem(source.annotations, (".xml",), faults)
     stems = _stems(source, image_files, xml_files, every_image)
     quiet = len(stems) < _MANY_FILES
-    for stem in track(stems, f"Reading {source.annotations}", disable=quiet):
+    for stem in track(stems, f"Reading {source.annotations}", quiet=quiet):
         path = source.annotations / xml_files.get(stem, f"{stem}.xml")
         if stem not in image_files:
             hint = nearest_name((source.images / stem).parent, Path(stem).name)

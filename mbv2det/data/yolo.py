@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.progress import track
-
+from mbv2det.console import track
 from mbv2det.data.annotated_image import AnnotatedImage, AnnotatedObject, to_annotations
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.fault_counts import FaultCounts
@@ -64,7 +63,7 @@ def read_yolo(
     files = [f for entry in entries for f in _image_files(root, entry, faults)]
     quiet = len(files) < _MANY_FILES
     images, unlabelled = [], []
-    for image in track(files, f"Reading {entries[0]}", disable=quiet):
+    for image in track(files, f"Reading {entries[0]}", quiet=quiet):
         size, labels = image_size(image.path), _label_file(image.path)
         if not labels.is_file():
             unlabelled.append(image.path)

@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import UInt8
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mbv2det.config import EvalSettings
-from mbv2det.console import console
+from mbv2det.console import track
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.dataset import AnnotatedImages, collate
 from mbv2det.geometry import Frame
@@ -72,7 +71,7 @@ def measure(
     """
     metrics = {task.name: task.metric(split, settings) for task in tasks}
     batches = _batches(split, predictor, batch_size, num_workers)
-    for batch in track(batches, "Measuring", console=console, transient=True):
+    for batch in track(batches, "Measuring"):
         predictions = predictor.predict_batch(batch.images, batch.frames)
         for task in tasks:
             task.update(metrics[task.name], predictions, batch)

@@ -5,9 +5,8 @@ from itertools import chain, count
 from pathlib import Path
 
 from PIL import Image
-from rich.progress import track
 
-from mbv2det.console import console, log
+from mbv2det.console import log, track
 from mbv2det.data.annotations import Annotations, evenly_spaced
 from mbv2det.data.dataset import read_sample
 from mbv2det.deploy.predictor import Predictor
@@ -31,7 +30,7 @@ def write_comparisons(
     folder.mkdir(parents=True, exist_ok=True)
     indices = evenly_spaced(len(split), most)
     names = unique_names([split.path(index) for index in indices])
-    progress = track(indices, "Drawing predictions", console=console, transient=True)
+    progress = track(indices, "Drawing predictions")
     for index, name in zip(progress, names, strict=True):
         try:
             sample = read_sample(split, SampleKey(0, index))

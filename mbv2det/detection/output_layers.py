@@ -154,3 +154,13 @@ def _partners(
     iou = pairwise_iou(boxes, others) * (labels[:, None] == other_labels)
     overlap, partner = iou.max(dim=1)
     return partner, overlap
+
+
+def box_output_layer(choice: str, postprocess: BoxPostprocess) -> OutputLayer:
+    """Returns the last layer of an exported network: `inside` for NMS inside, else decoded boxes.
+
+    Args:
+        choice: `inside` or `none`.
+        postprocess: Postprocessing of the method.
+    """
+    return PaddedDetections(postprocess) if choice == "inside" else DecodedBoxes(postprocess)

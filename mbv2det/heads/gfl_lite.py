@@ -31,7 +31,7 @@ from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
 from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.detection.gfl_loss import GFLLoss
 from mbv2det.detection.method import DetectionMethod
-from mbv2det.detection.output_layers import DecodedBoxes, PaddedDetections
+from mbv2det.detection.output_layers import box_output_layer
 from mbv2det.detection.outputs import PointOutputs
 from mbv2det.detection.point_assigner import PointAssigner
 from mbv2det.detection.point_grid import describe_coverage, make_points
@@ -238,8 +238,7 @@ class GFLLiteConfig(DetectionMethod):
         self, choice: str, label_map: LabelMap, thresholds: EvalConfig
     ) -> OutputLayer:
         """The last layer of an exported network: NMS inside, or decoded boxes."""
-        postprocess = self.build_postprocess(label_map, thresholds)
-        return PaddedDetections(postprocess) if choice == "inside" else DecodedBoxes(postprocess)
+        return box_output_layer(choice, self.build_postprocess(label_map, thresholds))
 
     def raw_tensor(self, outputs: PointOutputs) -> Float[Tensor, "B P values"]:
         """Returns the class logits followed by the logits of the distributions."""

@@ -30,7 +30,7 @@ from mbv2det.detection.class_slots import ClassSlots
 from mbv2det.detection.loss import SSDLoss, focal_loss, sigmoid_loss, softmax_loss
 from mbv2det.detection.matcher import Matcher
 from mbv2det.detection.method import DetectionMethod
-from mbv2det.detection.output_layers import DecodedBoxes, PaddedDetections
+from mbv2det.detection.output_layers import box_output_layer
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.detection.postprocess import SSDPostprocess
 from mbv2det.labels import BACKGROUND, LabelMap
@@ -250,8 +250,7 @@ class SSDLiteConfig(DetectionMethod):
         self, choice: str, label_map: LabelMap, thresholds: EvalConfig
     ) -> OutputLayer:
         """The last layer of an exported network: NMS inside, or decoded boxes."""
-        postprocess = self.build_postprocess(label_map, thresholds)
-        return PaddedDetections(postprocess) if choice == "inside" else DecodedBoxes(postprocess)
+        return box_output_layer(choice, self.build_postprocess(label_map, thresholds))
 
     def logit_names(self, label_map: LabelMap) -> tuple[str, ...]:
         """Returns the name of the class of each class logit; background comes first."""

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
-from mbv2det.console import console
+from mbv2det.console import track
 from mbv2det.data.annotations import evenly_spaced
 from mbv2det.data.image_errors import image_errors
 from mbv2det.data.mask_reading import Color, MaskReading
@@ -66,7 +65,7 @@ def read_values(paths: Sequence[Path]) -> MaskValues:
     quiet = len(paths) < _MANY
     channel = _common_channel(paths[:20])
     reading, counts = MaskReading(channel=channel), np.zeros(IGNORE_INDEX + 1, np.int64)
-    for path in track(paths, "Reading masks", console=console, transient=True, disable=quiet):
+    for path in track(paths, "Reading masks", quiet=quiet):
         try:
             values = reading.read(path)
         except DataError:

@@ -8,9 +8,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Int64, UInt64
 from PIL import Image
-from rich.progress import track
 
-from mbv2det.console import console
+from mbv2det.console import track
 from mbv2det.data.image_errors import image_errors
 from mbv2det.errors import DataError
 
@@ -68,7 +67,7 @@ def _by_key(matches: Iterable[re.Match[str] | None]) -> list[list[int]]:
 
 def _hashes(paths: Sequence[Path]) -> list[UInt64[np.ndarray, "4"] | None]:
     quiet = len(paths) < _MANY
-    tracked = track(paths, "Comparing images", console=console, transient=True, disable=quiet)
+    tracked = track(paths, "Comparing images", quiet=quiet)
     return [difference_hash(path) for path in tracked]
 
 

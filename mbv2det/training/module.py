@@ -82,7 +82,7 @@ class DenseModule(pl.LightningModule):
         self.transferred = frozenset(transferred)
         self.results: dict[str, dict[str, Any]] = {}
         self.backbone_freeze = freeze
-        for part in frozen_parts(model, freeze, optim.freeze_norm, self.loaded):
+        for part in self._frozen_parts():
             part.requires_grad_(False)
         self.train()  # Lightning does not change the modes of the submodules
 
@@ -93,11 +93,12 @@ class DenseModule(pl.LightningModule):
     def train(self, mode: bool = True) -> "DenseModule":
         """Sets training or evaluation mode; frozen parts stay in evaluation mode."""
         super().train(mode)
-        for part in frozen_parts(
-            self.model, self.backbone_freeze, self.optim.freeze_norm, self.loaded
-        ):
+        for part in self._frozen_parts():
             part.eval()
         return self
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        return frozen_parts(self.model, self.backbone_freeze, self.optim.freeze_norm, self.loaded)
 
     def losses(self, outputs: Mapping[str, Any], batch: Batch) -> dict[str, LossTerms]:
         """Returns the loss terms by task name."""

@@ -23,13 +23,13 @@ def new_run(root: Path, name: str) -> Path:
     Raises:
         ConfigError: If the folder cannot be made.
     """
+    job = launched_job()
+    if job is not None:  # also with a variable that an earlier run left: all processes share
+        own = str(_publish(_next_free(root / name))) if job.rank == 0 else None
+        return _publish(Path(job.share("run folder", own)))
     if int(os.environ.get("LOCAL_RANK", "0")) > 0 and _VARIABLE in os.environ:
         return Path(os.environ[_VARIABLE])
-    job = launched_job()
-    if job is None:
-        return _publish(_next_free(root / name))
-    own = str(_publish(_next_free(root / name))) if job.rank == 0 else None
-    return _publish(Path(job.share("run folder", own)))
+    return _publish(_next_free(root / name))
 
 
 def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
