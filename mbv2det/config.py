@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
+from mbv2det.distillation import DistillConfig
 from mbv2det.model_config import BackboneConfig, EvalConfig, HeadConfig, ModelConfig, expect
 from mbv2det.structures import IGNORE_INDEX
 
@@ -311,6 +312,7 @@ class Config:
         data: The data set.
         augment: Augmentation of the training split.
         optim: Optimiser, schedule and weight averaging.
+        distill: A larger network that teaches this one.
         eval: Postprocessing, augmentation at test time, and settings of the metrics.
         checkpoint: Checkpoints to resume from.
     """
@@ -323,6 +325,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     eval: EvalSettings = field(default_factory=EvalSettings)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 

@@ -23,6 +23,7 @@ from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
+from mbv2det.training.teacher import load_teacher
 from mbv2det.training.trainer import num_loader_workers
 from mbv2det.weights.header import WeightsInfo, encode_info
 from mbv2det.weights.share_file import load_origin
@@ -77,6 +78,7 @@ class RunParts:
         config, info = self.settings.config, self.info
         model, tasks = build(info)
         transfer = self._load_into(model)
+        teacher = load_teacher(config.distill, model, trainable(tasks), info.preprocess.size)
         return DenseModule(
             model,
             trainable(tasks),
@@ -93,6 +95,7 @@ class RunParts:
             loaded=transfer.loaded,
             transferred=transfer.transferred,
             freeze=config.backbone.freeze,
+            teacher=teacher,
         )
 
     def _load_into(self, model: MultiTaskModel) -> Transfer:

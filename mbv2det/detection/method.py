@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from mbv2det.distillation import DistillationLoss
 from mbv2det.errors import ConfigError
 from mbv2det.geometry import Frame
 from mbv2det.labels import LabelMap
@@ -56,6 +57,23 @@ class DetectionMethod(HeadConfig):
     @abstractmethod
     def build_loss(self) -> DetectionLoss:
         """Builds the loss that trains the head."""
+
+    def build_distillation(
+        self, teacher: HeadConfig, label_map: LabelMap, temperature: float
+    ) -> DistillationLoss:
+        """Builds the loss that compares the head with that of a larger network, its teacher.
+
+        Args:
+            teacher: Settings of the teacher's head.
+            label_map: Classes of both.
+            temperature: Divisor of the logits of softmax probabilities.
+
+        Raises:
+            ConfigError: If the method has no such loss, or the teacher's head does not suit it.
+        """
+        raise ConfigError(
+            f"heads.detection.name: {self.name} has no distillation; set distill.weights to null"
+        )
 
     @abstractmethod
     def build_postprocess(

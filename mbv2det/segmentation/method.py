@@ -3,7 +3,10 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 
+from mbv2det.distillation import DistillationLoss
+from mbv2det.labels import LabelMap
 from mbv2det.model_config import HeadConfig, expect
+from mbv2det.segmentation.distillation import SegmentationDistillation
 from mbv2det.segmentation.loss import SegmentationLoss
 
 
@@ -27,3 +30,15 @@ class SegmentationHeadConfig(HeadConfig):
     @abstractmethod
     def build_loss(self) -> SegmentationLoss:
         """Builds the loss that trains the head."""
+
+    def build_distillation(
+        self, teacher: HeadConfig, label_map: LabelMap, temperature: float
+    ) -> DistillationLoss:
+        """Builds the loss that compares the head with that of a larger network, its teacher.
+
+        Args:
+            teacher: Settings of the teacher's head: of any segmentation head.
+            label_map: Labels of both.
+            temperature: Divisor of the logits.
+        """
+        return SegmentationDistillation(temperature)

@@ -16,6 +16,7 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.data.objects import has_area
 from mbv2det.data.statistics import network_boxes
 from mbv2det.detection.method import DetectionMethod
+from mbv2det.distillation import DistillationLoss
 from mbv2det.drawing import class_colours, draw_detections
 from mbv2det.geometry import Frame
 from mbv2det.heads.gfl_lite import GFLLiteConfig
@@ -112,6 +113,10 @@ class DetectionTask(TrainableTask):
     def loss(self, outputs: Any, batch: Batch) -> LossTerms:
         """Returns the loss terms of a batch."""
         return self.box_loss(outputs, batch.boxes)
+
+    def distillation(self, teacher: HeadConfig, temperature: float) -> DistillationLoss:
+        """Builds the detection method's loss for a teacher."""
+        return self.method.build_distillation(teacher, self.label_map, temperature)
 
     def metric(self, split: Annotations, settings: EvalSettings) -> SplitMetric:
         """Builds the metric: average precision over the split."""

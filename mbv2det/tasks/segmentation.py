@@ -13,6 +13,7 @@ from mbv2det.config import DataConfig, EvalSettings
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.data.statistics import describe_masks
+from mbv2det.distillation import DistillationLoss
 from mbv2det.drawing import Colour, add_legend, mask_legend, mask_palette, tint_labels
 from mbv2det.geometry import Frame
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
@@ -66,7 +67,8 @@ class SegmentationTask(TrainableTask):
 
     def __init__(self, head: HeadConfig, label_map: LabelMap, thresholds: EvalConfig) -> None:
         super().__init__(head, label_map, thresholds)
-        self.pixel_loss = cast(SegmentationHeadConfig, head).build_loss()
+        self.head = cast(SegmentationHeadConfig, head)
+        self.pixel_loss = self.head.build_loss()
         self.postprocess = SegmentationPostprocess()
 
     def predict(
@@ -131,6 +133,10 @@ class SegmentationTask(TrainableTask):
         """Returns the loss terms of a batch."""
         assert batch.masks is not None
         return self.pixel_loss(outputs, batch.masks)
+
+    def distillation(self, teacher: HeadConfig, temperature: float) -> DistillationLoss:
+        """Builds the head's loss for a teacher."""
+        return self.head.build_distillation(teacher, self.label_map, temperature)
 
     def metric(self, split: Annotations, settings: EvalSettings) -> SplitMetric:
         """Builds the metric: mean intersection over union over the split."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mbv2det.config import DataConfig, EvalSettings
 from mbv2det.data.annotations import Annotations
+from mbv2det.distillation import DistillationLoss
 from mbv2det.drawing import Colour
 from mbv2det.geometry import Frame
 from mbv2det.labels import LabelMap
@@ -228,6 +229,18 @@ class TrainableTask(Task):
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> LossTerms:
         """Returns the loss terms of a batch from the raw outputs of the task's head."""
+
+    @abstractmethod
+    def distillation(self, teacher: HeadConfig, temperature: float) -> DistillationLoss:
+        """Builds the loss that compares the task's head with that of a teacher.
+
+        Args:
+            teacher: Settings of the teacher's head.
+            temperature: Divisor of the logits of softmax probabilities.
+
+        Raises:
+            ConfigError: If the head has no such loss, or the teacher's head does not suit it.
+        """
 
     @abstractmethod
     def metric(self, split: Annotations, settings: EvalSettings) -> SplitMetric:
