@@ -35,6 +35,8 @@ def gradients(config, weights, out, devices, *settings):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    for setting in settings:  # it has taken effect
+        assert f"{setting.removeprefix('--').split('=')[0]}: " in done.stderr
     return torch.load(out, weights_only=True)
 
 
@@ -73,9 +75,7 @@ def test_two_processes_with_a_teacher_have_the_gradients_of_one(heads, tmp_path)
     teacher = write_teacher(tmp_path / "teacher.safetensors", config, "--backbone.width_mult=0.5")
     taught = f"--distill.weights={teacher}"
     one, two = (gradients(config, student, tmp_path / f"{n}.pt", n, taught) for n in (1, 2))
-    alone = gradients(config, student, tmp_path / "alone.pt", 1)
     assert one.keys() == two.keys()
     for name, gradient in one.items():
         scale = max(1.0, gradient.abs().max().item())
         torch.testing.assert_close(two[name], gradient, rtol=0, atol=1e-5 * scale, msg=name)
-    assert any((one[name] - alone[name]).abs().max() > 1e-2 for name in one)
