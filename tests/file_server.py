@@ -16,12 +16,14 @@ class FileServer(ThreadingHTTPServer):
         marked: Whether answers have an ETag.
         requests: Path and range of each GET.
         headers: Further headers of each answer.
+        error_code: What the Hub says of a file that it has not.
     """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.cuts, self.requests, self.headers = {}, [], [], {}
         self.ranged = self.marked = True
+        self.error_code = "EntryNotFound"
 
     @property
     def address(self):
@@ -43,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         content = self.server.files.get(self.path)
         if content is None:
             self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("X-Error-Code", self.server.error_code)
             self.send_all_headers(0)
             return
         etag = f'"{hashlib.md5(content).hexdigest()}"'

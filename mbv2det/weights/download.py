@@ -15,6 +15,7 @@ from http.client import HTTPException, HTTPResponse
 from math import ceil
 from pathlib import Path
 from typing import BinaryIO
+from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
@@ -25,7 +26,6 @@ from mbv2det.console import log, track
 from mbv2det.errors import ConfigError
 
 _TIMEOUT_S = 30
-_RANGE_NOT_SATISFIABLE = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 _CHUNK = 2**16  # bytes
 _CHECKSUM = re.compile(r"sha256=([0-9a-f]{64})")
 
@@ -116,10 +116,13 @@ def _complete(part: Path, url: str) -> None:
         before = _size(part)
         try:
             return _append_rest(part, url)
-        except (OSError, HTTPException) as error:
-            if before and getattr(error, "code", None) == _RANGE_NOT_SATISFIABLE:
-                part.unlink()  # as long as the file already, so it had ended before its check
-            elif _size(part) <= before:
+        except HTTPError as error:
+            error.close()
+            if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not before:
+                raise
+            part.unlink()  # as long as the file, but not checked yet: it is downloaded again
+        except (OSError, HTTPException):
+            if _size(part) <= before:
                 raise
 
 
