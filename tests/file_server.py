@@ -34,10 +34,10 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         """Prints nothing."""
 
-    def do_HEAD(self):  # noqa: N802
+    def do_HEAD(self):
         self.answer(with_body=False)
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.server.requests.append((self.path, self.headers.get("Range")))
         self.answer(with_body=True)
 

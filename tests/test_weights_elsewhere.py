@@ -106,9 +106,7 @@ def publish(server, monkeypatch, archive):
     monkeypatch.setitem(RELEASES, RELEASE, f"{server.address}/{archive.name}#sha256={checksum}")
 
 
-def test_one_command_imports_a_published_detector(
-    server, release, tmp_path, monkeypatch
-):
+def test_one_command_imports_a_published_detector(server, release, tmp_path, monkeypatch):
     variables, archive = release
     publish(server, monkeypatch, archive)
     server.cuts = [100_000]
@@ -139,24 +137,23 @@ def test_the_real_detectors_tensors_arrive_through_an_archive(
     assert load_weights(out)[1] == expected.info
 
 
-def test_a_training_starts_from_a_published_detector(
-    server, release, tmp_path, monkeypatch
-):
+def test_a_training_starts_from_a_published_detector(server, release, tmp_path, monkeypatch):
     variables, archive = release
     publish(server, monkeypatch, archive)
     done = run_command(
         "train", write_config(tmp_path, num_train=4, num_val=2), f"--weights={RELEASE}",
         "--data.image_size=[96,128]", "--trainer.max_epochs=1", "--trainer.logger=false",
-        "--trainer.enable_progress_bar=false", "--optim.lr=0", "--optim.warmup_steps=0",
+        "--trainer.enable_progress_bar=false", "--optim.lr=1e-9", "--optim.warmup_steps=0",
     )  # fmt: skip
     assert f"weights: {RELEASE}" in done.stderr
     assert "weights: left out the slots of 10 unused COCO ids" in done.stderr
     run = tmp_path / "runs/tiny/1"
     assert f"weights: {RELEASE}" in (run / "config.yaml").read_text()
-    # Weight decay and rate are zero at a rate of zero: the layers without classes stay.
+    # At such a rate nothing moves.
     state, info = load_weights(run / "best.safetensors")
     kernel = variables["FeatureExtractor/MobilenetV2/Conv/weights"].transpose(3, 2, 0, 1)
-    assert np.array_equal(state["backbone.layers.layer_1.conv.weight"].numpy(), kernel)
+    trained = state["backbone.layers.layer_1.conv.weight"].numpy()
+    np.testing.assert_allclose(trained, kernel, rtol=0, atol=1e-6)
     assert info.label_maps["detection"].names == ("circle", "square", "triangle")
 
 
@@ -327,7 +324,8 @@ def test_repositories_without_weights_are_refused(code, expected, server):
 
 
 @pytest.mark.parametrize(
-    "source", ["runs/best.safetensors", "a/b/c", "./name", "/name", "run/model.ckpt", "name", "../x"]
+    "source",
+    ["runs/best.safetensors", "a/b/c", "./name", "/name", "run/model.ckpt", "name", "../x"],
 )
 def test_paths_are_not_looked_for_on_the_hub(source, server):
     refusal(read_model, source)

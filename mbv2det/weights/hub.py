@@ -25,9 +25,9 @@ _REPOSITORY = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./-]*)
 _FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".npz", ".pb", ".index", ".gz", ".tgz")
 
 _FOUND = {
-    GatedRepoError: "a repository that wants its terms accepted, and a token in HF_TOKEN",
+    GatedRepoError: "one whose terms must be accepted; it needs a token in HF_TOKEN",
     RevisionNotFoundError: "a repository without this revision",
-    RepositoryNotFoundError: "no such repository, or a private one, which needs a token in HF_TOKEN",
+    RepositoryNotFoundError: "no such repository; a private one needs a token in HF_TOKEN",
 }
 
 
