@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
 import torch
-from huggingface_hub.utils import WeakFileLock
+from filelock import FileLock
 
 from mbv2det.console import log, track
 from mbv2det.errors import ConfigError
@@ -53,7 +53,7 @@ def download(address: str) -> Path:
     path = _cached(url)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(path.with_name(f"{path.name}.lock")):
+        with FileLock(path.with_name(f"{path.name}.lock")):
             if not (path.is_file() and sha256 in ("", _sha256_of(path))):
                 _download(url, path, sha256)
     except OSError as error:
