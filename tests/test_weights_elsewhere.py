@@ -73,7 +73,7 @@ def all_equal(state, expected):
 
 def trained_ssdlite():
     """Variables of a detector for COCO's 90 ids, of values that a trained one could have."""
-    variables, generator = ssdlite(91, last=1280), np.random.default_rng(0)
+    variables, generator = ssdlite(91), np.random.default_rng(0)
     for name, array in variables.items():
         value = generator.normal(0, 0.05, array.shape)
         is_scale = name.endswith(("gamma", "moving_variance"))
@@ -124,6 +124,7 @@ def test_one_command_imports_a_published_detector(server, release, tmp_path, mon
     assert "downloading" not in again.stderr
 
 
+@pytest.mark.slow  # the checksums of 18 MB in Python
 def test_the_real_detectors_tensors_arrive_through_an_archive(
     server, real_weights, tmp_path, monkeypatch
 ):
@@ -137,11 +138,12 @@ def test_the_real_detectors_tensors_arrive_through_an_archive(
     assert load_weights(out)[1] == expected.info
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_a_published_detector(server, release, tmp_path, monkeypatch):
     variables, archive = release
     publish(server, monkeypatch, archive)
     done = run_command(
-        "train", write_config(tmp_path, num_train=4, num_val=2), f"--weights={RELEASE}",
+        "train", write_config(tmp_path, num_train=8, num_val=2), f"--weights={RELEASE}",
         "--data.image_size=[96,128]", "--trainer.max_epochs=1", "--trainer.logger=false",
         "--trainer.enable_progress_bar=false", "--optim.lr=1e-9", "--optim.warmup_steps=0",
     )  # fmt: skip
@@ -154,7 +156,7 @@ def test_a_training_starts_from_a_published_detector(server, release, tmp_path, 
     kernel = variables["FeatureExtractor/MobilenetV2/Conv/weights"].transpose(3, 2, 0, 1)
     trained = state["backbone.layers.layer_1.conv.weight"].numpy()
     np.testing.assert_allclose(trained, kernel, rtol=0, atol=1e-6)
-    assert info.label_maps["detection"].names == ("circle", "square", "triangle")
+    assert "ellipse" in info.label_maps["detection"].names
 
 
 def test_an_archive_on_this_machine_needs_no_import(server, release):
