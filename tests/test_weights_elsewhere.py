@@ -17,7 +17,7 @@ from test_tensorflow_weights import ssdlite
 import mbv2det
 from mbv2det.build import load_network
 from mbv2det.errors import ConfigError
-from mbv2det.weights.readers import read_backbone, read_model
+from mbv2det.weights.readers import read_backbone, read_model, weights_file
 from mbv2det.weights.releases import RELEASES, release_address
 from mbv2det.weights.share_file import load_weights, save_weights
 from mbv2det.weights.tensorflow import read_tensorflow
@@ -194,6 +194,11 @@ def test_a_name_that_is_almost_a_release_is_asked_about():
     assert message.endswith(f"expected a file, found none; did you mean {RELEASE}?")
 
 
+def test_import_asks_about_such_a_name_too():
+    message = refusal(read_tensorflow, "deeplabv3_mnv2_pascal_train_val_2018_01_29")
+    assert message.endswith("; did you mean deeplabv3_mnv2_pascal_trainval_2018_01_29?")
+
+
 # Addresses
 
 
@@ -255,6 +260,7 @@ def test_a_repository_of_this_toolkit_is_loaded_by_name(ours, server):
         assert weights.info == info
         assert all_equal(weights.tensors, state)
     assert all_equal(mbv2det.load("me/detector").model.state_dict(), state)
+    assert load_weights(weights_file("me/detector"))[1] == info
     weights = [path for path, _ in server.requests if path.endswith("model.safetensors")]
     assert len(weights) == 1
 
@@ -315,7 +321,7 @@ def test_without_a_connection_the_line_says_what_to_do_by_hand(server, capfd):
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        ("RepoNotFound", "found no such file and no such repository, or a private one"),
+        ("RepoNotFound", "found no such file and no such repository; a private one"),
         ("RevisionNotFound", "found no such file and a repository without this revision"),
         ("EntryNotFound", "expected model.safetensors or pytorch_model.bin in the repository"),
     ],

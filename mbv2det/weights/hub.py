@@ -25,7 +25,7 @@ _REPOSITORY = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./-]*)
 _FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".npz", ".pb", ".index", ".gz", ".tgz")
 
 _FOUND = {
-    GatedRepoError: "one whose terms must be accepted; it needs a token in HF_TOKEN",
+    GatedRepoError: "a repository whose terms must be accepted first",
     RevisionNotFoundError: "a repository without this revision",
     RepositoryNotFoundError: "no such repository; a private one needs a token in HF_TOKEN",
 }

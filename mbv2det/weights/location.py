@@ -20,11 +20,11 @@ def local_path(source: str | Path) -> Path:
     Raises:
         ConfigError: If it cannot be downloaded.
     """
+    if isinstance(source, str) and is_address(source):
+        return download(source)
     path = Path(source)
     if isinstance(source, Path) or path.exists():
         return path
-    if is_address(source):
-        return download(source)
     address = release_address(source)
     if address is not None:
         return download(address)

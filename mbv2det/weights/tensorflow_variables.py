@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from mbv2det.errors import ConfigError
-from mbv2det.weights.releases import ARCHIVES
+from mbv2det.weights.releases import ARCHIVES, similar_release
 from mbv2det.weights.tensorflow_bundle import read_bundle
 from mbv2det.weights.tensorflow_graph import read_frozen_graph
 
@@ -73,8 +73,8 @@ def _read_published(source: str) -> dict[str, Any]:
     if prefix is None or not Path(f"{prefix}.index").is_file():
         raise ConfigError(
             f"{source}: expected TensorFlow's variables as an .npz file, a checkpoint (the PREFIX "
-            "of PREFIX.index), a frozen graph (.pb), or the folder or archive (.tar.gz) of a "
-            "release, found none"
+            "of PREFIX.index), a frozen graph (.pb), or the folder, archive (.tar.gz) or name of a "
+            f"release, found none{similar_release(source)}"
         )
     return read_bundle(prefix)
 
