@@ -306,8 +306,7 @@ class Config:
             name of a TensorFlow release such as ssdlite_mobilenet_v2_coco_2018_05_09, or its
             archive; a repository OWNER/NAME of the Hugging Face Hub, or its folder; or an address
             https://.... Its network, mean and standard deviation take precedence over the settings
-            here; training copies the classes that both have, matched by name, and initialises the
-            others.
+            here; training copies the classes that both have by name, and initialises the others.
         override_weights: Names of settings in this file that take precedence over those of the
             weights, as settings on the command line do.
         backbone: The feature extractor.

@@ -21,8 +21,8 @@ class DistillConfig:
     """A teacher, whose outputs for each training batch the network learns besides the annotation.
 
     Attributes:
-        weights: Weights file of the teacher, of any backbone and width, with the same heads and
-            classes; null for no teacher. It is only read, and not part of what the run writes.
+        weights: The teacher: all that `weights` takes, of any backbone and width, with the same
+            heads and classes; null for none. It is only read, and not part of what the run writes.
         weight: Weight of the terms of distillation, beside the loss of the annotation with weight
             1.
         temperature: Divisor of the logits of softmax probabilities, so that less probable classes

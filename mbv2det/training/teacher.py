@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,7 +86,7 @@ def load_teacher(
     """
     if settings.weights is None:
         return None
-    path = Path(settings.weights)
+    path = settings.weights
     try:
         source = read_model(path)
         losses = {task.name: _loss(task, source.info, settings.temperature) for task in tasks}
