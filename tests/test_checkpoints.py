@@ -90,6 +90,15 @@ def test_a_resumed_run_equals_the_unbroken_one(unbroken, tmp_path, step, workers
     assert is_equal(expected, final_state(tmp_path))
 
 
+@pytest.mark.parametrize("step", [3, 4])  # within an epoch, and after one
+def test_a_run_of_max_steps_goes_on_with_more_of_them(unbroken, tmp_path, step):
+    config, state = unbroken
+    train = ("train", config, *SHORT, f"--trainer.default_root_dir={tmp_path}")
+    run_command(*train, f"--trainer.max_steps={step}")
+    run_command(*train, "--trainer.max_steps=8", "--resume=last")
+    assert is_equal(final_state(tmp_path), state)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "stop", "steps"), [(4, 2, 1, 1 + 2 + 4), (2, 4, 2, 2 + 1 + 2)]
 )

@@ -42,6 +42,22 @@ class Checkpoints(Checkpoint):
         self.stop = stop
         self._step_before = 0
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Makes a run that was saved after the last step of an epoch start with the next one.
+
+        Where `max_steps` is set, Lightning would look for the rest of the complete epoch, find
+        none, and count another epoch.
+        """
+        loops = checkpoint["loops"]["fit_loop"]
+        epoch, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+        if epoch["total"]["processed"] == epoch["total"]["started"]:
+            for counts in epoch.values():
+                counts["completed"] = counts["processed"]
+            batches["current"] = dict.fromkeys(batches["current"], 0)
+            batches["is_last_batch"] = False
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts to listen for signals, instead of Lightning, which would not save first.
 
