@@ -21,6 +21,7 @@ from mbv2det.data.repeat_factors import repeat_factors
 from mbv2det.data.statistics import measure_value_range
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
+from mbv2det.training.class_weights import apply_class_weights
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
 from mbv2det.training.trainer import num_loader_workers
@@ -77,6 +78,10 @@ class RunParts:
         config, info = self.settings.config, self.info
         model, tasks = build(info)
         transfer = self._load_into(model)
+        for task in trainable(tasks):
+            line = apply_class_weights(task, self.training)
+            if line is not None:
+                log(line)
         return DenseModule(
             model,
             trainable(tasks),
