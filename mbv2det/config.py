@@ -172,6 +172,12 @@ class AugmentConfig:
         crop_min_scale: Smallest side of a crop, in sides of the image.
         scale: Smallest and largest random scale, relative to the scale in evaluation, followed by a
             crop of the input size, as DeepLab does; null for none.
+        mosaic: Probability of four images in one, around a random centre, each at the size of the
+            network input, as in YOLOv4.
+        mosaic_epochs: Number of epochs, from the first, that have mosaics; null for all. YOLOX
+            ends them 15 epochs before the end.
+        copy_paste: Probability of pasting objects of another image. It needs outlines of the
+            objects; where there are masks and no boxes, regions of labels are pasted.
         transforms: Transforms of albumentations, or of your own, that follow these in order, each
             as {class_path: albumentations.GaussNoise, init_args: {std_range: [0.1, 0.2]}}. They
             move boxes and masks too, and are tried out when the training starts. `show_batch`
@@ -185,12 +191,17 @@ class AugmentConfig:
     iou_crop: bool = True
     crop_min_scale: float = 0.3
     scale: tuple[float, float] | None = None
+    mosaic: float = 0.0
+    mosaic_epochs: int | None = None
+    copy_paste: float = 0.0
     transforms: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for key in ("flip", "photometric", "expand"):
+        for key in ("flip", "photometric", "expand", "mosaic", "copy_paste"):
             value = getattr(self, key)
             expect(f"augment.{key}", value, 0 <= value <= 1, "a probability")
+        epochs = self.mosaic_epochs
+        expect("augment.mosaic_epochs", epochs, epochs is None or epochs >= 0, "at least 0")
         expect("augment.expand_max", self.expand_max, self.expand_max >= 1, "at least 1")
         scale = self.crop_min_scale
         expect("augment.crop_min_scale", scale, 0 < scale <= 1, "above 0 and at most 1")

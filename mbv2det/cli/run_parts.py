@@ -17,6 +17,7 @@ from mbv2det.console import log
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
+from mbv2det.data.mixing import Mixing
 from mbv2det.data.repeat_factors import repeat_factors
 from mbv2det.data.statistics import measure_value_range
 from mbv2det.model import MultiTaskModel
@@ -126,7 +127,14 @@ class RunParts:
             seed=config.seed,
             on_error=config.data.on_error,
             factors=self._repeat_factors(),
+            mix=self._mixing(preprocessor),
         )
+
+    def _mixing(self, preprocessor: Preprocessor) -> Mixing | None:
+        config = self.settings.config
+        if not config.augment.mosaic and not config.augment.copy_paste:
+            return None
+        return Mixing(config.augment, preprocessor, config.seed, self.training)
 
     def _repeat_factors(self) -> Float[np.ndarray, " images"] | None:
         """Returns how often images are shown; logs how many are shown more often than others."""

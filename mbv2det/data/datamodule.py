@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.dataset import AnnotatedImages, collate
+from mbv2det.data.mixing import Mixing
 from mbv2det.data.sampler import OrderedShard, ShuffledShard
 from mbv2det.errors import ConfigError
 from mbv2det.preprocess import Preprocessor
@@ -31,6 +32,7 @@ class DenseData(pl.LightningDataModule):
         seed: Seed of the order of the training images.
         on_error: What happens with an image that cannot be used; see `AnnotatedImages`.
         factors: How often each training image is shown, relative to others; None for once each.
+        mix: Mixes training samples with others; see `AnnotatedImages`.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class DenseData(pl.LightningDataModule):
         seed: int,
         on_error: Literal["stop", "skip"] = "stop",
         factors: Float[np.ndarray, " images"] | None = None,
+        mix: Mixing | None = None,
     ) -> None:
         super().__init__()
         self.factors = factors
+        self.mix = mix
         self.train = train
         self.val = val
         self.preprocessor = preprocessor
@@ -105,7 +109,9 @@ class DenseData(pl.LightningDataModule):
             )
         epoch, images = self._start
         sampler.start_at(epoch, images // world_size)
-        dataset = AnnotatedImages(self.train, self.preprocessor, self.augment, self.on_error)
+        dataset = AnnotatedImages(
+            self.train, self.preprocessor, self.augment, self.on_error, self.mix
+        )
         return self._loader(dataset, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Sample]:

@@ -23,6 +23,8 @@ class AnnotatedImages(Dataset[Sample]):
         preprocessor: Resizes every image to the network's input size.
         augment: Random augmentation of a sample, for training. None for evaluation, where every
             sample keeps its original mask.
+        mix: Function that mixes a training sample with others of the split, which it reads by the
+            second argument; None for none.
         on_error: What happens with an image that cannot be used: stop with an error, or skip: the
             next usable image of the split stands in for it, and is not counted in metrics.
     """
@@ -33,8 +35,10 @@ class AnnotatedImages(Dataset[Sample]):
         preprocessor: Callable[[Sample], Sample],
         augment: Callable[[Sample], Sample] | None = None,
         on_error: Literal["stop", "skip"] = "stop",
+        mix: Callable[[Sample, Callable[[SampleKey], Sample]], Sample] | None = None,
     ) -> None:
         self.annotations = annotations
+        self.mix = mix
         self.preprocessor = preprocessor
         self.augment = augment
         self.on_error = on_error
@@ -44,14 +48,19 @@ class AnnotatedImages(Dataset[Sample]):
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """Returns the sample of one image, in the network's input size."""
-        if self.on_error == "skip":
-            sample = read_usable_sample(self.annotations, key)
-        else:
-            sample = read_sample(self.annotations, key)
+        sample = self._read(key)
         if self.augment is not None:
             # Training does not use the original mask, which may be large.
-            sample = self.augment(replace(sample, original_mask=None))
+            sample = replace(sample, original_mask=None)
+            if self.mix is not None:
+                sample = self.mix(sample, self._read)
+            sample = self.augment(sample)
         return self.preprocessor(sample)
+
+    def _read(self, key: SampleKey) -> Sample:
+        if self.on_error == "skip":
+            return read_usable_sample(self.annotations, key)
+        return read_sample(self.annotations, key)
 
 
 def read_sample(annotations: Annotations, key: SampleKey) -> Sample:
