@@ -139,18 +139,24 @@ def downscale(sample: Sample, factor: int) -> Sample:
     if factor == 1:
         return sample
     image = np.asarray(Image.fromarray(sample.image).reduce(factor))
-    mask, instances = sample.mask, sample.instances
-    if mask is not None:
-        rows, columns = (
-            np.minimum(np.arange(squares) * factor + factor // 2, side - 1)
-            for squares, side in zip(image.shape[:2], mask.shape, strict=True)
-        )
-        mask = mask[rows[:, None], columns]
-    if instances is not None:
-        boxes = instances.boxes / np.float32(factor)
-        instances = Instances(boxes, instances.labels, instances.ignore)
+    mask = None if sample.mask is None else reduce_mask(sample.mask, factor)
+    instances = None if sample.instances is None else reduce_boxes(sample.instances, factor)
     frame = sample.frame.scaled(1 / factor, 1 / factor)
     return replace(sample, image=image, instances=instances, mask=mask, frame=frame)
+
+
+def reduce_boxes(instances: Instances, factor: int) -> Instances:
+    """Returns the objects of an image that was shrunk by `factor`."""
+    return Instances(instances.boxes / np.float32(factor), instances.labels, instances.ignore)
+
+
+def reduce_mask(mask: UInt8[np.ndarray, "H W"], factor: int) -> UInt8[np.ndarray, "h w"]:
+    """Returns the pixel at the middle of each square of `factor` pixels, as `downscale` does."""
+    rows, columns = (
+        np.minimum(np.arange(-(-side // factor)) * factor + factor // 2, side - 1)
+        for side in mask.shape
+    )
+    return mask[rows[:, None], columns]
 
 
 def resize_image(

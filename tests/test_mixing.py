@@ -6,9 +6,9 @@ import runs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.cli.run_parts import RunParts
 from mbv2det.cli.settings import SettingsParser
-from mbv2det.config import AugmentConfig
 from mbv2det.data.copy_paste import LabelPieces, OutlinePieces, Piece, Placement, copy_paste
 from mbv2det.data.mixing import Mixing
 from mbv2det.data.mosaic import mosaic

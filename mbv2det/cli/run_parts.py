@@ -117,17 +117,19 @@ class RunParts:
         """Builds the data loaders."""
         config, preprocessor = self.settings.config, Preprocessor(self.info.preprocess)
         annotation = annotation_of(config.tasks)
+        augment = Augment(config.augment, preprocessor, config.seed, annotation)
         return DenseData(
             self.training,
             self.validation,
             preprocessor,
-            Augment(config.augment, preprocessor, config.seed, annotation),
+            augment,
             batch_size=config.data.batch_size,
             num_workers=num_loader_workers(config.data),
             seed=config.seed,
             on_error=config.data.on_error,
             factors=self._repeat_factors(),
             mix=self._mixing(preprocessor),
+            reduction=augment.decoding_factor,
         )
 
     def _mixing(self, preprocessor: Preprocessor) -> Mixing | None:

@@ -19,7 +19,7 @@ from mbv2det.data.outlines import OutlineKind
 from mbv2det.data.windows import Size, cut_out
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
-from mbv2det.preprocess import resize_image, resize_mask
+from mbv2det.preprocess import reduce_mask, resize_image, resize_mask
 from mbv2det.structures import IGNORE_INDEX, NO_INSTANCES, Instances, Sample
 
 _SCALES = 0.5, 1.5  # of the size at which the copied image fits into the other
@@ -119,9 +119,9 @@ class OutlinePieces:
         return self.label_map.find(self.outlines.class_names[self.outlines.classes[row]])
 
     def _region(self, row: int, sample: Sample) -> Region:
-        """Draws an object at the size of the sample's pixels."""
+        """Draws an object at the size of the sample, which may have been reduced when read."""
         region = self.outlines.outlines.draw(row, sample.frame.original)
-        return resize_mask(region, sample.image.shape[:2]).astype(bool)
+        return reduce_mask(region, round(1 / sample.frame.scale[0])).astype(bool)
 
 
 def _some(candidates: np.ndarray, generator: np.random.Generator) -> list[int]:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.dataset import AnnotatedImages, collate
+from mbv2det.data.images import Reduction, unreduced
 from mbv2det.data.mixing import Mixing
 from mbv2det.data.sampler import OrderedShard, ShuffledShard
 from mbv2det.errors import ConfigError
@@ -33,6 +34,7 @@ class DenseData(pl.LightningDataModule):
         on_error: What happens with an image that cannot be used; see `AnnotatedImages`.
         factors: How often each training image is shown, relative to others; None for once each.
         mix: Mixes training samples with others; see `AnnotatedImages`.
+        reduction: By what factor a training image may be reduced while it is decoded.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class DenseData(pl.LightningDataModule):
         on_error: Literal["stop", "skip"] = "stop",
         factors: Float[np.ndarray, " images"] | None = None,
         mix: Mixing | None = None,
+        reduction: Reduction = unreduced,
     ) -> None:
         super().__init__()
         self.factors = factors
+        self.reduction = reduction
         self.mix = mix
         self.train = train
         self.val = val
@@ -110,7 +114,12 @@ class DenseData(pl.LightningDataModule):
         epoch, images = self._start
         sampler.start_at(epoch, images // world_size)
         dataset = AnnotatedImages(
-            self.train, self.preprocessor, self.augment, self.on_error, self.mix
+            self.train,
+            self.preprocessor,
+            self.augment,
+            self.on_error,
+            self.mix,
+            self.reduction,
         )
         return self._loader(dataset, sampler, drop_last=True)
 

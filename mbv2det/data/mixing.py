@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mbv2det.config import AugmentConfig
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import seed_of
 from mbv2det.data.copy_paste import copy_paste, pieces_of
