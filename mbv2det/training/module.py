@@ -1,5 +1,6 @@
 """The Lightning module, which connects the model, its tasks and the trainer."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -26,11 +27,17 @@ from mbv2det.tasks.task import (
     predict_all,
 )
 from mbv2det.training.freezing import BackboneFreeze, frozen_parts
-from mbv2det.training.optim import make_optimizer, make_schedule, scaled_to_batch
+from mbv2det.training.optim import (
+    make_optimizer,
+    make_schedule,
+    scaled_to_batch,
+    warmup_steps,
+)
 from mbv2det.weights.header import HEADER, upgrade_checkpoint
 from mbv2det.weights.share_file import ORIGIN, encode_origin
 
 _COUNT = "count"
+_FEW_STEPS = 300  # fewer, and a detector that starts from ImageNet finds few objects
 
 
 class DenseModule(pl.LightningModule):
@@ -228,6 +235,7 @@ class DenseModule(pl.LightningModule):
         self._scale_rate()
         optimizer = make_optimizer(self.model, self.optim, self.transferred)
         steps = self.trainer.estimated_stepping_batches
+        self._log_steps(steps)
         schedule = make_schedule(optimizer, self.optim, steps)
         return {
             "optimizer": optimizer,
@@ -247,6 +255,20 @@ class DenseModule(pl.LightningModule):
             log(
                 f"optim.lr: {self.optim.lr:g} for {num_images} images a step; {configured.lr:g} is "
                 f"configured for {configured.reference_batch} (optim.reference_batch)"
+            )
+
+    def _log_steps(self, steps: float) -> None:
+        """Logs the length of the schedule, and warns of one that is too short to learn much."""
+        if math.isinf(steps):
+            return
+        warmup = warmup_steps(self.optim, steps)
+        log(f"schedule: {self.optim.schedule}, {steps:.0f} steps, {warmup:.0f} of them warm-up")
+        epochs = self.trainer.max_epochs
+        if steps < _FEW_STEPS and self.trainer.max_steps == -1 and epochs:
+            enough = math.ceil(epochs * _FEW_STEPS / steps)
+            log(
+                f"warning: a network learns little in {steps:.0f} steps; "
+                f"--trainer.max_epochs={enough} makes {_FEW_STEPS} of them"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -146,6 +146,11 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: float)
     return LambdaLR(optimizer, lambda step: schedule_factor(config, step, total_steps))
 
 
+def warmup_steps(config: OptimConfig, total_steps: float) -> float:
+    """Returns the steps of the warm-up: the configured ones, at most a tenth of a short run."""
+    return min(config.warmup_steps, total_steps // 10)
+
+
 def schedule_factor(config: OptimConfig, step: int, total_steps: float) -> float:
     """Returns the factor of the learning rates at a step: linear warm-up, then the schedule.
 
@@ -154,7 +159,7 @@ def schedule_factor(config: OptimConfig, step: int, total_steps: float) -> float
         step: Number of optimiser steps taken.
         total_steps: Number of optimiser steps of the whole run.
     """
-    warmup = min(config.warmup_steps, total_steps // 10)
+    warmup = warmup_steps(config, total_steps)
     rise = min(1.0, (step + 1) / (warmup + 1))
     if config.schedule == "constant":
         return rise
