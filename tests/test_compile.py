@@ -14,13 +14,12 @@ COMPILED = "--trainer.compile=true"
 @pytest.fixture
 def quick(monkeypatch):
     """Compiles without a compiler: the graph is captured, and run as it is."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    heads = f"{runs.DETECTION}, {runs.SEGMENTATION}"
-    return runs.write_config(tmp_path_factory.mktemp("compiled"), heads=heads, stride=16)
+    return runs.write_config(tmp_path_factory.mktemp("compiled"))
 
 
 def weights(config, root, *arguments):
@@ -32,25 +31,21 @@ def weights(config, root, *arguments):
     return run, checkpoint["state_dict"], best
 
 
-def test_names_are_those_of_a_run_that_does_not_compile(config, quick):
-    one = "--trainer.max_epochs=1"
-    _, plain_state, plain_best = weights(config, "plain", one)
-    run, state, best = weights(config, "compiled", one, COMPILED)
+def test_a_compiled_run_has_the_names_of_another_and_resumes_with_and_without(config, quick):
+    # Plain steps: adamw would make steps of one size of gradients near 0.
+    one, two = ([f"--trainer.max_epochs={n}", "--optim.name=sgd"] for n in (1, 2))
+    _, plain_state, plain_best = weights(config, "plain", *one)
+    run, state, best = weights(config, "compiled", *one, COMPILED)
     assert list(state) == list(plain_state)
     assert list(best) == list(plain_best)
     assert "compile: true" in (run / "config.yaml").read_text()
     # Two steps of the same gradients, up to the order of sums.
     for name, tensor in plain_state.items():
         scale = max(1.0, tensor.float().abs().max().item())
-        torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-3 * scale, msg=name)
-
-
-@pytest.mark.parametrize(("first", "second"), [([COMPILED], []), ([], [COMPILED])])
-def test_a_run_resumes_with_and_without(config, quick, first, second):
-    root = f"resumed-{len(first)}"
-    weights(config, root, "--trainer.max_epochs=1", *first)
-    _, state, _ = weights(config, root, "--trainer.max_epochs=2", "--resume=last", *second)
-    assert all(name.startswith("model.") for name in state)
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-4 * scale, msg=name)
+    for root, arguments in (("compiled", []), ("plain", [COMPILED])):
+        _, resumed, _ = weights(config, root, *two, "--resume=last", *arguments)
+        assert list(resumed) == list(plain_state)
 
 
 @pytest.mark.slow
