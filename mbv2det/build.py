@@ -19,7 +19,6 @@ from mbv2det.config import DataConfig, SplitConfig
 from mbv2det.data import splits
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.formats import FORMATS
-from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel, Normalize
 from mbv2det.model_config import BackboneConfig, EvalConfig, ModelConfig
@@ -164,7 +163,6 @@ def read_split(
     annotations = splits.read_split(data, split, key, boxes=boxes, masks=masks or extra)
     if not extra:
         return annotations
-    assert isinstance(annotations.masks, InstanceMasks)
     return replace(annotations, masks=None, outlines=annotations.masks)
 
 

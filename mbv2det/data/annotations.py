@@ -15,7 +15,6 @@ from jaxtyping import Float64, Int64, UInt8
 
 from mbv2det.data.fault_counts import FaultCounts
 from mbv2det.data.index_masks import IndexMasks
-from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.data.masks import Masks
 from mbv2det.data.objects import Objects, has_area
 from mbv2det.data.value_range import ValueRange
@@ -49,7 +48,7 @@ class Annotations:
     sizes: Int64[np.ndarray, "I 2"]
     objects: Objects | None = None
     masks: Masks | None = None
-    outlines: InstanceMasks | None = None
+    outlines: Masks | None = None
     faults: FaultCounts = field(default_factory=FaultCounts)
     value_range: ValueRange | None = None
 
