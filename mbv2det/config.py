@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from mbv2det.augment_config import AugmentConfig
+from mbv2det.distillation import DistillConfig
 from mbv2det.model_config import BackboneConfig, EvalConfig, HeadConfig, ModelConfig, expect
 from mbv2det.structures import IGNORE_INDEX
 
@@ -28,9 +29,9 @@ class BackboneSettings(BackboneConfig):
     """The backbone, and the weights that it starts from.
 
     Attributes:
-        weights: File of backbone weights to start from: a weights file of this toolkit, whose
-            padding, norm_eps, mean and standard deviation are used, or a state dict of torchvision,
-            for which ImageNet's mean and standard deviation are used.
+        weights: Backbone weights to start from: all that `weights` takes, whose padding, norm_eps,
+            mean and standard deviation are used, or a state dict or a name of torchvision, for
+            which ImageNet's mean and standard deviation are used.
         freeze: Part that keeps its loaded weights: none; norm, the batch norms, where a batch has
             fewer than about 12 images; stages, also the layers up to stride 4; or all of it.
     """
@@ -256,9 +257,11 @@ class Config:
 
     Attributes:
         seed: Seed of initialisation, data order and augmentation.
-        weights: Weights file of a whole model, to start training from or, in eval, to measure. Its
-            network, mean and standard deviation take precedence over the settings here; training
-            copies the classes that both have, matched by name, and initialises the others.
+        weights: A whole model, to start training from or, in eval, to measure: a weights file; the
+            name of a TensorFlow release such as ssdlite_mobilenet_v2_coco_2018_05_09, or its
+            archive; a repository OWNER/NAME of the Hugging Face Hub, or its folder; or an address
+            https://.... Its network, mean and standard deviation take precedence over the settings
+            here; training copies the classes that both have by name, and initialises the others.
         override_weights: Names of settings in this file that take precedence over those of the
             weights, as settings on the command line do.
         backbone: The feature extractor.
@@ -266,6 +269,7 @@ class Config:
         data: The data set.
         augment: Augmentation of the training split.
         optim: Optimiser, schedule and weight averaging.
+        distill: A larger network that teaches this one.
         eval: Postprocessing, augmentation at test time, and settings of the metrics.
         checkpoint: Checkpoints to resume from.
     """
@@ -278,6 +282,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     eval: EvalSettings = field(default_factory=EvalSettings)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 

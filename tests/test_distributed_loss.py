@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import DETECTION, POINTS, run_command, write_config
+from teachers import write_teacher
 
 WORKER = Path(__file__).with_name("gradient_worker.py")
 # Dropout differs between processes.
@@ -19,7 +20,7 @@ HEADS = {
 }
 
 
-def gradients(config, weights, out, devices):
+def gradients(config, weights, out, devices, *settings):
     arguments = [
         f"--weights={weights}",
         f"--trainer.devices={devices}",
@@ -27,6 +28,7 @@ def gradients(config, weights, out, devices):
         "--optim.freeze_norm=all",  # statistics of a batch differ between processes
         "--trainer.max_epochs=1",
         f"--trainer.default_root_dir={out.parent / out.stem}",
+        *settings,
     ]
     done = subprocess.run(
         [sys.executable, WORKER, config, *arguments],
@@ -37,6 +39,8 @@ def gradients(config, weights, out, devices):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    for setting in settings:  # it has taken effect
+        assert f"{setting.removeprefix('--').split('=')[0]}: " in done.stderr
     return torch.load(out, weights_only=True)
 
 
@@ -65,3 +69,17 @@ def test_several_processes_have_the_gradients_of_one_with_the_whole_batch(by_dev
 def test_images_have_different_numbers_of_matched_anchors(by_devices):
     """Checks that dividing by the count of a single process would fail the other tests."""
     assert any(gradient.abs().max() > 1e-3 for gradient in by_devices[1].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", HEADS)
+def test_two_processes_with_a_teacher_have_the_gradients_of_one(heads, tmp_path):
+    config = write_config(tmp_path, num_train=8, num_val=2, heads=HEADS[heads], stride=16)
+    student = write_teacher(tmp_path / "student.safetensors", config)
+    teacher = write_teacher(tmp_path / "teacher.safetensors", config, "--backbone.width_mult=0.5")
+    taught = f"--distill.weights={teacher}"
+    one, two = (gradients(config, student, tmp_path / f"{n}.pt", n, taught) for n in (1, 2))
+    assert one.keys() == two.keys()
+    for name, gradient in one.items():
+        scale = max(1.0, gradient.abs().max().item())
+        torch.testing.assert_close(two[name], gradient, rtol=0, atol=1e-5 * scale, msg=name)

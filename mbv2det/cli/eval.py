@@ -13,7 +13,8 @@ from mbv2det.errors import ConfigError
 _DESCRIPTION = """
 Measures weights on the validation split of a configuration.
 
---weights FILE is a .safetensors or .ckpt file, or one that export wrote. Architecture,
+--weights FILE is a .safetensors or .ckpt file, one that export wrote, or weights from elsewhere: a
+release of TensorFlow's, OWNER/NAME of the Hugging Face Hub, an address https://.... Architecture,
 preprocessing, classes and thresholds are those stored in it; CONFIG gives the data and the tasks.
 eval.*, data.image_size, data.resize and backbone.output_stride on the command line override the
 settings stored with weights; an exported file keeps what it was exported with.

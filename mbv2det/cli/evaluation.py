@@ -85,7 +85,7 @@ def evaluate(settings: Settings, out: str | None = None, *, recorded: bool = Fal
 
 def measure_network(settings: Settings, recorded: bool) -> Measured:
     """Measures weights in PyTorch, as a training does."""
-    source = read_model(Path(str(settings.config.weights)))
+    source = read_model(str(settings.config.weights))
     source = replace(source, info=resolved(source.info, settings))
     names = measured_tasks(source.info, settings)
     split = read_measured_split(settings.config.data, source.info, names)
@@ -215,7 +215,7 @@ def measure_predictor(settings: Settings, tiling: Tiling | None, recorded: bool)
 
 def _predictor(settings: Settings) -> Predictor:
     """Returns the predictor of the weights or the exported file of a command line."""
-    file = Path(str(settings.config.weights))
+    file = str(settings.config.weights)
     if is_exported(file):
         for key in settings.given:
             if key in _FIXED_BY_EXPORT or key.startswith(("backbone.", "heads.")):

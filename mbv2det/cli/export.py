@@ -23,6 +23,9 @@ The file takes RGB images as uint8 (batch, 3, height, width) and normalises them
 --resize also those of any size, and its results are in their pixels. It carries the classes,
 preprocessing and thresholds: mbv2det.load, predict and eval need nothing else.
 
+--weights takes a weights file, or weights from elsewhere: a release of TensorFlow's, OWNER/NAME of
+the Hugging Face Hub, an address https://....
+
 CONFIG names the data on whose validation split the file is compared, and whose training split int8
 is calibrated with; without it the embedded data set gives the images. eval.* and data.image_size on
 the command line override what the weights say.

@@ -37,7 +37,7 @@ from mbv2det.errors import ConfigError, DataError
 from mbv2det.structures import SampleKey
 from mbv2det.tasks import TrainableTask
 from mbv2det.weights.header import WeightsInfo
-from mbv2det.weights.readers import read_model
+from mbv2det.weights.readers import read_model, weights_file
 
 _NUM_COMPARED = 8  # images whose outputs are compared one by one
 
@@ -59,7 +59,7 @@ def export_and_check(
     Raises:
         ConfigError: If the weights have no head, or the format cannot express what is asked for.
     """
-    source, path = Path(str(settings.config.weights)), Path(settings.options.out)
+    source, path = str(settings.config.weights), Path(settings.options.out)
     weights = read_model(source)
     header = resolved if own_data else _with_command_line
     info = without_views(header(weights.info, settings))
@@ -75,7 +75,7 @@ def export_and_check(
         kind,
         settings.options.precision,
         options,
-        source,
+        weights_file(source),
         resizes=settings.options.resize,
     )
     check_export(request, path)

@@ -67,8 +67,8 @@ def _loss(module: DenseModule, batch: Batch, precision: str) -> Tensor:
     types = {"bf16": torch.bfloat16, "16": torch.float16}
     dtype = types.get(precision.split("-")[0])
     with torch.autocast(batch.images.device.type, dtype=dtype, enabled=dtype is not None):
-        losses = module.losses(module(batch.images), batch)
-    return torch.stack([terms.total() for terms in losses.values()]).sum()
+        losses = module.training_losses(batch)
+    return torch.stack([terms.total() for _, terms in losses]).sum()
 
 
 def free_memory() -> int:

@@ -93,7 +93,14 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="images, folders, globs, videos, cameras")
-    add("--weights", required=True, metavar="FILE", help="weights, or a file that export wrote")
+    add(
+        "--weights",
+        required=True,
+        metavar="FILE",
+        help="weights, or a file that export wrote; or weights from elsewhere: a release of "
+        "TensorFlow's such as ssdlite_mobilenet_v2_coco_2018_05_09, OWNER/NAME of the Hugging Face "
+        "Hub, an address https://...",
+    )
     add("--out", required=True, metavar="DIR", help="folder to write to")
     add(
         "--min-score",

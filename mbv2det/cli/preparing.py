@@ -21,11 +21,12 @@ from mbv2det.console import log
 from mbv2det.errors import ConfigError
 from mbv2det.prepare.find import find_layout
 from mbv2det.prepare.layout import Layout
-from mbv2det.prepare.prepared import Splits, choose_kind, make_splits
+from mbv2det.prepare.prepared import Kind, Splits, choose_kind, make_splits
 from mbv2det.prepare.recipe import BASES, write_recipe
 
 _PICTURES = 20  # on a contact sheet
-_IMAGENET = "MobileNet_V2_Weights.IMAGENET1K_V2"
+_IMAGENET = "--backbone.weights=MobileNet_V2_Weights.IMAGENET1K_V2"
+_COCO = "--weights=ssdlite_mobilenet_v2_coco_2018_05_09"
 
 
 def prepare(options: Namespace) -> Path:
@@ -64,7 +65,10 @@ def prepare(options: Namespace) -> Path:
     _write(out, recipe.text)
     log(f"configuration: {out}")
     _draw(SettingsParser("").parse([str(out)]), out)
-    _log_commands(out, layout, splits, options.weights)
+    _log_test_command(out, layout, splits)
+    if options.weights is None:
+        log(f"few images need a network that knows others: add {_start(kind)}")
+    log(f"train: {shlex.join(['mbv2det', 'train', str(out)])}")
     return out
 
 
@@ -141,18 +145,19 @@ def _draw(settings: Settings, out: Path) -> None:
         log(f"pictures: {out.parent / f'{out.stem}_{name}_01.jpg'}")
 
 
-def _log_commands(out: Path, layout: Layout, splits: Splits, weights: str | None) -> None:
+def _log_test_command(out: Path, layout: Layout, splits: Splits) -> None:
     if "test" in layout.splits:
         best = f"runs/{out.stem}/1/{BEST}"
         changes = _changes(splits.data.val, layout.splits["test"])
         line = shlex.join(["mbv2det", "eval", str(out), *changes, "--weights", best])
         log(f"measure the test split after training: {line}")
-    if weights is None:
-        log(
-            "few images need a network that knows others: add "
-            f"--backbone.weights={_IMAGENET}, which is downloaded, or a file of it"
-        )
-    log(f"train: {shlex.join(['mbv2det', 'train', str(out)])}")
+
+
+def _start(kind: Kind) -> str:
+    """Returns the settings that start a training from published weights."""
+    if kind == "segmentation":
+        return f"{_IMAGENET}, which is downloaded, or a file of it"
+    return f"{_COCO}, a detector for COCO, or {_IMAGENET}, which are downloaded, or files of them"
 
 
 def _changes(before: SplitConfig, after: SplitConfig) -> list[str]:

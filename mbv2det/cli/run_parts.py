@@ -25,6 +25,7 @@ from mbv2det.preprocess import Preprocessor
 from mbv2det.training.class_weights import apply_class_weights
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
+from mbv2det.training.teacher import load_teacher
 from mbv2det.training.trainer import num_loader_workers
 from mbv2det.weights.header import WeightsInfo, encode_info
 from mbv2det.weights.share_file import load_origin
@@ -83,6 +84,7 @@ class RunParts:
             line = apply_class_weights(task, self.training)
             if line is not None:
                 log(line)
+        teacher = load_teacher(config.distill, model, trainable(tasks), info.preprocess.size)
         return DenseModule(
             model,
             trainable(tasks),
@@ -99,6 +101,7 @@ class RunParts:
             loaded=transfer.loaded,
             transferred=transfer.transferred,
             freeze=config.backbone.freeze,
+            teacher=teacher,
         )
 
     def _load_into(self, model: MultiTaskModel) -> Transfer:

@@ -20,7 +20,8 @@ from mbv2det.model import MultiTaskModel
 from mbv2det.tasks import Task
 from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.huggingface import read_hf
-from mbv2det.weights.readers import read_model
+from mbv2det.weights.location import local_path
+from mbv2det.weights.readers import read_folder, read_model
 from mbv2det.weights.share_file import save_weights
 from mbv2det.weights.source import WeightsSource
 from mbv2det.weights.tensorflow import read_tensorflow
@@ -30,7 +31,7 @@ from mbv2det.weights.torchvision import read_torchvision
 _READERS: dict[str, Callable[[str], WeightsSource]] = {
     "torchvision": read_torchvision,
     "timm": read_timm,
-    "hf": read_hf,
+    "hf": lambda source: read_folder(Path(source)) if Path(source).is_dir() else read_hf(source),
     "tf": read_tensorflow,
     "ckpt": lambda source: read_model(Path(source)),
 }
@@ -42,7 +43,7 @@ def import_weights(format: str, source: str, out: Path, labels: Path | None = No
 
     Args:
         format: Library of the weights: a key of `_READERS`.
-        source: File, folder or name of the weights.
+        source: File, folder or name of the weights, or what `local_path` takes for one of these.
         out: File to write.
         labels: File with a class name per line.
 
@@ -57,7 +58,7 @@ def import_weights(format: str, source: str, out: Path, labels: Path | None = No
         raise ConfigError(f"--out: expected a name that ends in .safetensors, got {out}")
     if out.is_dir() or any(p.exists() and not p.is_dir() for p in out.parents):
         raise ConfigError(f"--out: expected a file in a folder, got {out}")
-    weights = _READERS[format](source)
+    weights = replace(_READERS[format](str(local_path(source))), source=source)
     if labels is not None:
         weights = replace(weights, info=named(weights.info, labels))
     info = weights.info

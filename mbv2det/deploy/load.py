@@ -42,7 +42,7 @@ def load(
     Args:
         path: A `.safetensors` file of this toolkit, a `.ckpt` of one of its runs, or a file that
             `export` wrote: `.onnx`, `.xml` (OpenVINO), `.pt2`, `.tflite` (LiteRT), `.param`
-            (ncnn).
+            (ncnn); or weights from elsewhere, as for `mbv2det.weights.readers.read_model`.
         backend: Backend to run it; None for that of the file's suffix.
         device: Device to run on; "auto" takes a GPU if there is one and the backend can use it.
         threads: Number of threads; None leaves it to the backend. PyTorch has one number for the
@@ -54,15 +54,14 @@ def load(
         ConfigError: If the file is missing, damaged or of another toolkit, the backend cannot run
             it or is not installed, or there is no such device.
     """
-    path = Path(path)
-    if path.suffix in EXPORTED:
+    if is_exported(path):
         if dtype != "float32" or compile:
             raise ConfigError(
                 f"{path}: dtype and compile are for weights files; an exported file has the "
                 "precision that it was exported with"
             )
-        return _load_exported(path, backend, str(device), threads)
-    if path.suffix == ".mlpackage":
+        return _load_exported(Path(path), backend, str(device), threads)
+    if Path(path).suffix == ".mlpackage":
         raise ConfigError(f"{path}: only macOS runs Core ML files, by Core ML itself")
     if backend not in (None, "torch"):
         raise ConfigError(

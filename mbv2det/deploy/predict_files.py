@@ -247,7 +247,7 @@ def _load(weights: str, options: PredictOptions) -> ImagePredictor:
     """Returns the predictor of a weights file, at another input size where one is asked for."""
     if options.image_size is None:
         return load(weights, device=options.device)
-    source = read_model(Path(weights))
+    source = read_model(weights)
     info = replace(source.info, preprocess=replace(source.info.preprocess, size=options.image_size))
     model, _ = load_network(replace(source, info=info))
     return Predictor.of_model(model, info, options.device)

@@ -30,10 +30,14 @@ from mbv2det.structures import Sample, SampleKey
 from mbv2det.tasks.classification import ClassificationTask
 from mbv2det.tasks.task import Prediction, predict_all
 from mbv2det.weights.header import WeightsInfo, encode_info
-from mbv2det.weights.readers import load_backbone_weights, read_backbone, read_model
+from mbv2det.weights.readers import (
+    HUB_WEIGHTS,
+    load_backbone_weights,
+    read_backbone,
+    read_model,
+)
 from mbv2det.weights.share_file import save_weights
 
-_HUB_WEIGHTS = "model.safetensors"
 _HUB_CONFIG = "config.json"
 
 
@@ -177,7 +181,7 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
         return self.preprocessor(Sample(SampleKey(0, 0), pixels, frame))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_weights(save_directory / _HUB_WEIGHTS, self.model.state_dict(), self.info)
+        save_weights(save_directory / HUB_WEIGHTS, self.model.state_dict(), self.info)
         # The Hub counts downloads by this file; the header of the weights is what is read.
         header = {"mbv2det": json.loads(encode_info(self.info))}
         write_json(save_directory / _HUB_CONFIG, header)
@@ -194,12 +198,12 @@ class Predictor(ModelHubMixin, library_name="mbv2det"):
         token: str | bool | None,
         device: torch.device | str = "auto",
     ) -> "Predictor":
-        file = Path(model_id) / _HUB_WEIGHTS
+        file = Path(model_id) / HUB_WEIGHTS
         if not Path(model_id).is_dir():
             file = Path(
                 hf_hub_download(
                     model_id,
-                    _HUB_WEIGHTS,
+                    HUB_WEIGHTS,
                     revision=revision,
                     cache_dir=cache_dir,
                     force_download=force_download,
@@ -224,8 +228,8 @@ def load_backbone(
     """Loads a backbone with its weights, for use in other projects.
 
     Args:
-        path: A `.safetensors` file of this toolkit, a `.ckpt` of one of its runs, or a state dict
-            of torchvision.
+        path: A `.safetensors` file of this toolkit, a `.ckpt` of one of its runs, a state dict of
+            torchvision, or weights from elsewhere, as for `mbv2det.weights.readers.read_backbone`.
         out_features: Features to return; by default the last one that the file has (weights of
             DeepLabv3 end with `layer_18`).
         output_stride: Input pixels per cell of the last feature map: 32, 16 or 8.
@@ -238,7 +242,7 @@ def load_backbone(
     Raises:
         ConfigError: If the file is missing, damaged or of another network.
     """
-    source = read_backbone(Path(path))
+    source = read_backbone(path)
     config = replace(source.info.model.backbone, output_stride=output_stride)
     if out_features is None:
         with torch.device("meta"):
@@ -254,7 +258,7 @@ def load_backbone(
     return backbone.eval()
 
 
-def load_model(path: Path) -> tuple[MultiTaskModel, WeightsInfo]:
+def load_model(path: str | Path) -> tuple[MultiTaskModel, WeightsInfo]:
     """Loads the network of a weights file in evaluation mode, and the file's header.
 
     Raises:

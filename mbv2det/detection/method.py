@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from mbv2det.distillation import DistillationLoss
 from mbv2det.errors import ConfigError
 from mbv2det.geometry import Frame
 from mbv2det.labels import LabelMap
@@ -61,6 +62,23 @@ class DetectionMethod(HeadConfig):
             class_weights: Weight of the class loss of objects of each class; None for 1. What is
                 no object keeps the weight 1.
         """
+
+    def build_distillation(
+        self, teacher: HeadConfig, label_map: LabelMap, temperature: float
+    ) -> DistillationLoss:
+        """Builds the loss that compares the head with that of a larger network, its teacher.
+
+        Args:
+            teacher: Settings of the teacher's head.
+            label_map: Classes of both.
+            temperature: Divisor of the logits of softmax probabilities.
+
+        Raises:
+            ConfigError: If the method has no such loss, or the teacher's head does not suit it.
+        """
+        raise ConfigError(
+            f"heads.detection.name: {self.name} has no distillation; set distill.weights to null"
+        )
 
     @abstractmethod
     def build_postprocess(

@@ -29,6 +29,7 @@ from mbv2det.backbones.backbone import Backbone
 from mbv2det.backbones.feature import Feature, FeatureSpec, HeadFeatures
 from mbv2det.backbones.layers import ConvBNAct, Padding, conv2d
 from mbv2det.detection.class_slots import ClassSlots
+from mbv2det.detection.gfl_distillation import GFLDistillation
 from mbv2det.detection.gfl_loss import GFLLoss
 from mbv2det.detection.method import DetectionMethod
 from mbv2det.detection.output_layers import box_output_layer
@@ -37,10 +38,11 @@ from mbv2det.detection.point_assigner import PointAssigner
 from mbv2det.detection.point_grid import describe_coverage, make_points
 from mbv2det.detection.postprocess import PointPostprocess
 from mbv2det.detection.quality_loss import quality_focal_loss, varifocal_loss
+from mbv2det.errors import ConfigError
 from mbv2det.heads.pyramid import LightPyramid
 from mbv2det.heads.shared_conv import SharedConv
 from mbv2det.labels import LabelMap
-from mbv2det.model_config import EvalConfig, carried, expect
+from mbv2det.model_config import EvalConfig, HeadConfig, carried, expect
 from mbv2det.output_layer import OutputLayer
 
 # Initial class score (focal loss, Lin et al. 2017, arXiv:1708.02002, section 4.1).
@@ -225,6 +227,26 @@ class GFLLiteConfig(DetectionMethod):
             distribution_weight=self.distribution_weight,
             class_weights=class_weights,
         )
+
+    def build_distillation(
+        self, teacher: HeadConfig, label_map: LabelMap, temperature: float
+    ) -> GFLDistillation:
+        """Builds the loss that compares the head with that of a larger network, its teacher.
+
+        Args:
+            teacher: Settings of the teacher's head: GFL-Lite of any number of channels.
+            label_map: Classes of both.
+            temperature: Divisor of the logits of the distributions.
+
+        Raises:
+            ConfigError: If it is another head.
+        """
+        if not isinstance(teacher, GFLLiteConfig):
+            raise ConfigError(
+                f"expected a teacher with heads.detection.name gfl_lite, got {teacher.name}; train "
+                "student and teacher with the same method"
+            )
+        return GFLDistillation(temperature, distribution_weight=self.distribution_weight)
 
     def build_postprocess(self, label_map: LabelMap, thresholds: EvalConfig) -> PointPostprocess:
         """Builds the postprocessing of the head's raw outputs."""

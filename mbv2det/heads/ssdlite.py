@@ -33,8 +33,15 @@ from mbv2det.detection.method import DetectionMethod
 from mbv2det.detection.output_layers import box_output_layer
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.detection.postprocess import SSDPostprocess
+from mbv2det.detection.ssd_distillation import (
+    SSDDistillation,
+    focal_distillation,
+    sigmoid_distillation,
+    softmax_distillation,
+)
+from mbv2det.errors import ConfigError
 from mbv2det.labels import BACKGROUND, LabelMap
-from mbv2det.model_config import EvalConfig, carried
+from mbv2det.model_config import EvalConfig, HeadConfig, carried
 from mbv2det.output_layer import OutputLayer
 
 _EXTRA_CHANNELS = (512, 256, 256, 128)
@@ -241,6 +248,36 @@ class SSDLiteConfig(DetectionMethod):
             class_weights=class_weights,
         )
 
+    def build_distillation(
+        self, teacher: HeadConfig, label_map: LabelMap, temperature: float
+    ) -> SSDDistillation:
+        """Builds the loss that compares the head with that of a larger network, its teacher.
+
+        Args:
+            teacher: Settings of the teacher's head: SSDLite or SSD with the same class loss.
+            label_map: Classes of both.
+            temperature: Divisor of the logits of softmax.
+
+        Raises:
+            ConfigError: If it is another head.
+        """
+        if not isinstance(teacher, SSDLiteConfig):
+            raise ConfigError(
+                f"expected a teacher with heads.detection.name ssdlite or ssd, got {teacher.name}; "
+                "train student and teacher with the same method"
+            )
+        if teacher.class_loss != self.class_loss:
+            raise ConfigError(
+                f"expected a teacher with heads.detection.class_loss {self.class_loss}, as the "
+                f"student's, got {teacher.class_loss}; train both with the same"
+            )
+        return SSDDistillation(
+            _CLASS_DISTILLATIONS[self.class_loss],
+            self._class_slots(label_map),
+            temperature,
+            box_weight=self.box_weight,
+        )
+
     def build_postprocess(self, label_map: LabelMap, thresholds: EvalConfig) -> SSDPostprocess:
         """Builds the postprocessing of the head's raw outputs."""
         return SSDPostprocess(
@@ -279,3 +316,8 @@ class SSDLiteConfig(DetectionMethod):
 
 
 _CLASS_LOSSES = {"softmax": softmax_loss, "sigmoid": sigmoid_loss, "focal": focal_loss}
+_CLASS_DISTILLATIONS = {
+    "softmax": softmax_distillation,
+    "sigmoid": sigmoid_distillation,
+    "focal": focal_distillation,
+}

@@ -3,7 +3,10 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 
+from mbv2det.distillation import DistillationLoss
+from mbv2det.labels import LabelMap
 from mbv2det.model_config import HeadConfig, expect
+from mbv2det.segmentation.distillation import SegmentationDistillation
 from mbv2det.segmentation.loss import SegmentationLoss
 
 
@@ -31,3 +34,15 @@ class SegmentationHeadConfig(HeadConfig):
         Args:
             class_weights: Weight of each label; None for equal weights.
         """
+
+    def build_distillation(
+        self, teacher: HeadConfig, label_map: LabelMap, temperature: float
+    ) -> DistillationLoss:
+        """Builds the loss that compares the head with that of a larger network, its teacher.
+
+        Args:
+            teacher: Settings of the teacher's head: of any segmentation head.
+            label_map: Labels of both.
+            temperature: Divisor of the logits.
+        """
+        return SegmentationDistillation(temperature)

@@ -18,6 +18,7 @@ from mbv2det.data.annotations import Annotations
 from mbv2det.data.objects import has_area
 from mbv2det.data.statistics import count_objects, network_boxes
 from mbv2det.detection.method import DetectionMethod
+from mbv2det.distillation import DistillationLoss
 from mbv2det.drawing import class_colours, draw_detections
 from mbv2det.geometry import Frame
 from mbv2det.heads.gfl_lite import GFLLiteConfig
@@ -123,6 +124,10 @@ class DetectionTask(TrainableTask):
     def count_classes(cls, split: Annotations) -> Int64[np.ndarray, " K"]:
         """Returns the number of objects of each class, without ignored ones."""
         return count_objects(split)
+
+    def distillation(self, teacher: HeadConfig, temperature: float) -> DistillationLoss:
+        """Builds the detection method's loss for a teacher."""
+        return self.method.build_distillation(teacher, self.label_map, temperature)
 
     def metric(self, split: Annotations, settings: EvalSettings) -> SplitMetric:
         """Builds the metric: average precision over the split."""

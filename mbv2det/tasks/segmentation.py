@@ -15,6 +15,7 @@ from mbv2det.config import DataConfig, EvalSettings
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.instance_masks import InstanceMasks
 from mbv2det.data.statistics import count_labels, describe_masks
+from mbv2det.distillation import DistillationLoss
 from mbv2det.drawing import Colour, add_legend, mask_legend, mask_palette, tint_labels
 from mbv2det.geometry import Frame
 from mbv2det.heads.deeplab_v3 import DeepLabV3Config
@@ -143,6 +144,10 @@ class SegmentationTask(TrainableTask):
     def count_classes(cls, split: Annotations) -> Int64[np.ndarray, " L"]:
         """Returns the number of pixels of each label in evenly spaced masks."""
         return count_labels(split)
+
+    def distillation(self, teacher: HeadConfig, temperature: float) -> DistillationLoss:
+        """Builds the head's loss for a teacher."""
+        return self.head.build_distillation(teacher, self.label_map, temperature)
 
     def metric(self, split: Annotations, settings: EvalSettings) -> SplitMetric:
         """Builds the metric: mean intersection over union over the split."""

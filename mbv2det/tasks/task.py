@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mbv2det.config import DataConfig, EvalSettings
 from mbv2det.data.annotations import Annotations
+from mbv2det.distillation import DistillationLoss
 from mbv2det.drawing import Colour
 from mbv2det.geometry import Frame
 from mbv2det.labels import LabelMap
@@ -232,16 +233,24 @@ class TrainableTask(Task):
 
     @abstractmethod
     def weigh_classes(self, weights: tuple[float, ...]) -> None:
-        """Gives the loss the weights of the classes.
-
-        Args:
-            weights: Weight of each class, in the order of the labels.
-        """
+        """Gives the loss the weight of each class, in the order of the labels."""
 
     @classmethod
     @abstractmethod
     def count_classes(cls, split: Annotations) -> Int64[np.ndarray, " classes"]:
         """Returns how many objects or pixels of each class a split has, or a sample of it."""
+
+    @abstractmethod
+    def distillation(self, teacher: HeadConfig, temperature: float) -> DistillationLoss:
+        """Builds the loss that compares the task's head with that of a teacher.
+
+        Args:
+            teacher: Settings of the teacher's head.
+            temperature: Divisor of the logits of softmax probabilities.
+
+        Raises:
+            ConfigError: If the head has no such loss, or the teacher's head does not suit it.
+        """
 
     @abstractmethod
     def metric(self, split: Annotations, settings: EvalSettings) -> SplitMetric:

@@ -75,9 +75,9 @@ def initial_weights(
     if config.weights is not None and config.backbone.weights is not None:
         raise ConfigError("weights: expected either weights or backbone.weights, got both")
     if config.weights is not None:
-        return _from_model(config, overrides, read_model(checkpoint or Path(config.weights)))
+        return _from_model(config, overrides, read_model(checkpoint or config.weights))
     if config.backbone.weights is not None:
-        source = read_backbone(checkpoint or Path(config.backbone.weights))
+        source = read_backbone(checkpoint or config.backbone.weights)
         return _from_backbone(config, overrides, source)
     return InitialWeights(config.model(), build_preprocess(config.data))
 
@@ -111,7 +111,9 @@ def _from_model(config: Config, overrides: Overrides, source: WeightsSource) -> 
             f"weights: expected a head for detection or segmentation, got none in {source.source}; "
             "to use its backbone, set backbone.weights"
         )
-    source.renamed(tensor_shapes(info))  # raises an error for a damaged file
+    # The transfer is between our names; this also raises an error for a damaged file.
+    tensors = source.renamed(tensor_shapes(info))
+    source = WeightsSource(source.source, tensors, info, name_of=lambda name: name)
     configured = config.model()
     shapes, configured_shapes = (
         in_section("backbone", shape_settings(model.backbone)) for model in (info.model, configured)

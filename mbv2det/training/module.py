@@ -33,6 +33,7 @@ from mbv2det.training.optim import (
     scaled_to_batch,
     warmup_steps,
 )
+from mbv2det.training.teacher import Teacher
 from mbv2det.weights.header import HEADER, upgrade_checkpoint
 from mbv2det.weights.share_file import ORIGIN, encode_origin
 
@@ -56,6 +57,7 @@ class DenseModule(pl.LightningModule):
         loaded: Names of the model's tensors that were loaded from a file.
         transferred: Names of the loaded tensors that come from a whole model.
         freeze: Part of the backbone that keeps its loaded weights (`backbone.freeze`).
+        teacher: Network that teaches the model, besides the annotation; None without distillation.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class DenseModule(pl.LightningModule):
         loaded: Collection[str] = (),
         transferred: Collection[str] = (),
         freeze: BackboneFreeze = "none",
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -90,6 +93,7 @@ class DenseModule(pl.LightningModule):
         self.results: dict[str, dict[str, Any]] = {}
         self.network: Callable[[Tensor], dict[str, Any]] | None = None  # compiled
         self.backbone_freeze = freeze
+        self.teacher = teacher
         for part in self._frozen_parts():
             part.requires_grad_(False)
         self.train()  # Lightning does not change the modes of the submodules
@@ -125,6 +129,16 @@ class DenseModule(pl.LightningModule):
         """Returns the loss terms by task name."""
         return {task.name: task.loss(outputs[task.name], batch) for task in self.tasks}
 
+    def training_losses(self, batch: Batch) -> list[tuple[float, LossTerms]]:
+        """Returns all loss terms of a training step, with the weight of each group of terms."""
+        outputs = self(batch.images)
+        losses = self.losses(outputs, batch)
+        weighted = [(task.weight, losses[task.name]) for task in self.tasks]
+        if self.teacher is not None:
+            taught = self.teacher.terms(outputs, batch.images)
+            weighted += [(t.weight * self.teacher.weight, taught[t.name]) for t in self.tasks]
+        return weighted
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout from (seed, step, rank), so that a resumed run drops the same values."""
         step = self.trainer.fit_loop.total_batch_idx
@@ -140,32 +154,29 @@ class DenseModule(pl.LightningModule):
         Raises:
             NonFiniteLossError: If the loss is not finite; no optimiser step is taken.
         """
-        losses = self.losses(self(batch.images), batch)
-        counts = _mean_over_processes(torch.stack([terms.count for terms in losses.values()]))
-        divisors = {
-            name: {"count": count, "min_count": 1 / _num_processes()}
-            for name, count in zip(losses, counts, strict=True)
-        }
+        weights, losses = zip(*self.training_losses(batch), strict=True)
+        counts = _mean_over_processes(torch.stack([terms.count for terms in losses]))
+        means = [
+            terms.means(count, min_count=1 / _num_processes())
+            for terms, count in zip(losses, counts, strict=True)
+        ]
         totals = [
-            task.weight * losses[task.name].total(**divisors[task.name]) for task in self.tasks
+            weight * torch.stack(list(terms.values())).sum()
+            for weight, terms in zip(weights, means, strict=True)
         ]
         total = torch.stack(totals).sum()
         if not torch.isfinite(total):
             raise NonFiniteLossError(self._explain(losses, batch))
-        logged = {
-            f"train/{term}_loss": value
-            for task, terms in losses.items()
-            for term, value in terms.means(**divisors[task]).items()
-        }
+        logged = {f"train/{term}_loss": value for terms in means for term, value in terms.items()}
         self.log_dict(logged, batch_size=len(batch))
         self.log("train/loss", total, prog_bar=True, batch_size=len(batch))
         return total
 
-    def _explain(self, losses: Mapping[str, LossTerms], batch: Batch) -> str:
+    def _explain(self, losses: Sequence[LossTerms], batch: Batch) -> str:
         terms = [
             f"{term} {float(value.detach()):g}"
-            for task_losses in losses.values()
-            for term, value in task_losses.means().items()
+            for group in losses
+            for term, value in group.means().items()
         ]
         images = ", ".join(str(self.image_names[key.index]) for key in batch.keys)
         return (

@@ -12,13 +12,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from mbv2det.errors import ConfigError
+from mbv2det.weights.releases import ARCHIVES, similar_release
 from mbv2det.weights.tensorflow_bundle import read_bundle
 from mbv2det.weights.tensorflow_graph import read_frozen_graph
 
 _NUMERIC_KINDS = "biuf"  # `numpy.dtype.kind` of numbers
 # Errors that numpy raises for a damaged archive, or a file that is not an archive.
 _READ_ERRORS = (ValueError, OSError, EOFError, AttributeError, RuntimeError, BadZipFile, zlib.error)
-_ARCHIVES = (".tar.gz", ".tgz", ".tar")
 # The files of a release that are read.
 _PUBLISHED = re.compile(r"(\.index|\.data-\d{5}-of-\d{5}|frozen_\w*\.pb)$")
 _AVERAGE = "/ExponentialMovingAverage"
@@ -65,7 +65,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 def _read_published(source: str) -> dict[str, Any]:
     """Reads a checkpoint, a frozen graph, or the archive or folder of a release."""
     path = Path(source)
-    if path.name.endswith(_ARCHIVES) and path.is_file():
+    if path.name.endswith(ARCHIVES) and path.is_file():
         return _read_archive(path)
     if path.suffix == ".pb":
         return read_frozen_graph(path)
@@ -73,8 +73,8 @@ def _read_published(source: str) -> dict[str, Any]:
     if prefix is None or not Path(f"{prefix}.index").is_file():
         raise ConfigError(
             f"{source}: expected TensorFlow's variables as an .npz file, a checkpoint (the PREFIX "
-            "of PREFIX.index), a frozen graph (.pb), or the folder or archive (.tar.gz) of a "
-            "release, found none"
+            "of PREFIX.index), a frozen graph (.pb), or the folder, archive (.tar.gz) or name of a "
+            f"release, found none{similar_release(source)}"
         )
     return read_bundle(prefix)
 
