@@ -200,13 +200,7 @@ class Task(ABC):
 
 
 class TrainableTask(Task):
-    """A task that can be trained and measured on a data set.
-
-    Args:
-        head: Settings of the head.
-        label_map: Classes that are predicted.
-        thresholds: Settings of the postprocessing.
-    """
+    """A task that can be trained and measured on a data set; arguments as for `Task`."""
 
     annotation: ClassVar[Literal["boxes", "masks"]]  # annotation that data sets must have
     monitor: ClassVar[str]  # metric that selects the best weights
