@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from mbv2det.backbones.resnet import ResNet50, ResNet101
 from mbv2det.config import DataConfig, SplitConfig
 from mbv2det.data import splits
 from mbv2det.data.annotations import Annotations
+from mbv2det.data.formats import FORMATS
 from mbv2det.labels import LabelMap
 from mbv2det.model import MultiTaskModel, Normalize
 from mbv2det.model_config import BackboneConfig, EvalConfig, ModelConfig
@@ -139,7 +141,12 @@ def build_preprocess(data: DataConfig) -> PreprocessSpec:
 
 
 def read_split(
-    data: DataConfig, split: SplitConfig, key: str, tasks: Collection[str]
+    data: DataConfig,
+    split: SplitConfig,
+    key: str,
+    tasks: Collection[str],
+    *,
+    outlines: bool = False,
 ) -> Annotations:
     """Reads the annotations of one split that the tasks need.
 
@@ -148,9 +155,15 @@ def read_split(
         split: Settings of the split.
         key: Name of the split's section in the configuration, for messages.
         tasks: Names of the tasks.
+        outlines: Whether to read outlines even if no task needs masks, in formats that have them.
     """
     needed = annotation_of(tasks)
-    return splits.read_split(data, split, key, boxes="boxes" in needed, masks="masks" in needed)
+    boxes, masks = "boxes" in needed, "masks" in needed
+    extra = outlines and not masks and FORMATS[data.format].draws_masks
+    annotations = splits.read_split(data, split, key, boxes=boxes, masks=masks or extra)
+    if not extra:
+        return annotations
+    return replace(annotations, masks=None, outlines=annotations.masks)
 
 
 def annotation_of(tasks: Collection[str]) -> list[str]:

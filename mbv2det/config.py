@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.distillation import DistillConfig
 from mbv2det.model_config import BackboneConfig, EvalConfig, HeadConfig, ModelConfig, expect
 from mbv2det.structures import IGNORE_INDEX
@@ -157,52 +158,6 @@ class DataConfig:
         """image_size as (height, width)."""
         side = self.image_size
         return (side, side) if isinstance(side, int) else side
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Augmentation of the training split; a probability of 0 switches one off.
-
-    Attributes:
-        flip: Probability of a horizontal flip.
-        photometric: Probability of each of brightness, contrast, saturation and hue jitter.
-        expand: Probability of zooming out: the image is placed on a larger canvas of the mean
-            colour.
-        expand_max: Largest side of that canvas, in sides of the image.
-        iou_crop: Whether to crop by overlap with an object, as SSD does.
-        crop_min_scale: Smallest side of a crop, in sides of the image.
-        scale: Smallest and largest random scale, relative to the scale in evaluation, followed by a
-            crop of the input size, as DeepLab does; null for none.
-        transforms: Transforms of albumentations, or of your own, that follow these in order, each
-            as {class_path: albumentations.GaussNoise, init_args: {std_range: [0.1, 0.2]}}. They
-            move boxes and masks too, and are tried out when the training starts. `show_batch`
-            draws what they do.
-    """
-
-    flip: float = 0.5
-    photometric: float = 0.5
-    expand: float = 0.5
-    expand_max: float = 4.0
-    iou_crop: bool = True
-    crop_min_scale: float = 0.3
-    scale: tuple[float, float] | None = None
-    transforms: tuple[dict[str, Any], ...] = ()
-
-    def __post_init__(self) -> None:
-        for key in ("flip", "photometric", "expand"):
-            value = getattr(self, key)
-            expect(f"augment.{key}", value, 0 <= value <= 1, "a probability")
-        expect("augment.expand_max", self.expand_max, self.expand_max >= 1, "at least 1")
-        scale = self.crop_min_scale
-        expect("augment.crop_min_scale", scale, 0 < scale <= 1, "above 0 and at most 1")
-        if self.scale is not None:
-            low, high = self.scale
-            expect(
-                "augment.scale",
-                self.scale,
-                0 < low <= high,
-                "two ascending scales above 0",
-            )
 
 
 @dataclass(frozen=True)

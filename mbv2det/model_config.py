@@ -7,11 +7,12 @@ How a setting behaves when weights and configuration disagree is declared once, 
 - `carried(...)`: the setting decides what the weights compute. It is stored with the weights, and
   the stored value is used unless the user overrides it.
 - a plain default: the setting decides how to train. The value in the configuration is used.
+- `run_only(...)`: as a plain default, but it refers to the data of a run: it is not stored.
 """
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -26,6 +27,7 @@ from mbv2det.labels import LabelMap
 _ROLE = "role"
 _SHAPE = "shape"
 _CARRIED = "carried"
+_RUN_ONLY = "run_only"
 
 
 def shape(default: Any) -> Any:
@@ -36,6 +38,17 @@ def shape(default: Any) -> Any:
 def carried(default: Any) -> Any:
     """Declares a field that decides what the weights compute."""
     return field(default=default, metadata={_ROLE: _CARRIED})
+
+
+def run_only(default: Any) -> Any:
+    """Declares a field that decides how a run trains, and that weights do not keep."""
+    return field(default=default, metadata={_ROLE: _RUN_ONLY})
+
+
+def stored_settings(config: Any) -> dict[str, Any]:
+    """Returns the values of the fields that are stored with weights, by name."""
+    dropped = _settings(config, _RUN_ONLY)
+    return {name: value for name, value in asdict(config).items() if name not in dropped}
 
 
 def shape_settings(config: Any) -> dict[str, Any]:
@@ -141,12 +154,16 @@ class HeadConfig(metaclass=ABCMeta):
 
     Attributes:
         loss_weight: Weight of the loss of the task in the sum over the tasks.
+        class_weights: Weights of the classes in the class loss: none, balanced (by the square root
+            of their rarity in the training split), or {name: weight}, where classes that are not
+            named have the weight 1.
         norm_eps: Epsilon of batch norm.
         norm_momentum: Weight of the newest batch in batch norm's running statistics.
     """
 
     name: str
     loss_weight: float = 1.0
+    class_weights: Literal["none", "balanced"] | dict[str, float] = run_only("none")
     norm_eps: float = carried(1e-5)
     norm_momentum: float = 0.03
 

@@ -69,21 +69,32 @@ class Preprocessor:
 
     def __call__(self, sample: Sample) -> Sample:
         """Resizes a sample to the network's input size: image, boxes, mask and frame."""
+        resized = self.resized(sample)
+        if resized.image.shape[:2] == self.spec.size:
+            return resized
+        mask = None if resized.mask is None else self._pad(resized.mask, IGNORE_INDEX)
+        return replace(resized, image=self._pad(resized.image, self.spec.fill), mask=mask)
+
+    def resized(self, sample: Sample) -> Sample:
+        """Resizes a sample as `__call__` does, but does not pad it."""
         size = (sample.image.shape[0], sample.image.shape[1])
-        if size == self.spec.size:
-            return sample
         content_size = self._content_size(size)
+        if size in (content_size, self.spec.size):
+            return sample
         resize_frame = self.frame(size)
-        image = _resize_image(sample.image, content_size)
         mask, instances = sample.mask, sample.instances
         if mask is not None:
-            mask = self._pad(_resize_mask(mask, content_size), IGNORE_INDEX)
+            mask = resize_mask(mask, content_size)
         if instances is not None:
             boxes = resize_frame.boxes_to_working(instances.boxes)
             instances = Instances(boxes, instances.labels, instances.ignore)
-        frame = sample.frame.scaled(*resize_frame.scale)
-        image = self._pad(image, self.spec.fill)
-        return replace(sample, image=image, instances=instances, mask=mask, frame=frame)
+        return replace(
+            sample,
+            image=resize_image(sample.image, content_size),
+            instances=instances,
+            mask=mask,
+            frame=sample.frame.scaled(*resize_frame.scale),
+        )
 
     def frame(self, size: tuple[int, int]) -> Frame:
         """Returns the frame of the network input for an image of this size."""
@@ -128,23 +139,30 @@ def downscale(sample: Sample, factor: int) -> Sample:
     if factor == 1:
         return sample
     image = np.asarray(Image.fromarray(sample.image).reduce(factor))
-    mask, instances = sample.mask, sample.instances
-    if mask is not None:
-        rows, columns = (
-            np.minimum(np.arange(squares) * factor + factor // 2, side - 1)
-            for squares, side in zip(image.shape[:2], mask.shape, strict=True)
-        )
-        mask = mask[rows[:, None], columns]
-    if instances is not None:
-        boxes = instances.boxes / np.float32(factor)
-        instances = Instances(boxes, instances.labels, instances.ignore)
+    mask = None if sample.mask is None else reduce_mask(sample.mask, factor)
+    instances = None if sample.instances is None else reduce_boxes(sample.instances, factor)
     frame = sample.frame.scaled(1 / factor, 1 / factor)
     return replace(sample, image=image, instances=instances, mask=mask, frame=frame)
 
 
-def _resize_image(
+def reduce_boxes(instances: Instances, factor: int) -> Instances:
+    """Returns the objects of an image that was shrunk by `factor`."""
+    return Instances(instances.boxes / np.float32(factor), instances.labels, instances.ignore)
+
+
+def reduce_mask(mask: UInt8[np.ndarray, "H W"], factor: int) -> UInt8[np.ndarray, "h w"]:
+    """Returns the pixel at the middle of each square of `factor` pixels, as `downscale` does."""
+    rows, columns = (
+        np.minimum(np.arange(-(-side // factor)) * factor + factor // 2, side - 1)
+        for side in mask.shape
+    )
+    return mask[rows[:, None], columns]
+
+
+def resize_image(
     image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns an image resized to (height, width) `size`, bilinearly with antialiasing."""
     # PIL's arrays are read-only, of which torch warns: they are copied.
     pixels = torch.from_numpy(np.require(image, requirements=["C", "W"]))
     # In this order torch sees that the channels of a pixel stand together, and copies nothing.
@@ -153,5 +171,6 @@ def _resize_image(
     return resized[0].permute(1, 2, 0).numpy()
 
 
-def _resize_mask(mask: UInt8[np.ndarray, "H W"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+def resize_mask(mask: UInt8[np.ndarray, "H W"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    """Returns a mask resized to (height, width) `size`; every pixel takes the nearest one."""
     return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from mbv2det.config import AugmentConfig
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.data.augment import Augment
 from mbv2det.data.window_transforms import RandomIoUCrop
 from mbv2det.data.windows import are_admissible

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mbv2det.config import AugmentConfig
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.data.augment import Augment
 from mbv2det.data.colour import ColourDistortion, mean_grey
 from mbv2det.data.windows import cut_out, joined

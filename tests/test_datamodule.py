@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from mbv2det.config import AugmentConfig
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.data.augment import Augment
 from mbv2det.data.coco import read_coco
 from mbv2det.data.datamodule import DenseData

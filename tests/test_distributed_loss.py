@@ -13,7 +13,11 @@ from teachers import write_teacher
 WORKER = Path(__file__).with_name("gradient_worker.py")
 # Dropout differs between processes.
 _LOVASZ = "segmentation: {name: deeplabv3, dropout: 0.0, lovasz_weight: 1.0}"
-HEADS = {"anchors": f"{DETECTION}, {_LOVASZ}", "points": f"{POINTS}, {_LOVASZ}"}
+_WEIGHTED = "class_weights: balanced}"
+HEADS = {
+    "anchors": f"{DETECTION}, {_LOVASZ}",
+    "points": f"{POINTS[:-1]}, {_WEIGHTED}, {_LOVASZ[:-1]}, {_WEIGHTED}",
+}
 
 
 def gradients(config, weights, out, devices, *settings):

@@ -31,7 +31,7 @@ def resized_by_pil(monkeypatch):
     def resize(image, size):
         return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
-    monkeypatch.setattr("mbv2det.preprocess._resize_image", resize)
+    monkeypatch.setattr("mbv2det.preprocess.resize_image", resize)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import runs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.cli.run_parts import RunParts
 from mbv2det.cli.settings import SettingsParser
-from mbv2det.config import AugmentConfig
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData

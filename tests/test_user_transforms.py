@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import runs
 
-from mbv2det.config import AugmentConfig
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.data.augment import Augment
 from mbv2det.data.transform_trial import moves_boxes
 from mbv2det.errors import ConfigError

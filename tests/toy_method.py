@@ -104,7 +104,7 @@ class PointConfig(DetectionMethod):
         spec = backbone.feature_specs[feature]
         return PointHead(feature, spec.channels, spec.stride, len(label_map), self.hidden)
 
-    def build_loss(self):
+    def build_loss(self, class_weights=None):
         return PointLoss()
 
     def build_postprocess(self, label_map, thresholds):

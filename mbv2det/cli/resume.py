@@ -19,7 +19,7 @@ from mbv2det.errors import (
     TrainingStoppedError,
 )
 from mbv2det.training.checkpoints import LAST, has_checkpoint
-from mbv2det.weights.header import WeightsInfo
+from mbv2det.weights.header import WeightsInfo, decode_info, encode_info
 from mbv2det.weights.share_file import load_weights
 
 # Settings that the checkpoint has decided; all others take effect from the resumed epoch on.
@@ -49,12 +49,13 @@ def check_resumed(checkpoint: Path, info: WeightsInfo) -> WeightsInfo:
         ConfigError: If the checkpoint is damaged or of another model.
     """
     _, stored = load_weights(checkpoint)
+    configured = decode_info(encode_info(info), str(checkpoint))
     for part, other in (
         ("model", "another network"),
         ("preprocess", "other preprocessing"),
         ("label_maps", "other classes"),
     ):
-        if getattr(stored, part) != getattr(info, part):
+        if getattr(stored, part) != getattr(configured, part):
             raise ConfigError(
                 f"--resume: {checkpoint}: expected the configured model, got one with {other}; "
                 "use the configuration of that run"

@@ -17,10 +17,12 @@ from mbv2det.console import log
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
+from mbv2det.data.mixing import Mixing
 from mbv2det.data.repeat_factors import repeat_factors
 from mbv2det.data.statistics import measure_value_range
 from mbv2det.model import MultiTaskModel
 from mbv2det.preprocess import Preprocessor
+from mbv2det.training.class_weights import apply_class_weights
 from mbv2det.training.initial_weights import InitialWeights, initial_weights
 from mbv2det.training.module import DenseModule
 from mbv2det.training.teacher import load_teacher
@@ -78,6 +80,10 @@ class RunParts:
         config, info = self.settings.config, self.info
         model, tasks = build(info)
         transfer = self._load_into(model)
+        for task in trainable(tasks):
+            line = apply_class_weights(task, self.training)
+            if line is not None:
+                log(line)
         teacher = load_teacher(config.distill, model, trainable(tasks), info.preprocess.size)
         return DenseModule(
             model,
@@ -114,17 +120,26 @@ class RunParts:
         """Builds the data loaders."""
         config, preprocessor = self.settings.config, Preprocessor(self.info.preprocess)
         annotation = annotation_of(config.tasks)
+        augment = Augment(config.augment, preprocessor, config.seed, annotation)
         return DenseData(
             self.training,
             self.validation,
             preprocessor,
-            Augment(config.augment, preprocessor, config.seed, annotation),
+            augment,
             batch_size=config.data.batch_size,
             num_workers=num_loader_workers(config.data),
             seed=config.seed,
             on_error=config.data.on_error,
             factors=self._repeat_factors(),
+            mix=self._mixing(preprocessor),
+            reduction=augment.decoding_factor,
         )
+
+    def _mixing(self, preprocessor: Preprocessor) -> Mixing | None:
+        config = self.settings.config
+        if not config.augment.mosaic and not config.augment.copy_paste:
+            return None
+        return Mixing(config.augment, preprocessor, config.seed, self.training)
 
     def _repeat_factors(self) -> Float[np.ndarray, " images"] | None:
         """Returns how often images are shown; logs how many are shown more often than others."""

@@ -27,6 +27,7 @@ _LOGGER_HELP = (
     "csv, tensorboard, wandb, mlflow, or a list of these (default: [csv, tensorboard]); a logger "
     "of Lightning's by class_path and init_args; or false for none"
 )
+_COMPILE_HELP = "whether training compiles the network with torch.compile (default: false)"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Settings:
     Attributes:
         config: Settings of this toolkit.
         trainer: Arguments of Lightning's Trainer.
+        compile: Whether training compiles the network; in files under `trainer`, too.
         name: Name of the configuration: the stem of its file.
         given: Names of the settings given on the command line.
         arguments: The command line, without the name of the command.
@@ -46,6 +48,7 @@ class Settings:
 
     config: Config
     trainer: dict[str, Any]
+    compile: bool
     name: str
     given: frozenset[str]
     arguments: tuple[str, ...]
@@ -140,7 +143,8 @@ class SettingsParser:
         values = {f.name: getattr(built, f.name) for f in fields(Config)}
         return Settings(
             config=Config(**values | {"heads": _configured_heads(values["heads"])}),
-            trainer={key: built.trainer[key] for key in vars(namespace.trainer)},
+            trainer={k: built.trainer[k] for k in vars(namespace.trainer) if k != "compile"},
+            compile=built.trainer.get("compile", False),
             name=name,
             given=frozenset(given),
             arguments=tuple(command_line),
@@ -176,6 +180,7 @@ class SettingsParser:
             parser.add_argument(
                 "--trainer.logger", type=LoggerSetting, default=None, help=_LOGGER_HELP
             )
+            parser.add_argument("--trainer.compile", type=bool, default=False, help=_COMPILE_HELP)
         else:
             group = parser.add_argument_group("trainer", "arguments of Lightning's Trainer")
             group.add_argument("--trainer.KEY", help="see `train --help`")

@@ -15,7 +15,10 @@ from mbv2det.tasks import trainable_task
 
 def read_splits(config: Config) -> tuple[Annotations, Annotations]:
     """Reads the training and validation split with the same classes; logs counts and faults."""
-    training = read_split(config.data, config.data.train, "data.train", config.tasks)
+    outlines = config.augment.copy_paste > 0
+    training = read_split(
+        config.data, config.data.train, "data.train", config.tasks, outlines=outlines
+    )
     check_learnable(training, config.tasks)
     validation = read_split(config.data, config.data.val, "data.val", config.tasks)
     validation = relabel(validation, label_maps_of(training, config.tasks))

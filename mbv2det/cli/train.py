@@ -24,6 +24,7 @@ from mbv2det.deploy.memory import keep_freed_memory
 from mbv2det.deploy.pictures import write_comparisons
 from mbv2det.errors import DataError
 from mbv2det.training.checkpoints import LAST
+from mbv2det.training.compilation import check_compiler, compile_errors
 from mbv2det.training.loggers import make_loggers
 from mbv2det.training.module import DenseModule
 from mbv2det.training.monitors import check_monitors
@@ -66,10 +67,15 @@ def train(settings: Settings) -> Path:
     pl.seed_everything(settings.config.seed, workers=True, verbose=False)
     resumed = resumed_run_of(settings)
     checkpoint = resumed[1] if resumed else None
+    if settings.compile:
+        check_compiler()
     parts = RunParts.read(settings, checkpoint)
     module, data = parts.module(), parts.data()
     check_monitors(settings.trainer["callbacks"] or [], module)
     log_data_statistics(module, parts.training, data)
+    if settings.compile:
+        module.compile_network()
+        log("model: compiled at the first step (trainer.compile)")
     precision = default_precision(settings.trainer["accelerator"])
     dumped = settings.yaml(parts.initial.resolution, parts.info.model.heads, precision=precision)
     if resumed:
@@ -87,7 +93,7 @@ def train(settings: Settings) -> Path:
         )
         if trainer.is_global_zero:
             (folder / "config.yaml").write_text(dumped)
-        with lightning_errors(), resume_line(settings, folder):
+        with lightning_errors(), resume_line(settings, folder), compile_errors():
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         conclude(folder, parts.validation)

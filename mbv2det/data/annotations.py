@@ -34,6 +34,7 @@ class Annotations:
         sizes: Annotated (height, width) of each image; 0 where it is not annotated.
         objects: Annotated objects; None if the data set has none or they were not requested.
         masks: Annotated masks; None if the data set has none or they were not requested.
+        outlines: Outlines of the objects for copy-paste, where no masks were requested.
         faults: Faults of the annotation that were worked around.
         value_range: Values of images of more than 8 bits that become 0 and 255.
 
@@ -47,6 +48,7 @@ class Annotations:
     sizes: Int64[np.ndarray, "I 2"]
     objects: Objects | None = None
     masks: Masks | None = None
+    outlines: Masks | None = None
     faults: FaultCounts = field(default_factory=FaultCounts)
     value_range: ValueRange | None = None
 
@@ -84,6 +86,7 @@ class Annotations:
             sizes=self.sizes[indices],
             objects=None if self.objects is None else self.objects.at(indices),
             masks=None if self.masks is None else self.masks.at(indices),
+            outlines=None if self.outlines is None else self.outlines.at(indices),
         )
 
     def path(self, index: int) -> Path:

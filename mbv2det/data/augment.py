@@ -12,7 +12,7 @@ from collections.abc import Collection
 import albumentations as A
 import numpy as np
 
-from mbv2det.config import AugmentConfig
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.data.sample_transform import IGNORE_COLUMN, SampleTransform
 from mbv2det.data.user_transforms import UserTransforms
 from mbv2det.data.window_transforms import (
@@ -25,6 +25,8 @@ from mbv2det.data.window_transforms import (
 from mbv2det.data.windows import Size
 from mbv2det.preprocess import Preprocessor, downscale
 from mbv2det.structures import Sample, SampleKey
+
+_JPEG_FACTORS = (1, 2, 4, 8)
 
 
 class Augment:
@@ -50,6 +52,9 @@ class Augment:
         self._seed = seed
         self._preprocessor = preprocessor
         self._largest_scale = None if spec.scale is None else spec.scale[1]
+        self._reduces = spec.reduced_decoding and not spec.transforms
+        smallest_crop = spec.crop_min_scale if spec.iou_crop else 1.0
+        self._largest_zoom = (self._largest_scale or 1.0) / smallest_crop
         self._own = SampleTransform(_own_transforms(spec, preprocessor))
         self._users = UserTransforms(spec.transforms, preprocessor.spec, annotation)
 
@@ -62,6 +67,17 @@ class Augment:
             return 1
         scale = max(self._preprocessor.frame(size).scale) * self._largest_scale
         return max(1, int(1 / scale))
+
+    def decoding_factor(self, size: Size) -> int:
+        """Returns by what factor a JPEG may be reduced while it is decoded: 1, 2, 4 or 8.
+
+        Every crop still has at least as many pixels as the network input. With transforms of the
+        user's the factor is 1: they may count in pixels.
+        """
+        if not self._reduces:
+            return 1
+        scale = max(self._preprocessor.frame(size).scale) * self._largest_zoom
+        return max(factor for factor in _JPEG_FACTORS if factor == 1 or factor * scale <= 1)
 
     def __call__(self, sample: Sample) -> Sample:
         """Returns the augmented sample; its frame no longer refers to the original file."""

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.dataset import AnnotatedImages, collate
+from mbv2det.data.images import Reduction, unreduced
+from mbv2det.data.mixing import Mixing
 from mbv2det.data.sampler import OrderedShard, ShuffledShard
 from mbv2det.errors import ConfigError
 from mbv2det.preprocess import Preprocessor
@@ -31,6 +33,8 @@ class DenseData(pl.LightningDataModule):
         seed: Seed of the order of the training images.
         on_error: What happens with an image that cannot be used; see `AnnotatedImages`.
         factors: How often each training image is shown, relative to others; None for once each.
+        mix: Mixes training samples with others; see `AnnotatedImages`.
+        reduction: By what factor a training image may be reduced while it is decoded.
     """
 
     def __init__(
@@ -45,9 +49,13 @@ class DenseData(pl.LightningDataModule):
         seed: int,
         on_error: Literal["stop", "skip"] = "stop",
         factors: Float[np.ndarray, " images"] | None = None,
+        mix: Mixing | None = None,
+        reduction: Reduction = unreduced,
     ) -> None:
         super().__init__()
         self.factors = factors
+        self.reduction = reduction
+        self.mix = mix
         self.train = train
         self.val = val
         self.preprocessor = preprocessor
@@ -105,7 +113,14 @@ class DenseData(pl.LightningDataModule):
             )
         epoch, images = self._start
         sampler.start_at(epoch, images // world_size)
-        dataset = AnnotatedImages(self.train, self.preprocessor, self.augment, self.on_error)
+        dataset = AnnotatedImages(
+            self.train,
+            self.preprocessor,
+            self.augment,
+            self.on_error,
+            self.mix,
+            self.reduction,
+        )
         return self._loader(dataset, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Sample]:

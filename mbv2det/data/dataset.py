@@ -9,9 +9,10 @@ import torch
 from torch.utils.data import Dataset
 
 from mbv2det.data.annotations import Annotations
-from mbv2det.data.images import read_image
+from mbv2det.data.images import Reduction, read_reduced, unreduced
 from mbv2det.errors import DataError
 from mbv2det.geometry import Frame
+from mbv2det.preprocess import reduce_boxes, reduce_mask
 from mbv2det.structures import IGNORE_INDEX, Batch, BoxTargets, Instances, Sample, SampleKey
 
 
@@ -23,6 +24,9 @@ class AnnotatedImages(Dataset[Sample]):
         preprocessor: Resizes every image to the network's input size.
         augment: Random augmentation of a sample, for training. None for evaluation, where every
             sample keeps its original mask.
+        mix: Function that mixes a training sample with others of the split, which it reads by the
+            second argument; None for none.
+        reduction: By what factor an image may be reduced while it is decoded.
         on_error: What happens with an image that cannot be used: stop with an error, or skip: the
             next usable image of the split stands in for it, and is not counted in metrics.
     """
@@ -33,8 +37,12 @@ class AnnotatedImages(Dataset[Sample]):
         preprocessor: Callable[[Sample], Sample],
         augment: Callable[[Sample], Sample] | None = None,
         on_error: Literal["stop", "skip"] = "stop",
+        mix: Callable[[Sample, Callable[[SampleKey], Sample]], Sample] | None = None,
+        reduction: Reduction = unreduced,
     ) -> None:
         self.annotations = annotations
+        self.reduction = reduction
+        self.mix = mix
         self.preprocessor = preprocessor
         self.augment = augment
         self.on_error = on_error
@@ -44,18 +52,31 @@ class AnnotatedImages(Dataset[Sample]):
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """Returns the sample of one image, in the network's input size."""
-        if self.on_error == "skip":
-            sample = read_usable_sample(self.annotations, key)
-        else:
-            sample = read_sample(self.annotations, key)
+        sample = self._read(key)
         if self.augment is not None:
             # Training does not use the original mask, which may be large.
-            sample = self.augment(replace(sample, original_mask=None))
+            sample = replace(sample, original_mask=None)
+            if self.mix is not None:
+                sample = self.mix(sample, self._read)
+            sample = self.augment(sample)
         return self.preprocessor(sample)
 
+    def _read(self, key: SampleKey) -> Sample:
+        if self.on_error == "skip":
+            return read_usable_sample(self.annotations, key, self.reduction)
+        return read_sample(self.annotations, key, self.reduction)
 
-def read_sample(annotations: Annotations, key: SampleKey) -> Sample:
+
+def read_sample(
+    annotations: Annotations, key: SampleKey, reduction: Reduction = unreduced
+) -> Sample:
     """Reads one image with its annotation, in the frame of the original file.
+
+    Args:
+        annotations: Annotation of the split.
+        key: Request for the image.
+        reduction: By what factor an image of a size may be reduced; boxes and mask are reduced with
+            it, and the frame says by how much.
 
     Raises:
         DataError: If a file is damaged, or if image and annotation differ in size.
@@ -64,10 +85,10 @@ def read_sample(annotations: Annotations, key: SampleKey) -> Sample:
     annotated_size, source = annotations.size(index), "the annotation"
     if annotated_size is None and original_mask is not None:
         annotated_size, source = original_mask.shape, f"its mask {annotations.mask_source(index)}"
-    image, faults = read_image(
-        annotations.path(index), annotated_size, source, annotations.value_range
+    decoded = read_reduced(
+        annotations.path(index), reduction, annotated_size, source, annotations.value_range
     )
-    size = (image.shape[0], image.shape[1])
+    size = decoded.size
     if original_mask is not None and original_mask.shape != size:
         raise DataError(
             f"{annotations.mask_source(index)}: expected a mask of {size[0]}x{size[1]} pixels as "
@@ -78,13 +99,21 @@ def read_sample(annotations: Annotations, key: SampleKey) -> Sample:
     if annotations.masks is not None and mask is None:
         mask = np.full(size, IGNORE_INDEX, np.uint8)
     instances = annotations.instances(index, size)
-    return Sample(key, image, Frame(size), instances, mask, faults, original_mask)
+    frame, factor = Frame(size), decoded.factor
+    if factor > 1:
+        frame = frame.scaled(1 / factor, 1 / factor)
+        mask = None if mask is None else reduce_mask(mask, factor)
+        instances = None if instances is None else reduce_boxes(instances, factor)
+    return Sample(key, decoded.pixels, frame, instances, mask, decoded.faults, original_mask)
 
 
-def read_usable_sample(annotations: Annotations, key: SampleKey) -> Sample:
+def read_usable_sample(
+    annotations: Annotations, key: SampleKey, reduction: Reduction = unreduced
+) -> Sample:
     """Reads an image with its annotation or, if it cannot be used, the next one of the split.
 
     Images that cannot be used are named in `left_out` of the sample, which is then not counted.
+    The arguments are those of `read_sample`.
 
     Raises:
         DataError: If no image of the split can be used.
@@ -93,7 +122,7 @@ def read_usable_sample(annotations: Annotations, key: SampleKey) -> Sample:
     for step in range(len(annotations)):
         index = (key.index + step) % len(annotations)
         try:
-            sample = read_sample(annotations, replace(key, index=index))
+            sample = read_sample(annotations, replace(key, index=index), reduction)
         except DataError as error:
             left_out[index] = str(error)
             continue

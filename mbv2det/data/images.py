@@ -1,5 +1,7 @@
 """Image files: the one reader of training, evaluation and prediction."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -14,7 +16,36 @@ from mbv2det.errors import DataError
 _ORIENTATION = 0x0112  # tag of EXIF
 _TURNED = (5, 6, 7, 8)  # its values that swap height and width
 
+_REDUCIBLE = ("JPEG", "MPO")  # formats of PIL; MPO is that of phones, several JPEGs in a file
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+Reduction = Callable[[tuple[int, int]], int]
+"""Returns by what factor an image of (height, width) may be reduced: 1, 2, 4 or 8."""
+
+
+def unreduced(size: tuple[int, int]) -> int:
+    """The reduction of images that are needed as they are: none."""
+    return 1
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """The content of an image file.
+
+    Attributes:
+        pixels: Upright RGB pixels, each of which stands for a square of `factor` pixels of the
+            file. The last squares may reach beyond the image.
+        size: (height, width) of the whole image, upright.
+        factor: By how much the image was reduced; 1 for not at all.
+        faults: A phrase for each fault that was worked around.
+    """
+
+    pixels: UInt8[np.ndarray, "H W 3"]
+    size: tuple[int, int]
+    factor: int
+    faults: tuple[str, ...]
 
 
 def read_image(
@@ -43,16 +74,50 @@ def read_image(
         DataError: If the file is missing, no image or too large, or if the image has another size
             than annotated.
     """
-    image, faults = _decode(_content(path), str(path), value_range)
+    decoded = read_reduced(path, unreduced, annotated_size, size_source, value_range)
+    return decoded.pixels, decoded.faults
+
+
+def read_reduced(
+    path: str | Path,
+    reduction: Reduction,
+    annotated_size: tuple[int, int] | None = None,
+    size_source: str = "the annotation",
+    value_range: ValueRange | None = None,
+) -> DecodedImage:
+    """Decodes an image file as `read_image` does; a JPEG at a reduced scale where that is enough.
+
+    The decoder then computes each pixel from the low frequencies of a block. The result is close to
+    the mean of the square of pixels, and not equal to it.
+
+    Args:
+        path: Path of the image file.
+        reduction: By what factor an image of a size may be reduced.
+        annotated_size: As in `read_image`.
+        size_source: As in `read_image`.
+        value_range: As in `read_image`.
+
+    Raises:
+        DataError: As `read_image` does.
+    """
+
+    def allowed(size: tuple[int, int]) -> int:
+        return reduction(size) if annotated_size in (None, size, size[::-1]) else 1
+
+    loaded = _decode(_content(path), str(path), value_range, allowed)
+    image, size = loaded.image, loaded.size
     upright = _upright(image)
-    if annotated_size is not None and upright.size[::-1] != annotated_size:
-        upright = image
-    if annotated_size is not None and upright.size[::-1] != annotated_size:
+    if upright is not image and is_turned(image):
+        size = size[::-1]
+    if annotated_size is not None and size != annotated_size:
+        upright, size = image, loaded.size
+    if annotated_size is not None and size != annotated_size:
         raise DataError(
             f"{path}: expected an image of {_format_size(annotated_size)} pixels, the size of "
-            f"{size_source}, got one of {_format_size(upright.size[::-1])} (height x width)"
+            f"{size_source}, got one of {_format_size(size)} (height x width)"
         )
-    return _pixels(upright, str(path), value_range), faults
+    pixels = _pixels(upright, str(path), value_range)
+    return DecodedImage(pixels, size, loaded.factor, loaded.faults)
 
 
 def value_range_of(path: str | Path) -> ValueRange | None:
@@ -64,8 +129,7 @@ def value_range_of(path: str | Path) -> ValueRange | None:
     with image_errors(path), Image.open(path) as image:
         if not is_deep(image):
             return None
-    decoded, _ = _decode(_content(path), str(path), None)
-    return range_of(decoded)
+    return range_of(_decode(_content(path), str(path), None).image)
 
 
 def _content(path: str | Path) -> bytes:
@@ -109,8 +173,8 @@ def decode_image(
     Raises:
         DataError: If the bytes are no image.
     """
-    image, faults = _decode(content, name, value_range)
-    return _pixels(_upright(image), name, value_range), faults
+    loaded = _decode(content, name, value_range)
+    return _pixels(_upright(loaded.image), name, value_range), loaded.faults
 
 
 def upright_rgb(
@@ -120,34 +184,53 @@ def upright_rgb(
     return _pixels(_upright(image), "image", value_range)
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """An image of PIL as stored, not turned; its size before it was reduced, and faults."""
+
+    image: Image.Image
+    size: tuple[int, int]
+    factor: int
+    faults: tuple[str, ...]
+
+
 def _decode(
-    content: bytes, name: str, value_range: ValueRange | None
-) -> tuple[Image.Image, tuple[str, ...]]:
+    content: bytes, name: str, value_range: ValueRange | None, reduction: Reduction = unreduced
+) -> _Loaded:
     with image_errors(name):
-        return _load(content, value_range)
+        return _load(content, value_range, reduction)
 
 
-def _load(content: bytes, value_range: ValueRange | None) -> tuple[Image.Image, tuple[str, ...]]:
-    image = Image.open(BytesIO(content))
-    faults = depth_fault(image, value_range)
+def _load(content: bytes, value_range: ValueRange | None, reduction: Reduction) -> _Loaded:
+    opened = _open(content, value_range, reduction)
     try:
-        image.load()
+        opened.image.load()
     except OSError as error:
         if "truncated" not in str(error):
             raise
-        return _load_truncated(content), (*faults, "truncated: the missing part is blank")
-    return image, faults
+        opened = _open(content, value_range, reduction)
+        _load_truncated(opened.image)
+        return replace(opened, faults=(*opened.faults, "truncated: the missing part is blank"))
+    return opened
 
 
-def _load_truncated(content: bytes) -> Image.Image:
+def _open(content: bytes, value_range: ValueRange | None, reduction: Reduction) -> _Loaded:
+    image = Image.open(BytesIO(content))
+    width, height = image.size
+    factor = 1
+    if image.format in _REDUCIBLE:
+        factor = reduction((width, height) if is_turned(image) else (height, width))
+        image.draft(image.mode, (width // factor, height // factor))
+    return _Loaded(image, (height, width), factor, depth_fault(image, value_range))
+
+
+def _load_truncated(image: Image.Image) -> None:
     # PIL offers this tolerance only as a switch of the whole process.
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
-        image = Image.open(BytesIO(content))
         image.load()
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
-    return image
 
 
 def _upright(image: Image.Image) -> Image.Image:

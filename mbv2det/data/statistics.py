@@ -39,6 +39,31 @@ def network_boxes(
     return np.concatenate(boxes)
 
 
+def count_objects(split: Annotations) -> Int64[np.ndarray, " K"]:
+    """Returns the number of objects of each class of a split, without ignored ones."""
+    objects = split.objects
+    assert objects is not None
+    return np.bincount(objects.labels[~objects.ignore], minlength=len(objects.label_map))
+
+
+def count_labels(split: Annotations, most: int = 1000) -> Int64[np.ndarray, " L"]:
+    """Returns the number of pixels of each label in evenly spaced masks of a split.
+
+    Masks that cannot be read do not count here: `data.on_error` decides about them.
+
+    Args:
+        split: Split with masks.
+        most: Largest number of masks.
+    """
+    assert split.masks is not None
+    annotated = np.flatnonzero(split.masks.annotated)
+    counts = np.zeros(256, np.int64)
+    for index in annotated[evenly_spaced(len(annotated), most)]:
+        with contextlib.suppress(DataError):
+            counts += _count_pixels(split, np.array([index]))
+    return counts[: len(split.masks.label_map)]
+
+
 def measure_value_range(split: Annotations, most: int = 100) -> ValueRange | None:
     """Returns the range of the values of evenly spaced images of more than 8 bits.
 

@@ -13,7 +13,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
 from mbv2det.data.colour import ColourDistortion, mean_grey
-from mbv2det.data.windows import Size, Window, are_admissible, cut_out, joined, move_boxes
+from mbv2det.data.windows import (
+    Size,
+    Window,
+    are_admissible,
+    are_kept,
+    cut_out,
+    joined,
+    move_boxes,
+)
 from mbv2det.preprocess import Preprocessor
 from mbv2det.structures import IGNORE_INDEX
 
@@ -22,8 +30,8 @@ class WindowTransform(A.DualTransform):
     """A transform that replaces the image by a random window onto it, which subclasses draw.
 
     Beyond the image, pixels get a fill colour and masks `IGNORE_INDEX`. Objects whose centre is
-    outside the window are dropped, others clipped. Ignored objects are kept as long as any part of
-    them is visible: that part must not be trained as background.
+    outside the window are dropped, others clipped; ignored objects are kept while any part of them
+    is visible.
 
     Args:
         fill: Colour of the pixels beyond the image.
@@ -76,10 +84,7 @@ class WindowTransform(A.DualTransform):
         """Returns the boxes to keep as fractions of the window; albumentations clips them."""
         top, left, bottom, right = window
         moved = move_boxes(bboxes, params["shape"][:2], (bottom - top, right - left), (-top, -left))
-        centres = (moved[:, :2] + moved[:, 2:4]) / 2
-        inside = ((centres > 0) & (centres < 1)).all(axis=1)
-        touching = (np.minimum(moved[:, 2:4], 1) > np.maximum(moved[:, :2], 0)).all(axis=1)
-        return moved[inside | (self._ignored(moved) & touching)]
+        return moved[are_kept(moved, (1, 1), self._ignored(moved))]
 
     def _ignored(self, boxes: Float[np.ndarray, "N M"]) -> Bool[np.ndarray, " N"]:
         if self.ignore_column is None or not len(boxes):

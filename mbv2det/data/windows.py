@@ -73,6 +73,26 @@ def move_boxes(
     return moved
 
 
+def are_kept(
+    boxes: Float[np.ndarray, "N M"], size: Sequence[float], ignored: Bool[np.ndarray, " N"]
+) -> Bool[np.ndarray, " N"]:
+    """Returns True for boxes that a window keeps: whose centre it contains, and visible ignored.
+
+    Ignored objects are kept as long as any part of them is visible: that part must not be trained
+    as background.
+
+    Args:
+        boxes: xyxy boxes relative to the window; further columns are not read.
+        size: (height, width) of the window.
+        ignored: True for ignored objects.
+    """
+    limits = np.array(size[::-1])
+    centres = (boxes[:, :2] + boxes[:, 2:4]) / 2
+    inside = ((centres > 0) & (centres < limits)).all(axis=1)
+    touching = (np.minimum(boxes[:, 2:4], limits) > np.maximum(boxes[:, :2], 0)).all(axis=1)
+    return inside | (ignored & touching)
+
+
 def are_admissible(
     crops: Shaped[np.ndarray, "T 4"], boxes: Float[np.ndarray, "N 4"], min_iou: float
 ) -> Bool[np.ndarray, " T"]:

@@ -27,6 +27,7 @@ from mbv2det.detection.box_distribution import (
     distribution_focal_loss,
     expected_distances,
 )
+from mbv2det.detection.loss import target_weights, weighted
 from mbv2det.detection.outputs import PointOutputs
 from mbv2det.detection.point_assigner import PointAssigner, PointTargets
 from mbv2det.structures import BoxTargets, LossTerms
@@ -41,6 +42,8 @@ class GFLLoss:
         assigner: Assignment of points to objects.
         box_weight: Weight of the GIoU loss.
         distribution_weight: Weight of the distribution focal loss.
+        class_weights: Weight of the class loss of the positive points of each class; None for 1.
+            All other points keep the weight 1.
     """
 
     terms: ClassVar[tuple[str, ...]] = ("boxes", "distribution", "classes")
@@ -49,6 +52,7 @@ class GFLLoss:
     assigner: PointAssigner = PointAssigner()
     box_weight: float = 2.0
     distribution_weight: float = 0.25
+    class_weights: tuple[float, ...] | None = None
 
     def __call__(self, outputs: PointOutputs, targets: BoxTargets) -> LossTerms:
         """Returns the summed terms; the count is the sum of the qualities of the positive points.
@@ -98,5 +102,6 @@ class GFLLoss:
         labels = targets.labels.gather(1, matches.object_index).clamp(min=0)
         quality = torch.zeros_like(outputs.logits)
         quality.scatter_(2, labels[..., None], assigned.quality[..., None])
-        loss = self.class_loss(outputs.logits, quality)
-        return loss[matches.positive | matches.negative].sum()
+        loss = self.class_loss(outputs.logits, quality).sum(dim=-1)
+        weights = target_weights(self.class_weights, labels, matches.positive)
+        return weighted(loss, weights)[matches.positive | matches.negative].sum()

@@ -23,7 +23,7 @@ from mbv2det.detection.matcher import Matcher, Matches
 from mbv2det.detection.outputs import SSDOutputs
 from mbv2det.structures import BoxTargets, LossTerms
 
-ClassLoss = Callable[[Tensor, Tensor, Matches], Tensor]
+ClassLoss = Callable[[Tensor, Tensor, Matches, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class SSDLoss:
     """Box and class loss of a batch, from the raw outputs of the SSD head.
 
     Attributes:
-        class_loss: Function of (logits, labels, matches) that returns the summed class loss:
-            `softmax_loss`, `sigmoid_loss` or `focal_loss`.
+        class_loss: Function of (logits, labels, matches, weights) that returns the summed class
+            loss: `softmax_loss`, `sigmoid_loss` or `focal_loss`.
         matcher: Matcher of anchors and objects.
         box_coder: Encoder of the boxes that the predicted deltas are compared with.
         box_weight: Weight of the box term.
+        class_weights: Weight of the class loss of the anchors of each class; None for 1.
+            Background anchors keep the weight 1.
     """
 
     terms: ClassVar[tuple[str, ...]] = ("boxes", "classes")
@@ -44,6 +46,7 @@ class SSDLoss:
     matcher: Matcher = Matcher()
     box_coder: BoxCoder = BoxCoder()
     box_weight: float = 1.0
+    class_weights: tuple[float, ...] | None = None
 
     def __call__(self, outputs: SSDOutputs, targets: BoxTargets) -> LossTerms:
         """Returns the summed terms `boxes` and `classes`; the count is that of matched anchors.
@@ -62,14 +65,36 @@ class SSDLoss:
             )
             deltas = outputs.deltas.float()[positive]
             box_loss = F.smooth_l1_loss(deltas, target_deltas, reduction="sum")
-            class_loss = self.class_loss(outputs.logits.float(), labels, matches)
+            weights = target_weights(self.class_weights, labels, matches.positive)
+            class_loss = self.class_loss(outputs.logits.float(), labels, matches, weights)
         return LossTerms(
             {"boxes": self.box_weight * box_loss, "classes": class_loss}, positive.sum().float()
         )
 
 
+def target_weights(
+    class_weights: tuple[float, ...] | None,
+    labels: Int64[Tensor, "B A"],
+    positive: Bool[Tensor, "B A"],
+) -> Float[Tensor, "B A"] | None:
+    """Returns the weight of the class loss of each anchor or point; None for 1.
+
+    Args:
+        class_weights: Weight of each class; None for 1.
+        labels: Label of the object matched to each anchor, 0..K-1; read only where positive.
+        positive: True for the anchors that are trained as objects; the others have the weight 1.
+    """
+    if class_weights is None:
+        return None
+    weights = torch.tensor(class_weights, device=labels.device)
+    return torch.where(positive, weights[labels.clamp(min=0)], 1.0)
+
+
 def softmax_loss(
-    logits: Float[Tensor, "B A slots"], labels: Int64[Tensor, "B A"], matches: Matches
+    logits: Float[Tensor, "B A slots"],
+    labels: Int64[Tensor, "B A"],
+    matches: Matches,
+    weights: Float[Tensor, "B A"] | None = None,
 ) -> Float[Tensor, ""]:
     """Sums the cross entropy of the positive anchors and of each image's hardest negatives.
 
@@ -77,14 +102,18 @@ def softmax_loss(
         logits: Class logits; slot 0 is the background.
         labels: Label of the object matched to each anchor, 0..K-1; read only where positive.
         matches: Training targets of the anchors.
+        weights: Weight of each anchor; None for 1.
     """
     target = torch.where(matches.positive, labels + 1, 0)
     loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
-    return hard_negative_loss(loss.view_as(target), matches)
+    return hard_negative_loss(weighted(loss.view_as(target), weights), matches)
 
 
 def sigmoid_loss(
-    logits: Float[Tensor, "B A slots"], labels: Int64[Tensor, "B A"], matches: Matches
+    logits: Float[Tensor, "B A slots"],
+    labels: Int64[Tensor, "B A"],
+    matches: Matches,
+    weights: Float[Tensor, "B A"] | None = None,
 ) -> Float[Tensor, ""]:
     """Sums the binary cross entropy of the positive anchors and each image's hardest negatives.
 
@@ -97,13 +126,14 @@ def sigmoid_loss(
     target = torch.where(matches.positive, labels + 1, 0)
     one_hot = F.one_hot(target, logits.shape[-1]).to(logits)
     loss = F.binary_cross_entropy_with_logits(logits, one_hot, reduction="none").sum(dim=-1)
-    return hard_negative_loss(loss, matches)
+    return hard_negative_loss(weighted(loss, weights), matches)
 
 
 def focal_loss(
     logits: Float[Tensor, "B A K"],
     labels: Int64[Tensor, "B A"],
     matches: Matches,
+    weights: Float[Tensor, "B A"] | None = None,
     alpha: float = 0.25,
     gamma: float = 2.0,
 ) -> Float[Tensor, ""]:
@@ -113,13 +143,21 @@ def focal_loss(
         logits: Class logits, without a background slot.
         labels: Label of the object matched to each anchor, 0..K-1; read only where positive.
         matches: Training targets of the anchors.
+        weights: Weight of each anchor; None for 1.
         alpha: Weight of a positive target, 0..1; a negative target has the weight 1 - alpha.
         gamma: Focusing exponent, which down-weights easy examples; 0 for no down-weighting.
     """
     target = F.one_hot(labels.clamp(min=0), logits.shape[-1]).to(logits)
     target = target * matches.positive[..., None]
-    loss = sigmoid_focal_loss(logits, target, alpha=alpha, gamma=gamma)
-    return loss[matches.positive | matches.negative].sum()
+    loss = sigmoid_focal_loss(logits, target, alpha=alpha, gamma=gamma).sum(dim=-1)
+    return weighted(loss, weights)[matches.positive | matches.negative].sum()
+
+
+def weighted(
+    loss: Float[Tensor, "B A"], weights: Float[Tensor, "B A"] | None
+) -> Float[Tensor, "B A"]:
+    """Returns the loss of each anchor or point times its weight; without weights unchanged."""
+    return loss if weights is None else loss * weights
 
 
 def hard_negative_loss(

@@ -55,8 +55,13 @@ class DetectionMethod(HeadConfig):
     """
 
     @abstractmethod
-    def build_loss(self) -> DetectionLoss:
-        """Builds the loss that trains the head."""
+    def build_loss(self, class_weights: tuple[float, ...] | None = None) -> DetectionLoss:
+        """Builds the loss that trains the head.
+
+        Args:
+            class_weights: Weight of the class loss of objects of each class; None for 1. What is
+                no object keeps the weight 1.
+        """
 
     def build_distillation(
         self, teacher: HeadConfig, label_map: LabelMap, temperature: float

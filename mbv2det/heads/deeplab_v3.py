@@ -274,6 +274,6 @@ class DeepLabV3Config(SegmentationHeadConfig):
             norm_momentum=self.norm_momentum,
         )
 
-    def build_loss(self) -> SegmentationLoss:
+    def build_loss(self, class_weights: tuple[float, ...] | None = None) -> SegmentationLoss:
         """Builds the loss that trains the head."""
-        return SegmentationLoss(self.auxiliary_weight, self.lovasz_weight)
+        return SegmentationLoss(self.auxiliary_weight, self.lovasz_weight, class_weights)

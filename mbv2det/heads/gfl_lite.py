@@ -218,13 +218,14 @@ class GFLLiteConfig(DetectionMethod):
             norm_momentum=self.norm_momentum,
         )
 
-    def build_loss(self) -> GFLLoss:
+    def build_loss(self, class_weights: tuple[float, ...] | None = None) -> GFLLoss:
         """Builds the loss that trains the head."""
         return GFLLoss(
             _CLASS_LOSSES[self.class_loss],
             PointAssigner(aligned_from=self.aligned_from),
             box_weight=self.box_weight,
             distribution_weight=self.distribution_weight,
+            class_weights=class_weights,
         )
 
     def build_distillation(

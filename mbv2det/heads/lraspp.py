@@ -133,6 +133,6 @@ class LRASPPConfig(SegmentationHeadConfig):
             norm_momentum=self.norm_momentum,
         )
 
-    def build_loss(self) -> SegmentationLoss:
+    def build_loss(self, class_weights: tuple[float, ...] | None = None) -> SegmentationLoss:
         """Builds the loss that trains the head."""
-        return SegmentationLoss(lovasz_weight=self.lovasz_weight)
+        return SegmentationLoss(lovasz_weight=self.lovasz_weight, class_weights=class_weights)

@@ -240,9 +240,13 @@ class SSDLiteConfig(DetectionMethod):
             prior=None if self.class_loss == "softmax" else _INITIAL_SCORE,
         )
 
-    def build_loss(self) -> SSDLoss:
+    def build_loss(self, class_weights: tuple[float, ...] | None = None) -> SSDLoss:
         """Builds the loss that trains the head."""
-        return SSDLoss(_CLASS_LOSSES[self.class_loss], box_weight=self.box_weight)
+        return SSDLoss(
+            _CLASS_LOSSES[self.class_loss],
+            box_weight=self.box_weight,
+            class_weights=class_weights,
+        )
 
     def build_distillation(
         self, teacher: HeadConfig, label_map: LabelMap, temperature: float

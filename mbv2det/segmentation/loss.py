@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ class SegmentationLoss:
         auxiliary_weight: Weight of the auxiliary head's loss; there is no such term if the weight
             is 0 or the outputs have no auxiliary logits.
         lovasz_weight: Weight of Lovász-softmax; there is no such term if it is 0.
+        class_weights: Weight of each label in the cross entropies; None for equal weights.
 
     Source: Chen et al. 2017 (arXiv:1706.05587), section 4.1, "Upsampling logits"; the auxiliary
         loss is that of Zhao et al. 2017 (arXiv:1612.01105), section 4.
@@ -34,6 +36,7 @@ class SegmentationLoss:
 
     auxiliary_weight: float = 0.0
     lovasz_weight: float = 0.0
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -42,11 +45,12 @@ class SegmentationLoss:
         return ("pixels", *(term for term, weight in weights.items() if weight > 0))
 
     def __call__(self, outputs: SegmentationOutputs, masks: UInt8[Tensor, "B H W"]) -> LossTerms:
-        """Returns the summed terms; the count is that of annotated pixels.
+        """Returns the summed terms; the count is the sum of the weights of the annotated pixels.
 
-        `pixels` is the sum of the cross entropies of the pixels, `auxiliary` the same for the
-        auxiliary logits. `lovasz` is the loss of each image times its number of annotated pixels,
-        so that terms divided by the count are means, over however many processes.
+        A pixel has the weight of its label, or 1 without class weights. `pixels` is the weighted
+        sum of the cross entropies of the pixels, `auxiliary` the same for the auxiliary logits.
+        `lovasz` is the loss of each image times the sum of its weights, so that terms divided by
+        the count are weighted means, over however many processes.
 
         If all pixels are ignored, the terms are zero and all logits get zero gradients rather than
         none: under distributed training every parameter must take part in every step.
@@ -56,21 +60,43 @@ class SegmentationLoss:
             masks: Label of each pixel of the network input, or `IGNORE_INDEX`.
         """
         cells = outputs.rows, outputs.columns
-        sums = {"pixels": summed_cross_entropy(outputs.logits, cells, masks)}
+        weights = None
+        if self.class_weights is not None:
+            weights = torch.tensor(self.class_weights, device=masks.device)
+        counts = weights_of_images(masks, weights)
+        sums = {"pixels": summed_cross_entropy(outputs.logits, cells, masks, weights)}
         if self.lovasz_weight > 0:
-            lovasz = summed_lovasz(outputs.logits, cells, masks)
+            lovasz = summed_lovasz(outputs.logits, cells, masks, counts)
             sums["lovasz"] = self.lovasz_weight * lovasz
         if outputs.auxiliary is not None and self.auxiliary_weight > 0:
-            auxiliary = summed_cross_entropy(outputs.auxiliary, cells, masks)
+            auxiliary = summed_cross_entropy(outputs.auxiliary, cells, masks, weights)
             sums["auxiliary"] = self.auxiliary_weight * auxiliary
-        return LossTerms(sums, (masks != IGNORE_INDEX).sum().float())
+        return LossTerms(sums, counts.sum())
 
 
 _Cells = tuple[Float[Tensor, " h"], Float[Tensor, " w"]]
 
 
+def weights_of_images(
+    masks: UInt8[Tensor, "B H W"], weights: Float[Tensor, " L"] | None
+) -> Float[Tensor, " B"]:
+    """Returns the sum of the weights of the annotated pixels of each image.
+
+    Args:
+        masks: Label of each pixel, or `IGNORE_INDEX`.
+        weights: Weight of each label; None for 1.
+    """
+    if weights is None:
+        return (masks != IGNORE_INDEX).sum(dim=(1, 2)).float()
+    of_value = [mask.flatten().bincount(minlength=IGNORE_INDEX + 1) for mask in masks]
+    return (torch.stack(of_value)[:, : len(weights)] * weights).sum(dim=1)
+
+
 def summed_cross_entropy(
-    logits: Float[Tensor, "B L h w"], cells: _Cells, masks: UInt8[Tensor, "B H W"]
+    logits: Float[Tensor, "B L h w"],
+    cells: _Cells,
+    masks: UInt8[Tensor, "B H W"],
+    weights: Float[Tensor, " L"] | None = None,
 ) -> Float[Tensor, ""]:
     """Sums the cross entropy of the interpolated logits over all pixels that are not ignored.
 
@@ -78,26 +104,28 @@ def summed_cross_entropy(
         logits: Logits of each label on the cells of a grid.
         cells: Rows and columns of the mask on which the cells are centred.
         masks: Label of each pixel, or `IGNORE_INDEX`.
+        weights: Weight of each label; None for 1.
     """
-    sums = [
-        F.cross_entropy(full, mask[None].long(), ignore_index=IGNORE_INDEX, reduction="sum")
-        for full, mask in _interpolated(logits, cells, masks)
-    ]
+    loss = partial(F.cross_entropy, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum")
+    sums = [loss(full, mask[None].long()) for full, mask in _interpolated(logits, cells, masks)]
     return sum(sums, start=torch.zeros((), device=logits.device))
 
 
 def summed_lovasz(
-    logits: Float[Tensor, "B L h w"], cells: _Cells, masks: UInt8[Tensor, "B H W"]
+    logits: Float[Tensor, "B L h w"],
+    cells: _Cells,
+    masks: UInt8[Tensor, "B H W"],
+    counts: Float[Tensor, " B"],
 ) -> Float[Tensor, ""]:
-    """Sums Lovász-softmax over the images, each times its number of annotated pixels.
+    """Sums Lovász-softmax over the images, each times its count.
 
     Args:
         logits: Logits of each label on the cells of a grid.
         cells: Rows and columns of the mask on which the cells are centred.
         masks: Label of each pixel, or `IGNORE_INDEX`.
+        counts: Factor of each image.
     """
     total = 0 * logits.float().sum()  # a gradient for every logit, also without annotated pixels
-    counts = (masks != IGNORE_INDEX).sum(dim=(1, 2))
     images = _interpolated(logits, cells, masks, _LOVASZ_STEP)
     for count, (full, mask) in zip(counts, images, strict=True):
         annotated = mask != IGNORE_INDEX

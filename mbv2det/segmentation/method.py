@@ -28,8 +28,12 @@ class SegmentationHeadConfig(HeadConfig):
         expect("heads.segmentation.lovasz_weight", weight, weight >= 0, "at least 0")
 
     @abstractmethod
-    def build_loss(self) -> SegmentationLoss:
-        """Builds the loss that trains the head."""
+    def build_loss(self, class_weights: tuple[float, ...] | None = None) -> SegmentationLoss:
+        """Builds the loss that trains the head.
+
+        Args:
+            class_weights: Weight of each label; None for equal weights.
+        """
 
     def build_distillation(
         self, teacher: HeadConfig, label_map: LabelMap, temperature: float

@@ -7,14 +7,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
 from mbv2det.config import EvalSettings
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.objects import has_area
-from mbv2det.data.statistics import network_boxes
+from mbv2det.data.statistics import count_objects, network_boxes
 from mbv2det.detection.method import DetectionMethod
 from mbv2det.distillation import DistillationLoss
 from mbv2det.drawing import class_colours, draw_detections
@@ -113,6 +115,15 @@ class DetectionTask(TrainableTask):
     def loss(self, outputs: Any, batch: Batch) -> LossTerms:
         """Returns the loss terms of a batch."""
         return self.box_loss(outputs, batch.boxes)
+
+    def weigh_classes(self, weights: tuple[float, ...]) -> None:
+        """Gives the class loss the weights of the classes."""
+        self.box_loss = self.method.build_loss(weights)
+
+    @classmethod
+    def count_classes(cls, split: Annotations) -> Int64[np.ndarray, " K"]:
+        """Returns the number of objects of each class, without ignored ones."""
+        return count_objects(split)
 
     def distillation(self, teacher: HeadConfig, temperature: float) -> DistillationLoss:
         """Builds the detection method's loss for a teacher."""

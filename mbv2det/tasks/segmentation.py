@@ -5,14 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal, cast
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor, nn
 
 from mbv2det.config import DataConfig, EvalSettings
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.instance_masks import InstanceMasks
-from mbv2det.data.statistics import describe_masks
+from mbv2det.data.statistics import count_labels, describe_masks
 from mbv2det.distillation import DistillationLoss
 from mbv2det.drawing import Colour, add_legend, mask_legend, mask_palette, tint_labels
 from mbv2det.geometry import Frame
@@ -133,6 +135,15 @@ class SegmentationTask(TrainableTask):
         """Returns the loss terms of a batch."""
         assert batch.masks is not None
         return self.pixel_loss(outputs, batch.masks)
+
+    def weigh_classes(self, weights: tuple[float, ...]) -> None:
+        """Gives the cross entropy the weights of the labels."""
+        self.pixel_loss = self.head.build_loss(weights)
+
+    @classmethod
+    def count_classes(cls, split: Annotations) -> Int64[np.ndarray, " L"]:
+        """Returns the number of pixels of each label in evenly spaced masks."""
+        return count_labels(split)
 
     def distillation(self, teacher: HeadConfig, temperature: float) -> DistillationLoss:
         """Builds the head's loss for a teacher."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
@@ -200,13 +200,7 @@ class Task(ABC):
 
 
 class TrainableTask(Task):
-    """A task that can be trained and measured on a data set.
-
-    Args:
-        head: Settings of the head.
-        label_map: Classes that are predicted.
-        thresholds: Settings of the postprocessing.
-    """
+    """A task that can be trained and measured on a data set; arguments as for `Task`."""
 
     annotation: ClassVar[Literal["boxes", "masks"]]  # annotation that data sets must have
     monitor: ClassVar[str]  # metric that selects the best weights
@@ -215,6 +209,7 @@ class TrainableTask(Task):
     def __init__(self, head: HeadConfig, label_map: LabelMap, thresholds: EvalConfig) -> None:
         super().__init__(head, label_map, thresholds)
         self.weight = head.loss_weight
+        self.class_weights = head.class_weights
 
     @property
     def shown_metrics(self) -> Sequence[str]:
@@ -229,6 +224,15 @@ class TrainableTask(Task):
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> LossTerms:
         """Returns the loss terms of a batch from the raw outputs of the task's head."""
+
+    @abstractmethod
+    def weigh_classes(self, weights: tuple[float, ...]) -> None:
+        """Gives the loss the weight of each class, in the order of the labels."""
+
+    @classmethod
+    @abstractmethod
+    def count_classes(cls, split: Annotations) -> Int64[np.ndarray, " classes"]:
+        """Returns how many objects or pixels of each class a split has, or a sample of it."""
 
     @abstractmethod
     def distillation(self, teacher: HeadConfig, temperature: float) -> DistillationLoss:

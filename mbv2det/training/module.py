@@ -91,6 +91,7 @@ class DenseModule(pl.LightningModule):
         self.loaded = frozenset(loaded)
         self.transferred = frozenset(transferred)
         self.results: dict[str, dict[str, Any]] = {}
+        self.network: Callable[[Tensor], dict[str, Any]] | None = None  # compiled
         self.backbone_freeze = freeze
         self.teacher = teacher
         for part in self._frozen_parts():
@@ -99,7 +100,20 @@ class DenseModule(pl.LightningModule):
 
     def forward(self, images: Tensor) -> dict[str, Any]:
         """Returns the raw outputs by task name."""
-        return self.model(images)
+        return (self.network or self.model)(images)
+
+    def compile_network(self) -> None:
+        """Makes `forward` run the network compiled; the first call of it takes a minute.
+
+        Evaluation runs the network as it is, so that metrics equal those of `eval`. The compiled
+        function is no module: names of tensors in checkpoints stay as they are.
+        """
+        model = self.model
+
+        def network(images: Tensor) -> dict[str, Any]:
+            return model(images)
+
+        self.network = torch.compile(network)
 
     def train(self, mode: bool = True) -> "DenseModule":
         """Sets training or evaluation mode; frozen parts stay in evaluation mode."""

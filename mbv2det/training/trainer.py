@@ -120,6 +120,7 @@ def _hide_known_warnings() -> None:
         r".*is not supported by the model summary.*",
         r"You're resuming from a checkpoint that ended before the epoch ended.*",  # it is exact
         r".*smaller than the logging interval.*",
+        r"Dynamo detected a call to a `functools.lru_cache`.*",  # of functions of sizes alone
         r".*sync_dist=True.*",  # our validation metrics are already those of all processes
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
-from mbv2det.model_config import BackboneConfig, EvalConfig, HeadConfig, ModelConfig, head_names
+from mbv2det.model_config import (
+    BackboneConfig,
+    EvalConfig,
+    HeadConfig,
+    ModelConfig,
+    head_names,
+    stored_settings,
+)
 from mbv2det.parsing import parse_dataclass
 from mbv2det.preprocess import PreprocessSpec
 from mbv2det.tasks import TASKS
@@ -49,8 +56,9 @@ class WeightsInfo:
 
 
 def encode_info(info: WeightsInfo) -> str:
-    """Returns the header as JSON text."""
+    """Returns the header as JSON text, without the settings that belong to a run alone."""
     values = asdict(info)
+    values["model"]["heads"] = {t: stored_settings(head) for t, head in info.model.heads.items()}
     values["labels"] = values.pop("label_maps")  # the name in the files
     return json.dumps({"format": _FORMAT, **values})
 

@@ -6,9 +6,9 @@ import torch
 from rich.progress import track
 from torch import nn
 
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.splits import read_splits
-from mbv2det.config import AugmentConfig
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
 from mbv2det.errors import ConfigError

@@ -22,8 +22,8 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block
 
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.cli.tables import print_metrics
-from mbv2det.config import AugmentConfig
 from mbv2det.console import one_line_errors
 from mbv2det.data.datamodule import DenseData
 from mbv2det.metrics.detection_ap import DetectionAP

@@ -21,9 +21,9 @@ from typing import Any
 import peer
 import torch
 
+from mbv2det.augment_config import AugmentConfig
 from mbv2det.build import build_model, build_tasks, label_maps_of, trainable
 from mbv2det.cli.huge_pages import use_huge_pages
-from mbv2det.config import AugmentConfig
 from mbv2det.console import one_line_errors
 from mbv2det.data.datamodule import DenseData
 from mbv2det.deploy.memory import keep_freed_memory
