@@ -40,7 +40,7 @@ def test_the_published_detector_has_the_published_size():
     "arguments",
     [
         ["deeplabv3_voc_paper"],
-        ["deeplabv3_voc"],
+        ["deeplabv3_voc", "--heads.segmentation.name=deeplabv3"],
         ["deeplabv3_voc_paper", "--heads.segmentation.name=deeplabv3"],
     ],
     ids=["paper", "own data", "named"],
@@ -50,6 +50,13 @@ def test_the_published_segmenter_has_the_published_size(arguments):
     model = build_model(config.model(), build_preprocess(config.data), LABEL_MAPS)
     assert sum(p.numel() for p in model.parameters()) == 2_113_557
     assert config.data.size == (513, 513)
+
+
+def test_your_own_masks_are_learned_by_the_light_head_with_balanced_classes():
+    config = SettingsParser("").parse(["deeplabv3_voc"]).config
+    model = build_model(config.model(), build_preprocess(config.data), LABEL_MAPS)
+    assert sum(p.numel() for p in model.parameters()) == 2_580_066
+    assert config.heads["segmentation"].class_weights == "balanced"
 
 
 def test_the_paper_configuration_has_the_published_recipe():
@@ -70,7 +77,8 @@ def test_the_paper_configuration_has_the_published_recipe():
     [("name=deeplabv3_light", 2_580_066), ("name=lraspp", 1_897_290), ("aspp=full", 4_523_541)],
 )
 def test_another_head_is_one_setting_away(setting, parameters):
-    config = SettingsParser("").parse(["deeplabv3_voc", f"--heads.segmentation.{setting}"]).config
+    arguments = ["deeplabv3_voc_paper", f"--heads.segmentation.{setting}"]
+    config = SettingsParser("").parse(arguments).config
     model = build_model(config.model(), build_preprocess(config.data), LABEL_MAPS)
     assert sum(p.numel() for p in model.parameters()) == parameters
 
