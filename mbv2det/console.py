@@ -1,8 +1,10 @@
 """Output of commands: lines on standard error, and errors as one line with an exit code."""
 
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -31,6 +33,22 @@ def log(message: str) -> None:
     """Prints a line, in the first process of a run only."""
     if not any(int(os.environ.get(name, "0")) for name in _RANKS):
         console.print(message, highlight=False, markup=False)
+
+
+@contextmanager
+def errors_alone(logger: str | None) -> Iterator[None]:
+    """Makes a library log nothing below errors.
+
+    Args:
+        logger: Name of its logger; None for the root, which libraries without one of their own use.
+    """
+    found = logging.getLogger(logger)
+    level = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(level)
 
 
 def track(

@@ -1,9 +1,6 @@
 """Repositories of the Hugging Face Hub: their files of weights and settings, in the Hub's cache."""
 
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import _CACHED_NO_EXIST, constants, hf_hub_download, try_to_load_from_cache
@@ -15,7 +12,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from mbv2det.console import log
+from mbv2det.console import errors_alone, log
 from mbv2det.errors import ConfigError
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the preferred one first
@@ -29,18 +26,6 @@ _FOUND = {
     RevisionNotFoundError: "a repository without this revision",
     RepositoryNotFoundError: "no such repository; a private one needs a token in HF_TOKEN",
 }
-
-
-@contextmanager
-def _quiet_retries() -> Iterator[None]:
-    """Keeps huggingface_hub from logging each try; the last one's error is raised anyway."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def is_repository(source: str) -> bool:
@@ -66,7 +51,8 @@ def fetch_repository(source: str) -> Path:
     repository, revision = match["id"], match["revision"]
     log(f"weights: {source} of the Hub, {constants.ENDPOINT}")
     try:
-        with _quiet_retries():
+        # It would log each of its tries; the error of the last one is raised anyway.
+        with errors_alone("huggingface_hub"):
             folder = _fetch_files(repository, revision)
     except (GatedRepoError, RevisionNotFoundError, RepositoryNotFoundError) as error:
         raise ConfigError(

@@ -1,12 +1,12 @@
 """OpenVINO files, quantised by NNCF."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import ClassVar
 
+from mbv2det.console import errors_alone
 from mbv2det.deploy.openvino_file import save_openvino
 from mbv2det.deploy.quantization.quantizer import Calibration, Quantizer
 
@@ -33,7 +33,8 @@ class NncfQuantizer(Quantizer):
         model = openvino.Core().read_model(source)
         nodes = [op for op in model.get_ops() if op.get_type_name() not in _NO_OPERATIONS]
         names = [op.get_friendly_name() for op in nodes]
-        with _silent():
+        # NNCF lists every node that it leaves alone, and draws progress bars.
+        with errors_alone("nncf"), redirect_stdout(StringIO()):
             quantized = nncf.quantize(
                 model,
                 nncf.Dataset([image.numpy() for image in calibration.images.split(1)]),
@@ -46,16 +47,3 @@ class NncfQuantizer(Quantizer):
                 ),
             )
         save_openvino(quantized, path, metadata)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Silences NNCF, which lists every node that it leaves alone and draws progress bars."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

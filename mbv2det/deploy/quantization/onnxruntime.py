@@ -1,9 +1,7 @@
 """ONNX files, quantised by ONNX Runtime: QuantizeLinear and DequantizeLinear around the nodes."""
 
-import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from mbv2det.atomic_write import atomic_write
+from mbv2det.console import errors_alone
 from mbv2det.deploy.graph import INPUT
 from mbv2det.deploy.quantization.quantizer import Calibration, Quantizer
 
@@ -34,7 +33,12 @@ class OnnxRuntimeQuantizer(Quantizer):
         import onnx
         from onnxruntime import quantization
 
-        with tempfile.TemporaryDirectory() as folder, _without_advice(), atomic_write(path) as part:
+        # The quantiser advises on the steps that were just taken.
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            errors_alone(None),
+            atomic_write(path) as part,
+        ):
             prepared = Path(folder) / "prepared.onnx"
             # Symbolic inference of shapes fails on NonMaxSuppression, and is not needed.
             quantization.quant_pre_process(source, prepared, skip_symbolic_shape=True)
@@ -75,15 +79,3 @@ class _Images:
         """Returns the next image as the graph's input; None after the last."""
         image = next(self._images, None)
         return None if image is None else {INPUT: image.numpy()}
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    """Silences the quantiser, which advises on the steps that were just taken."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
