@@ -74,3 +74,48 @@ def test_frozen_weights_of_a_strided_depthwise_convolution_get_no_gradient():
         convolution(images).sum().backward()
     assert convolution.weight.grad is None
     assert images.grad is not None
+
+
+def gradients(convolution, images, grad_output):
+    """Returns the gradients of images and weights, all in the type of the images."""
+    images = images.clone().requires_grad_()
+    convolution.weight.grad = None
+    with torch.autocast("cpu", torch.bfloat16, enabled=images.dtype == torch.bfloat16):
+        convolution(images).backward(grad_output)
+    return images.grad, convolution.weight.grad.clone()
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("size", [(9, 12), (1, 1), (2, 5)])
+def test_depthwise_gradients_are_those_of_float32(size, padding, kernel):
+    convolution = conv2d(16, 16, kernel, groups=16, padding=padding)
+    convolution.weight.data = convolution.weight.data.bfloat16().float()
+    images = torch.randn(3, 16, *size).to(torch.bfloat16, memory_format=torch.channels_last)
+    grad_output = torch.randn(3, 16, *size).to(torch.bfloat16)
+    low = gradients(convolution, images, grad_output)
+    high = gradients(convolution, images.float(), grad_output.float())
+    # Sums are in float32, and rounded to bfloat16 once: half of a last digit, 2 ** -9.
+    torch.testing.assert_close(low[0].float(), high[0], rtol=2**-8, atol=1e-5)
+    torch.testing.assert_close(low[1], high[1], rtol=2**-8, atol=1e-4)
+
+
+def test_depthwise_outputs_and_type_of_gradients_are_those_of_autocast():
+    convolution = conv2d(16, 16, 3, groups=16)
+    images = torch.randn(2, 16, 9, 9, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = F.conv2d(images, convolution.weight, padding=1, groups=16)
+        output = convolution(images)
+    assert torch.equal(output, expected)
+    output.sum().backward()
+    assert images.grad.dtype == convolution.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("part", ["images", "weight"])
+def test_depthwise_convolutions_leave_out_the_gradient_that_is_not_needed(part):
+    convolution = conv2d(16, 16, 3, groups=16).requires_grad_(part == "weight")
+    images = torch.randn(2, 16, 9, 9, requires_grad=part == "images")
+    with torch.autocast("cpu", torch.bfloat16):
+        convolution(images).sum().backward()
+    assert (images.grad is None) == (part == "weight")
+    assert (convolution.weight.grad is None) == (part == "images")

@@ -1,6 +1,6 @@
 """Training passes that are written by hand because PyTorch's own are slow on a CPU.
 
-Both functions give the values and gradients of the operation that they replace, and neither adds a
+The functions give the values and gradients of the operation that they replace, and none adds a
 parameter. They are used in training only, so exported graphs do not contain them.
 `mbv2det study training_speed` measures what they gain.
 """
@@ -80,3 +80,44 @@ class Float32BackwardFunction(torch.autograd.Function):
         if grad_weight is not None:
             grad_weight = grad_weight.to(weight.dtype)
         return grad_input, grad_weight, None, None, None, None
+
+
+class FlippedKernelFunction(torch.autograd.Function):
+    """A depthwise convolution that keeps the size, with two backward passes instead of a joint one.
+
+    The gradient of its input is the convolution of the output's gradient with the kernel turned by
+    180 degrees: the fast forward pass of oneDNN takes the place of its backward pass, which in
+    bfloat16 takes twice as long. Stride and dilation are 1, and an odd kernel is padded by half of
+    its size.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Float[Tensor, "B C H W"],
+        weight: Float[Tensor, "C 1 k k"],
+        padding: tuple[int, int],
+    ) -> Float[Tensor, "B C H W"]:
+        """Convolves the input in the type of the autocast."""
+        ctx.save_for_backward(input, weight)
+        ctx.padding = padding
+        return F.conv2d(input, weight, None, 1, padding, 1, len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Float[Tensor, "B C H W"]) -> tuple[Tensor | None, ...]:
+        """Returns the gradients of input and weight."""
+        input, weight = ctx.saved_tensors
+        kernel, groups = weight.to(grad_output.dtype), len(weight)
+        grad_input = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            turned = kernel.flip(2, 3)
+            grad_input = F.conv2d(grad_output, turned, None, 1, ctx.padding, 1, groups)
+            grad_input = grad_input.to(input.dtype)
+        if ctx.needs_input_grad[1]:
+            _, grad_weight, _ = torch.ops.aten.convolution_backward(
+                grad_output, input.to(grad_output.dtype), kernel, None, (1, 1), ctx.padding, (1, 1),
+                False, (0, 0), groups, [False, True, False],
+            )  # fmt: skip
+            grad_weight = grad_weight.to(weight.dtype)
+        return grad_input, grad_weight, None

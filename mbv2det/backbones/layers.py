@@ -7,7 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mbv2det.backbones.cpu_training import Float32BackwardFunction, ReLU6Function
+from mbv2det.backbones.cpu_training import (
+    FlippedKernelFunction,
+    Float32BackwardFunction,
+    ReLU6Function,
+)
 
 # Padding rule of convolutions: PyTorch's usual one, equal on both sides, or TensorFlow's `SAME`.
 Padding = Literal["symmetric", "same"]
@@ -30,12 +34,15 @@ def make_divisible(value: float, divisor: int = 8, minimum: int | None = None) -
 class Conv2d(nn.Conv2d):
     """A convolution with gradients in float32 where those in bfloat16 on a CPU are slow or wrong.
 
-    Under bfloat16 autocast on a CPU (oneDNN, seen with torch 2.15), convolutions have three defects
+    Under bfloat16 autocast on a CPU (oneDNN, seen with torch 2.15), convolutions have these defects
     in their backward pass:
 
     - Of dilated depthwise ones in channels-last format, the gradients of the weights are wrong by
       more than their largest value, or NaN: parts of them come from uninitialised memory.
-    - Of strided depthwise ones it takes five times as long as in float32.
+    - Of depthwise ones that are strided or larger than 3x3 it takes five times as long as in
+      float32.
+    - Of other depthwise ones the joint pass for input and weights takes half as long again as two
+      passes.
     - If the input of a strided one is a single cell wide, weights that only meet padding get
       gradients from uninitialised memory instead of zero. The output does not depend on them at
       this size, but the optimiser drives them to huge values or NaN, which a larger input then
@@ -57,22 +64,33 @@ class Conv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Pads and convolves the input."""
         input, padding = self.padded(input)
-        if bias is None and self._avoids_bfloat16_gradients(input):
-            settings = self.stride, padding, self.dilation, self.groups
-            return Float32BackwardFunction.apply(input, weight, *settings)
+        if bias is None and _trains_in_bfloat16(input):
+            if self._needs_float32_gradients(input):
+                settings = self.stride, padding, self.dilation, self.groups
+                return Float32BackwardFunction.apply(input, weight, *settings)
+            if self._is_depthwise() and self.out_channels == self.in_channels:
+                return FlippedKernelFunction.apply(input, weight, padding)
         return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
-    def _avoids_bfloat16_gradients(self, input: Tensor) -> bool:
-        """Returns whether gradients would be computed in bfloat16 on a CPU, with those defects."""
-        if input.device.type != "cpu" or not torch.is_grad_enabled():
-            return False
-        is_depthwise = self.groups == self.in_channels
+    def _is_depthwise(self) -> bool:
+        """Returns whether each channel is convolved by itself, with more than one weight."""
+        return self.groups == self.in_channels and self.kernel_size != (1, 1)
+
+    def _needs_float32_gradients(self, input: Tensor) -> bool:
+        """Returns whether gradients in bfloat16 on a CPU would have one of those defects."""
         is_strided, is_dilated = self.stride != (1, 1), self.dilation != (1, 1)
-        is_affected = is_depthwise and (is_strided or is_dilated)
-        is_affected = is_affected or (is_strided and input.shape[-1] == 1)
-        in_bfloat16 = torch.get_autocast_dtype("cpu") == torch.bfloat16
-        is_affected = is_affected and self.kernel_size != (1, 1)
-        return is_affected and torch.is_autocast_enabled("cpu") and in_bfloat16
+        is_large = max(self.kernel_size) > 3
+        if self._is_depthwise() and (is_strided or is_dilated or is_large):
+            return True
+        return is_strided and input.shape[-1] == 1 and self.kernel_size != (1, 1)
+
+
+def _trains_in_bfloat16(input: Tensor) -> bool:
+    """Returns whether gradients of a convolution would be computed in bfloat16 on a CPU."""
+    if input.device.type != "cpu" or not torch.is_grad_enabled():
+        return False
+    in_bfloat16 = torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return torch.is_autocast_enabled("cpu") and in_bfloat16
 
 
 class ReLU6(nn.ReLU6):
