@@ -32,7 +32,7 @@ check: $(READY)
 	$(BIN)/codespell
 
 slow: $(READY)
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu"
 
 demo: $(DEMO)/runtime/.installed
 
