@@ -7,12 +7,13 @@ import pytest
 import runs
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from mbv2det.cli.run_parts import RunParts
 from mbv2det.cli.settings import SettingsParser
 from mbv2det.errors import ConfigError
 from mbv2det.training.epoch_table import clock
-from mbv2det.training.loggers import make_loggers
+from mbv2det.training.loggers import log_settings, make_loggers
 from mbv2det.training.monitors import check_monitors, logged_names
 
 BOTH = f"{runs.DETECTION}, {runs.SEGMENTATION}"
@@ -113,6 +114,7 @@ def test_mlflow_stores_what_is_logged(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (logger,) = make_loggers("mlflow", folder)
     logger.log_metrics({"val/AP": 0.5}, step=7)
+    log_settings([logger], {"seed": 3, "data": {"batch_size": 8}})
     logger.finalize("success")
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("ssdlite_voc")
@@ -120,6 +122,18 @@ def test_mlflow_stores_what_is_logged(tmp_path, monkeypatch):
     assert run.info.run_name == "3"
     (point,) = client.get_metric_history(run.info.run_id, "val/AP")
     assert (point.value, point.step) == (0.5, 7)
+    assert run.data.params == {"seed": "3", "data/batch_size": "8"}
+
+
+def test_settings_go_to_loggers_whose_files_do_not_stand_beside_them(tmp_path):
+    class Service(DummyLogger):
+        def log_hyperparams(self, *arguments, **_):
+            self.settings = arguments
+
+    service = Service()
+    log_settings([*make_loggers(["csv", "tensorboard"], tmp_path), service], {"seed": 3})
+    assert service.settings == ({"seed": 3},)
+    assert not list(tmp_path.rglob("hparams.yaml"))
 
 
 def test_all_logged_names_can_be_watched(module):

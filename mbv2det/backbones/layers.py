@@ -64,24 +64,26 @@ class Conv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Pads and convolves the input."""
         input, padding = self.padded(input)
+        settings = self.stride, padding, self.dilation, self.groups
         if bias is None and _trains_in_bfloat16(input):
-            if self._needs_float32_gradients(input):
-                settings = self.stride, padding, self.dilation, self.groups
+            needs_float32 = self._needs_float32_gradients(input)
+            if self._is_depthwise() and self.stride == (1, 1):
+                return FlippedKernelFunction.apply(
+                    input, weight, padding, self.dilation, needs_float32
+                )
+            if needs_float32:
                 return Float32BackwardFunction.apply(input, weight, *settings)
-            if self._is_depthwise() and self.out_channels == self.in_channels:
-                return FlippedKernelFunction.apply(input, weight, padding)
-        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return F.conv2d(input, weight, bias, *settings)
 
     def _is_depthwise(self) -> bool:
         """Returns whether each channel is convolved by itself, with more than one weight."""
-        return self.groups == self.in_channels and self.kernel_size != (1, 1)
+        return self.groups == self.in_channels == self.out_channels and self.kernel_size != (1, 1)
 
     def _needs_float32_gradients(self, input: Tensor) -> bool:
         """Returns whether gradients in bfloat16 on a CPU would have one of those defects."""
         is_strided, is_dilated = self.stride != (1, 1), self.dilation != (1, 1)
-        is_large = max(self.kernel_size) > 3
-        if self._is_depthwise() and (is_strided or is_dilated or is_large):
-            return True
+        if self._is_depthwise():
+            return is_strided or is_dilated or max(self.kernel_size) > 3
         return is_strided and input.shape[-1] == 1 and self.kernel_size != (1, 1)
 
 

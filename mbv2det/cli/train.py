@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+import yaml
 
 from mbv2det.cli.config_files import BEST
 from mbv2det.cli.huge_pages import uses_huge_pages
@@ -25,7 +26,7 @@ from mbv2det.deploy.pictures import write_comparisons
 from mbv2det.errors import DataError
 from mbv2det.training.checkpoints import LAST
 from mbv2det.training.compilation import check_compiler, compile_errors
-from mbv2det.training.loggers import make_loggers
+from mbv2det.training.loggers import log_settings, make_loggers
 from mbv2det.training.module import DenseModule
 from mbv2det.training.monitors import check_monitors
 from mbv2det.training.refusal import unchanged_if_refused
@@ -75,7 +76,6 @@ def train(settings: Settings) -> Path:
     log_data_statistics(module, parts.training, data)
     if settings.compile:
         module.compile_network()
-        log("model: compiled at the first step (trainer.compile)")
     precision = default_precision(settings.trainer["accelerator"])
     dumped = settings.yaml(parts.initial.resolution, parts.info.model.heads, precision=precision)
     if resumed:
@@ -93,6 +93,7 @@ def train(settings: Settings) -> Path:
         )
         if trainer.is_global_zero:
             (folder / "config.yaml").write_text(dumped)
+            log_settings(trainer.loggers, yaml.safe_load(dumped))
         with lightning_errors(), resume_line(settings, folder), compile_errors():
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:

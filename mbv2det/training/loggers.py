@@ -1,7 +1,7 @@
 """The loggers that `trainer.logger` names: where losses and metrics are written."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +39,20 @@ def make_loggers(setting: Any, folder: Path) -> list[Logger]:
         setting = _DEFAULT
     chosen = setting if isinstance(setting, list | tuple) else [setting]
     return [one if isinstance(one, Logger) else _MAKERS[one](folder) for one in chosen]
+
+
+def log_settings(loggers: Iterable[Logger], settings: Mapping[str, Any]) -> None:
+    """Writes the settings of a run to services that compare runs by them, W&B and MLflow.
+
+    csv and tensorboard get none: their files stand beside the `config.yaml` of the run.
+
+    Args:
+        loggers: Loggers of the run.
+        settings: Settings of the run, nested as in `config.yaml`.
+    """
+    for logger in loggers:
+        if not isinstance(logger, CSVLogger | TensorBoardLogger):
+            logger.log_hyperparams(dict(settings))
 
 
 def _csv(folder: Path) -> Logger:

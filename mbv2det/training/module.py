@@ -114,6 +114,7 @@ class DenseModule(pl.LightningModule):
             return model(images)
 
         self.network = torch.compile(network)
+        log("model: compiled at the first step (trainer.compile)")
 
     def train(self, mode: bool = True) -> "DenseModule":
         """Sets training or evaluation mode; frozen parts stay in evaluation mode."""
