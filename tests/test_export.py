@@ -409,6 +409,24 @@ def test_the_command_exports_compares_and_the_file_evaluates_like_its_weights(tm
     assert len(list((tmp_path / "out/masks").iterdir())) == 3
 
 
+@pytest.mark.parametrize(
+    ("changed", "keeps"),
+    [((), True), (("--data.image_size=[64,64]",), False), (("--eval.nms_iou=0.3",), False)],
+)
+def test_a_file_has_the_metrics_of_its_own_settings_alone(tmp_path, changed, keeps):
+    config = write_config(tmp_path, num_train=1, num_val=2)
+    metrics = {"detection": {"AP": 0.5}, "images": 2}
+    label_maps = {"detection": LabelMap.of_masks(CLASSES)}
+    info = replace(info_of("detector"), metrics=metrics, label_maps=label_maps)
+    weights, out = tmp_path / "w.safetensors", tmp_path / "model.pt2"
+    save_weights(weights, network_of(info).state_dict(), info)
+    done = run_command(
+        "export", config, "--weights", weights, "--format=pt2", "--out", out, *changed
+    )
+    assert mbv2det.load(out).info.metrics == (metrics if keeps else {})
+    assert ("metrics: those of the weights hold for other settings" in done.stderr) != keeps
+
+
 @pytest.mark.parametrize("model", ["detector", "classifier"])
 def test_weights_of_any_classes_are_compared_without_a_configuration(model, tmp_path, monkeypatch):
     needs("onnx", "onnxscript", "onnxruntime")

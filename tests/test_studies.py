@@ -1,12 +1,15 @@
 """The studies of the paper's claims: their measurements equal what is computed by hand."""
 
 import json
+import re
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import block_cost
 import block_measures
 import bottlenecks
+import few_images
 import jaxtyping
 import numpy as np
 import pytest
@@ -338,6 +341,65 @@ def test_the_ablation_end_to_end(tmp_path, monkeypatch):
         assert curve[0]["train_loss"] > 0
     losses = [variant["train_loss"] for variant in document.values()]
     assert all(losses.count(loss) == 1 for loss in losses)  # different networks
+
+
+# Few images
+
+
+def few_images_arguments(tmp_path, starts="{a: weights=x.pt, b: backbone.weights=y.pt}"):
+    config = write_config(tmp_path, num_train=8, num_val=2)
+    return config, f"--starts={starts}", "--counts=[2,8]", "--seeds=2", f"--out={tmp_path / 'out'}"
+
+
+def test_few_images_are_chosen_from_all_and_trained_equally_long(tmp_path, monkeypatch, capsys):
+    trained = []
+
+    def train(settings):
+        config = settings.config
+        names = Path(config.data.train.list).read_text().split()
+        trained.append((config.weights, config.backbone.weights, config.seed, names))
+        assert settings.trainer["max_epochs"] == {2: 6, 8: 3}[len(names)]
+        rows = tmp_path / "metrics.csv"
+        rows.write_text(f"epoch,val/score\n0,0.1\n1,\n2,{len(names) / 100 + config.seed / 50}\n")
+        return tmp_path
+
+    monkeypatch.setattr(few_images, "train", train)
+    arguments = few_images_arguments(tmp_path)
+    run_main(few_images, monkeypatch, *arguments, "--steps=6")
+    assert len(trained) == 8
+    assert [str(weights) for weights, *_ in trained] == ["x.pt", "None"] * 4
+    assert [str(weights) for _, weights, *_ in trained] == ["None", "y.pt"] * 4
+    few, many = trained[0][3], trained[2][3]
+    assert len(few) == 2
+    assert set(few) < set(many)
+    assert trained[4][3] != few  # another seed
+    records = json.loads((tmp_path / "out/few_images.json").read_text())
+    assert records[0] == {"start": "a", "count": 2, "seed": 0, "score": 0.02}
+    assert is_png(tmp_path / "out/few_images.png")
+    table = capsys.readouterr().out
+    assert re.search(r"2 .* 0\.030 ± 0\.014 ", table)
+    assert re.search(r"8 .* 0\.090 ± 0\.014 ", table)
+    run_main(few_images, monkeypatch, *arguments, "--steps=6")
+    assert len(trained) == 8  # nothing again
+    with pytest.raises(SystemExit):
+        run_main(few_images, monkeypatch, *arguments, "--steps=9")
+    assert "holds a run with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("--counts=[9]", "--counts: expected numbers of images from 1 to 8"),
+        ("--starts={a: FILE}", "--starts: a: expected SETTING=FILE, got FILE"),
+        ("--starts={}", "--starts: expected settings of weights by name"),
+    ],
+)
+def test_impossible_options_of_few_images_are_one_line(
+    tmp_path, monkeypatch, capsys, changed, message
+):
+    with pytest.raises(SystemExit):
+        run_main(few_images, monkeypatch, *few_images_arguments(tmp_path), changed)
+    assert message in capsys.readouterr().err
 
 
 # The README's picture

@@ -36,7 +36,7 @@ from mbv2det.deploy.runtimes.runtime import GraphRuntime
 from mbv2det.errors import ConfigError, DataError
 from mbv2det.structures import SampleKey
 from mbv2det.tasks import TrainableTask
-from mbv2det.weights.header import WeightsInfo
+from mbv2det.weights.header import WeightsInfo, encode_info
 from mbv2det.weights.readers import read_model, weights_file
 
 _NUM_COMPARED = 8  # images whose outputs are compared one by one
@@ -62,7 +62,7 @@ def export_and_check(
     source, path = str(settings.config.weights), Path(settings.options.out)
     weights = read_model(source)
     header = resolved if own_data else _with_command_line
-    info = without_views(header(weights.info, settings))
+    info = _with_metrics_that_hold(without_views(header(weights.info, settings)), weights.info)
     if not info.model.tasks:
         raise ConfigError(f"--weights: expected a head, got a backbone alone in {source}")
     model, _ = load_network(replace(weights, info=info))
@@ -88,6 +88,20 @@ def export_and_check(
     if report["file"] is None:
         stop_without_file(report)
     return report
+
+
+def _with_metrics_that_hold(info: WeightsInfo, measured: WeightsInfo) -> WeightsInfo:
+    """Returns the header of the file without metrics that were measured with other settings.
+
+    Args:
+        info: Header of the file, with the settings of the command line.
+        measured: Header of the weights.
+    """
+    unmeasured = replace(info, metrics={})
+    if not info.metrics or encode_info(unmeasured) == encode_info(replace(measured, metrics={})):
+        return info
+    log("metrics: those of the weights hold for other settings, and are left out of the file")
+    return unmeasured
 
 
 def _write_and_compare(
