@@ -411,7 +411,7 @@ def test_the_command_exports_compares_and_the_file_evaluates_like_its_weights(tm
 
 @pytest.mark.parametrize(
     ("changed", "keeps"),
-    [((), True), (("--data.image_size=[64,64]",), False), (("--eval.nms_iou=0.3",), False)],
+    [((), True), (("--data.image_size=[64,64]", "--eval.nms_iou=0.3"), False)],
 )
 def test_a_file_has_the_metrics_of_its_own_settings_alone(tmp_path, changed, keeps):
     config = write_config(tmp_path, num_train=1, num_val=2)
