@@ -208,8 +208,8 @@ def main() -> None:
         "--out", type=Path, default=Path("runs/studies/few_images"), help="output folder"
     )
     arguments = sys.argv[1:]
-    options = parser.parse(arguments).options
-    pool = Pool.read(parser.parse(arguments))
+    settings = parser.parse(arguments)
+    options, pool = settings.options, Pool.read(settings)
     check(options.counts, options.starts, pool)
     scores: dict[Training, float] = {}
     for seed, count, start in product(seeds_of(options.seeds), options.counts, options.starts):
