@@ -119,3 +119,16 @@ def test_depthwise_convolutions_leave_out_the_gradient_that_is_not_needed(part):
         convolution(images).sum().backward()
     assert (images.grad is None) == (part == "weight")
     assert (convolution.weight.grad is None) == (part == "images")
+
+
+@pytest.mark.parametrize("settings", [{"stride": 2}, {"dilation": 2}])
+def test_several_outputs_for_a_channel_have_float32_gradients_too(settings):
+    convolution = conv2d(16, 32, 3, groups=16, **settings)
+    convolution.weight.data = convolution.weight.data.bfloat16().float()
+    images = torch.randn(3, 16, 9, 12).to(torch.bfloat16, memory_format=torch.channels_last)
+    with torch.no_grad():
+        grad_output = torch.randn_like(convolution(images.float())).bfloat16()
+    low = gradients(convolution, images, grad_output)
+    high = gradients(convolution, images.float(), grad_output.float())
+    torch.testing.assert_close(low[0], high[0].to(torch.bfloat16), rtol=0, atol=0)
+    torch.testing.assert_close(low[1], high[1], rtol=1e-5, atol=1e-5)

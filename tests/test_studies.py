@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import readme_picture
 import relu_embedding
+import repeated_runs
 import support_matrix
 import torch
 from PIL import Image
@@ -257,7 +258,7 @@ def test_the_ablation_trains_every_variant_once(tmp_path, monkeypatch, capsys):
         )
         return tmp_path
 
-    monkeypatch.setattr(bottlenecks, "train", train)
+    monkeypatch.setattr(repeated_runs, "train", train)
     run_main(bottlenecks, monkeypatch, *arguments)
     assert trained == [(*switches, 3) for switches in bottlenecks.VARIANTS.values()]
     document = json.loads((tmp_path / "out/bottlenecks.json").read_text())
@@ -276,7 +277,7 @@ def test_the_ablation_trains_every_variant_once(tmp_path, monkeypatch, capsys):
 def test_runs_with_other_settings_are_refused(tmp_path, monkeypatch, capsys):
     arguments = tiny(tmp_path)
     (tmp_path / "metrics.csv").write_text("epoch,val/AP,val/loss\n0,0.5,1.0\n")
-    monkeypatch.setattr(bottlenecks, "train", lambda settings: tmp_path)
+    monkeypatch.setattr(repeated_runs, "train", lambda settings: tmp_path)
     monkeypatch.setattr(bottlenecks, "VARIANTS", {"paper": ("linear", "bottleneck", False)})
     run_main(bottlenecks, monkeypatch, *arguments)
     with pytest.raises(SystemExit):
@@ -301,7 +302,7 @@ def test_runs_with_other_settings_are_refused(tmp_path, monkeypatch, capsys):
 def test_runs_without_the_metrics_of_the_study_are_refused(
     arguments, message, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(bottlenecks, "train", None)
+    monkeypatch.setattr(repeated_runs, "train", None)
     with pytest.raises(SystemExit, match="2"):
         run_main(bottlenecks, monkeypatch, *tiny(tmp_path), *arguments)
     (line,) = capsys.readouterr().err.splitlines()
@@ -326,7 +327,7 @@ def test_the_table_shows_mean_and_deviation_of_the_seeds(capsys):
 
 @pytest.mark.parametrize(("option", "seeds"), [("2", [0, 1]), ("[5]", [5])])
 def test_seeds_are_a_count_or_a_list(option, seeds):
-    assert bottlenecks.seeds_of(json.loads(option)) == seeds
+    assert repeated_runs.seeds_of(json.loads(option)) == seeds
 
 
 @pytest.mark.slow
@@ -363,7 +364,7 @@ def test_few_images_are_chosen_from_all_and_trained_equally_long(tmp_path, monke
         rows.write_text(f"epoch,val/score\n0,0.1\n1,\n2,{len(names) / 100 + config.seed / 50}\n")
         return tmp_path
 
-    monkeypatch.setattr(few_images, "train", train)
+    monkeypatch.setattr(repeated_runs, "train", train)
     arguments = few_images_arguments(tmp_path)
     run_main(few_images, monkeypatch, *arguments, "--steps=6")
     assert len(trained) == 8
@@ -391,6 +392,7 @@ def test_few_images_are_chosen_from_all_and_trained_equally_long(tmp_path, monke
     [
         ("--counts=[9]", "--counts: expected numbers of images from 1 to 8"),
         ("--starts={a: FILE}", "--starts: a: expected SETTING=FILE, got FILE"),
+        ("--steps=0", "--steps: expected at least 1, got 0"),
         ("--starts={}", "--starts: expected settings of weights by name"),
     ],
 )

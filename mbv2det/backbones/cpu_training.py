@@ -59,10 +59,8 @@ class Float32BackwardFunction(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Float[Tensor, "B D h w"]) -> tuple[Tensor | None, ...]:
         """Returns the gradients of input and weight."""
         input, weight = ctx.saved_tensors
-        of_input, of_weight = ctx.needs_input_grad[:2]
-        gradients = _float32_gradients(
-            grad_output, input, weight, ctx.settings, of_input=of_input, of_weight=of_weight
-        )
+        needed = ctx.needs_input_grad[:2]
+        gradients = _float32_gradients(grad_output, input, weight, ctx.settings, needed)
         return *gradients, None, None, None, None
 
 
@@ -108,9 +106,7 @@ class FlippedKernelFunction(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_input = F.conv2d(grad_output, kernel.flip(2, 3), None, *settings).to(input.dtype)
         if ctx.needs_input_grad[1] and ctx.float32_weights:
-            _, grad_weight = _float32_gradients(
-                grad_output, input, weight, settings, of_input=False, of_weight=True
-            )
+            _, grad_weight = _float32_gradients(grad_output, input, weight, settings, (False, True))
         elif ctx.needs_input_grad[1]:
             input = input.to(grad_output.dtype)
             _, grad_weight = _gradients(grad_output, input, kernel, settings, (False, True))
@@ -128,23 +124,20 @@ def _float32_gradients(
     input: Float[Tensor, "B C H W"],
     weight: Float[Tensor, "D c k l"],
     settings: _Settings,
-    *,
-    of_input: bool,
-    of_weight: bool,
+    needed: tuple[bool, bool],
 ) -> tuple[Float[Tensor, "B C H W"] | None, Float[Tensor, "D c k l"] | None]:
-    """Returns the gradients of input and weight, computed in float32, image by image.
+    """Returns the gradients of input and weight that are needed, in float32, image by image.
 
     One image at a time stays in the processor's cache, where the float32 copy of a whole batch does
     not.
     """
-    grad_input = torch.empty_like(input) if of_input else None
-    grad_weight = torch.zeros_like(weight, dtype=torch.float32) if of_weight else None
+    grad_input = torch.empty_like(input) if needed[0] else None
+    grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needed[1] else None
     kernel = weight.float()
     for index in range(len(input)):
         image = slice(index, index + 1)
         of_image, of_kernel = _gradients(
-            grad_output[image].float(), input[image].float(), kernel, settings,
-            (of_input, of_weight),
+            grad_output[image].float(), input[image].float(), kernel, settings, needed
         )  # fmt: skip
         if grad_input is not None and of_image is not None:
             grad_input[image] = of_image

@@ -67,7 +67,8 @@ class Conv2d(nn.Conv2d):
         settings = self.stride, padding, self.dilation, self.groups
         if bias is None and _trains_in_bfloat16(input):
             needs_float32 = self._needs_float32_gradients(input)
-            if self._is_depthwise() and self.stride == (1, 1):
+            keeps_channels = self.out_channels == self.in_channels
+            if self._is_depthwise() and keeps_channels and self.stride == (1, 1):
                 return FlippedKernelFunction.apply(
                     input, weight, padding, self.dilation, needs_float32
                 )
@@ -77,7 +78,7 @@ class Conv2d(nn.Conv2d):
 
     def _is_depthwise(self) -> bool:
         """Returns whether each channel is convolved by itself, with more than one weight."""
-        return self.groups == self.in_channels == self.out_channels and self.kernel_size != (1, 1)
+        return self.groups == self.in_channels and self.kernel_size != (1, 1)
 
     def _needs_float32_gradients(self, input: Tensor) -> bool:
         """Returns whether gradients in bfloat16 on a CPU would have one of those defects."""

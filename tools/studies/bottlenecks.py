@@ -26,21 +26,20 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
 from matplotlib import color_sequences
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from repeated_runs import add_seeds_option, mean_and_deviation, result_of, seeds_of
 from rich.console import Console
 from rich.table import Table
 
 from mbv2det.atomic_write import atomic_write, write_json
 from mbv2det.cli.settings import Settings, SettingsParser
-from mbv2det.cli.train import train
 from mbv2det.console import log, one_line_errors
 from mbv2det.errors import ConfigError
 from mbv2det.parsing import first_argument_as_config
@@ -159,19 +158,10 @@ def run(settings: Settings, folder: Path) -> list[Epoch]:
     Raises:
         ConfigError: If the folder holds a run with other settings.
     """
-    result, requested = folder / "result.json", settings.yaml()
-    if result.is_file():
-        stored = json.loads(result.read_text())
-        if stored["settings"] != requested:
-            raise ConfigError(
-                f"--out: {folder} holds a run with other settings; choose another folder"
-            )
-        return [Epoch(**epoch) for epoch in stored["curve"]]
-    trainer = settings.trainer | {"default_root_dir": str(folder)}
-    run_folder = train(replace(settings, trainer=trainer, options=Namespace(resume=None)))
-    curve = read_curve(run_folder / "metrics.csv")
-    write_json(result, {"settings": requested, "curve": [asdict(epoch) for epoch in curve]})
-    return curve
+    records = result_of(
+        settings, folder, lambda run: [asdict(epoch) for epoch in read_curve(run / "metrics.csv")]
+    )
+    return [Epoch(**record) for record in records]
 
 
 def last(curves: Mapping[int, Curve], key: str) -> list[float]:
@@ -187,15 +177,9 @@ def print_table(curves: Mapping[str, Mapping[int, Curve]]) -> None:
     for heading in ("seeds", "AP", "AP50", "training loss"):
         table.add_column(heading, justify="right")
     for variant, by_seed in curves.items():
-        cells = [_cell(last(by_seed, key)) for key in ("AP", "AP50", "train_loss")]
+        cells = [mean_and_deviation(last(by_seed, key)) for key in ("AP", "AP50", "train_loss")]
         table.add_row(_LABELS[variant], str(len(by_seed)), *cells)
     Console().print(table)
-
-
-def _cell(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.3f}" if values else "-"
-    return f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
 
 
 def draw(curves: Mapping[str, Mapping[int, Curve]]) -> Figure:
@@ -244,21 +228,11 @@ def write(curves: Mapping[str, Mapping[int, Curve]], out: Path) -> None:
         draw(curves).savefig(part, dpi=120, format="png")
 
 
-def seeds_of(option: int | list[int]) -> list[int]:
-    """Returns the seeds of the option: those of a list, or 0, 1, ... for a number of seeds."""
-    return list(range(option)) if isinstance(option, int) else option
-
-
 @one_line_errors
 def main() -> None:
     """Runs the study."""
     parser = SettingsParser(__doc__ or "")
-    parser.add_option(
-        "--seeds",
-        type=int | list[int],
-        default=1,
-        help="list of seeds, or a number of them, counted from 0",
-    )
+    add_seeds_option(parser)
     parser.add_option(
         "--out", type=Path, default=Path("runs/studies/bottlenecks"), help="output folder"
     )

@@ -20,13 +20,12 @@ import random
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
-from bottlenecks import seeds_of
-from jsonargparse import Namespace
 from matplotlib.figure import Figure
+from repeated_runs import add_seeds_option, mean_and_deviation, result_of, seeds_of
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +33,6 @@ from mbv2det.atomic_write import atomic_write, write_json
 from mbv2det.build import label_maps_of
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.splits import read_splits
-from mbv2det.cli.train import train
 from mbv2det.console import log, one_line_errors
 from mbv2det.errors import ConfigError
 from mbv2det.labels import LabelMap
@@ -92,11 +90,11 @@ def _class_names(label_map: LabelMap) -> list[str]:
     return [name for name in label_map.names if name != "background"]
 
 
-def check(counts: Sequence[int], starts: Mapping[str, str], pool: Pool) -> None:
+def check(counts: Sequence[int], starts: Mapping[str, str], steps: int, pool: Pool) -> None:
     """Checks the options of the study.
 
     Raises:
-        ConfigError: If there are not as many images, or a start is no setting.
+        ConfigError: If there are not as many images, no steps, or a start is no setting.
     """
     if not starts:
         raise ConfigError(
@@ -108,32 +106,16 @@ def check(counts: Sequence[int], starts: Mapping[str, str], pool: Pool) -> None:
             f"--counts: expected numbers of images from 1 to {len(pool.names)}, the size of the "
             f"training split, got {list(counts)}"
         )
+    if steps < 1:
+        raise ConfigError(f"--steps: expected at least 1, got {steps}")
     for name, setting in starts.items():
         if "=" not in setting:
             raise ConfigError(f"--starts: {name}: expected SETTING=FILE, got {setting}")
 
 
-def run(settings: Settings, folder: Path) -> float:
-    """Trains once, or reads the result of an earlier call; returns the score.
-
-    Raises:
-        ConfigError: If the folder holds a run with other settings.
-    """
-    result, requested = folder / "result.json", settings.yaml()
-    if not result.is_file():
-        trainer = settings.trainer | {"default_root_dir": str(folder)}
-        run_folder = train(replace(settings, trainer=trainer, options=Namespace(resume=None)))
-        score = last_score(run_folder / "metrics.csv")
-        write_json(result, {"settings": requested, "score": score})
-    stored = json.loads(result.read_text())
-    if stored["settings"] != requested:
-        raise ConfigError(f"--out: {folder} holds a run with other settings; choose another folder")
-    return float(stored["score"])
-
-
-def last_score(rows: Path) -> float:
-    """Returns the score of the last validation in a run's metrics.csv."""
-    with rows.open(newline="") as file:
+def last_score(run: Path) -> float:
+    """Returns the score of the last validation of a run."""
+    with (run / "metrics.csv").open(newline="") as file:
         return [float(row["val/score"]) for row in csv.DictReader(file) if row["val/score"]][-1]
 
 
@@ -152,13 +134,10 @@ def print_table(scores: Mapping[Training, float]) -> None:
     for heading in ("images", *starts):
         table.add_column(heading, justify="right")
     for count in sorted({training.count for training in scores}):
-        table.add_row(str(count), *(_cell(of_count[count]) for of_count in starts.values()))
+        table.add_row(
+            str(count), *(mean_and_deviation(of_count[count]) for of_count in starts.values())
+        )
     Console().print(table)
-
-
-def _cell(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.3f}{spread}"
 
 
 def draw(scores: Mapping[Training, float]) -> Figure:
@@ -199,10 +178,7 @@ def main() -> None:
         "--starts", type=dict[str, str], default={}, help="setting of the weights by name"
     )
     parser.add_option("--counts", type=list[int], default=[10, 50, 150], help="numbers of images")
-    parser.add_option(
-        "--seeds", type=int | list[int], default=1,
-        help="list of seeds, or a number of them, counted from 0",
-    )  # fmt: skip
+    add_seeds_option(parser)
     parser.add_option("--steps", type=int, default=150, help="steps of a run, roughly")
     parser.add_option(
         "--out", type=Path, default=Path("runs/studies/few_images"), help="output folder"
@@ -210,7 +186,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     settings = parser.parse(arguments)
     options, pool = settings.options, Pool.read(settings)
-    check(options.counts, options.starts, pool)
+    check(options.counts, options.starts, options.steps, pool)
     scores: dict[Training, float] = {}
     for seed, count, start in product(seeds_of(options.seeds), options.counts, options.starts):
         training = Training(start, count, seed)
@@ -227,7 +203,7 @@ def main() -> None:
                 f"--trainer.check_val_every_n_epoch={epochs}", f"--seed={seed}",
             ]
         )  # fmt: skip
-        scores[training] = run(settings, folder)
+        scores[training] = result_of(settings, folder, last_score)
         write(scores, options.out)
     print_table(scores)
     log(f"written to {options.out}")
