@@ -39,14 +39,15 @@ def result_of(settings: Settings, folder: Path, read: Callable[[Path], Any]) -> 
         read: Returns the result from the folder of a run that has finished; made of what JSON has.
 
     Raises:
-        ConfigError: If the folder holds a run with other settings.
+        ConfigError: If the folder holds a run with other settings, or of an earlier version.
     """
     file, requested = folder / "result.json", settings.yaml()
     if file.is_file():
         stored = json.loads(file.read_text())
-        if stored["settings"] != requested:
+        if stored["settings"] != requested or "result" not in stored:
             raise ConfigError(
-                f"--out: {folder} holds a run with other settings; choose another folder"
+                f"--out: {folder} holds a run with other settings or of an earlier version; choose "
+                "another folder"
             )
         return stored["result"]
     trainer = settings.trainer | {"default_root_dir": str(folder)}
