@@ -44,10 +44,13 @@ def result_of(settings: Settings, folder: Path, read: Callable[[Path], Any]) -> 
     file, requested = folder / "result.json", settings.yaml()
     if file.is_file():
         stored = json.loads(file.read_text())
-        if stored["settings"] != requested or "result" not in stored:
+        if stored["settings"] != requested:
             raise ConfigError(
-                f"--out: {folder} holds a run with other settings or of an earlier version; choose "
-                "another folder"
+                f"--out: {folder} holds a run with other settings; choose another folder"
+            )
+        if "result" not in stored:
+            raise ConfigError(
+                f"--out: {folder} holds a run of an earlier version; choose another folder"
             )
         return stored["result"]
     trainer = settings.trainer | {"default_root_dir": str(folder)}
