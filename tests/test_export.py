@@ -424,7 +424,7 @@ def test_a_file_has_the_metrics_of_its_own_settings_alone(tmp_path, changed, kee
         "export", config, "--weights", weights, "--format=pt2", "--out", out, *changed
     )
     assert mbv2det.load(out).info.metrics == (metrics if keeps else {})
-    assert ("metrics: those of the weights hold for other settings" in done.stderr) != keeps
+    assert ("metrics: those of the weights are of other settings" in done.stderr) != keeps
 
 
 @pytest.mark.parametrize("model", ["detector", "classifier"])

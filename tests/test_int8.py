@@ -288,7 +288,7 @@ def test_a_budget_without_a_metric_is_refused(tmp_path):
 def test_the_command_quantises_compares_and_the_file_evaluates(tmp_path):
     needs("onnx")
     config = write_config(tmp_path, num_train=3, num_val=3, heads="segmentation: {name: lraspp}")
-    info = info_of("segmentation")
+    info = replace(info_of("segmentation"), metrics={"segmentation": {"mIoU": 0.5}, "images": 3})
     weights, out = tmp_path / "w.safetensors", tmp_path / "model.onnx"
     save_weights(weights, network_of(info).state_dict(), info)
     command = ("export", config, "--weights", weights, "--format", "onnx", "--out", out)
@@ -300,6 +300,8 @@ def test_the_command_quantises_compares_and_the_file_evaluates(tmp_path):
     done = run_command(*command, "--precision=int8", "--calibration-images=2", "--max-drop=1")
     assert "calibration: 2 images of data.train" in done.stderr
     assert "no part left in float32" in done.stderr
+    assert "metrics: those of the weights are of float32" in done.stderr
+    assert mbv2det.load(out).info.metrics == {}
     report = json.loads((tmp_path / "model.check.json").read_text())
     assert report["precision"] == "int8"
     assert report["int8"]["calibration_images"] == 2

@@ -4,11 +4,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbv2det.cli.config_files import BEST, best_weights
+from mbv2det.cli.config_files import best_weights
 from mbv2det.cli.settings import SettingsParser
 from mbv2det.console import one_line_errors
 from mbv2det.deploy.memory import keep_freed_memory
 from mbv2det.errors import ConfigError
+from mbv2det.run_files import BEST, CONFIG
 
 _DESCRIPTION = """
 Measures two models on the same images and shows the differences of metrics and classes (B minus A)
@@ -78,7 +79,7 @@ def _with_config(first: Path, rest: list[str]) -> list[str]:
         if argument.startswith(f"{_CONFIG}="):
             value = argument.partition("=")[2]
             return [_CONFIG, value, *rest[:position], *rest[position + 1 :]]
-    saved = first.parent / "config.yaml"
+    saved = first.parent / CONFIG
     if not saved.is_file():
         raise ConfigError(
             f"--config: expected the configuration that names the data, got none, and {first} is "

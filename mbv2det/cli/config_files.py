@@ -6,11 +6,9 @@ from pathlib import Path
 
 from mbv2det.cli.shipped import shipped_folder
 from mbv2det.errors import ConfigError
+from mbv2det.run_files import BEST, CONFIG
 
 _OPTION = "--config"
-_SAVED = "config.yaml"  # in the folder of a run
-BEST = "best.safetensors"
-"""File of the best weights in the folder of a run."""
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -30,8 +28,8 @@ def config_path(argument: str) -> Path:
     path = Path(argument)
     if path.is_file():
         return path
-    if (path / _SAVED).is_file():
-        return path / _SAVED
+    if (path / CONFIG).is_file():
+        return path / CONFIG
     shipped = shipped_configs()
     if path.name == argument and _bare_name(path) in shipped:
         return shipped[_bare_name(path)]
@@ -51,7 +49,7 @@ def best_weights(argument: str) -> Path | None:
         argument: First argument of a command line.
     """
     path = Path(argument)
-    folder = path if path.is_dir() else path.parent if path.name == _SAVED else None
+    folder = path if path.is_dir() else path.parent if path.name == CONFIG else None
     best = None if folder is None else folder / BEST
     return best if best is not None and best.is_file() else None
 

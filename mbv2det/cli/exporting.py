@@ -62,7 +62,8 @@ def export_and_check(
     source, path = str(settings.config.weights), Path(settings.options.out)
     weights = read_model(source)
     header = resolved if own_data else _with_command_line
-    info = _with_metrics_that_hold(without_views(header(weights.info, settings)), weights.info)
+    info = without_views(header(weights.info, settings))
+    info = _with_metrics_that_hold(info, weights.info, settings.options.precision)
     if not info.model.tasks:
         raise ConfigError(f"--weights: expected a head, got a backbone alone in {source}")
     model, _ = load_network(replace(weights, info=info))
@@ -90,17 +91,24 @@ def export_and_check(
     return report
 
 
-def _with_metrics_that_hold(info: WeightsInfo, measured: WeightsInfo) -> WeightsInfo:
-    """Returns the header of the file without metrics that were measured with other settings.
+def _with_metrics_that_hold(
+    info: WeightsInfo, measured: WeightsInfo, precision: str
+) -> WeightsInfo:
+    """Returns the header of the file without metrics that do not hold for it.
+
+    Other settings change them by any amount, and so does int8; fp16 and bf16 hardly do.
 
     Args:
         info: Header of the file, with the settings of the command line.
         measured: Header of the weights.
+        precision: Numbers that the file computes in.
     """
     unmeasured = replace(info, metrics={})
-    if not info.metrics or encode_info(unmeasured) == encode_info(replace(measured, metrics={})):
+    same_settings = encode_info(unmeasured) == encode_info(replace(measured, metrics={}))
+    if not info.metrics or (same_settings and precision != INT8):
         return info
-    log("metrics: those of the weights hold for other settings, and are left out of the file")
+    other = "float32" if same_settings else "other settings"
+    log(f"metrics: those of the weights are of {other}, and are left out of the file")
     return unmeasured
 
 

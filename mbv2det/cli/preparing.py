@@ -13,7 +13,7 @@ from mbv2det.atomic_write import atomic_write
 from mbv2det.checks.before_training import describe_unusable, unusable_files
 from mbv2det.checks.check import tasks_of
 from mbv2det.checks.contact_sheets import write_sheets
-from mbv2det.cli.config_files import BEST, shipped_configs
+from mbv2det.cli.config_files import shipped_configs
 from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.splits import read_splits
 from mbv2det.config import SplitConfig
@@ -23,6 +23,7 @@ from mbv2det.prepare.find import find_layout
 from mbv2det.prepare.layout import Layout
 from mbv2det.prepare.prepared import Kind, Splits, choose_kind, make_splits
 from mbv2det.prepare.recipe import BASES, write_recipe
+from mbv2det.run_files import BEST
 
 _PICTURES = 20  # on a contact sheet
 _IMAGENET = "--backbone.weights=MobileNet_V2_Weights.IMAGENET1K_V2"

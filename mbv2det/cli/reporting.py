@@ -8,7 +8,6 @@ import torch
 
 from mbv2det.build import build_tasks, trainable
 from mbv2det.cli.command_line import command_line, without_folders
-from mbv2det.cli.config_files import BEST
 from mbv2det.cli.evaluation import Measured, evaluate, measure_on
 from mbv2det.cli.settings import Settings
 from mbv2det.console import log, track
@@ -20,6 +19,7 @@ from mbv2det.preprocess import Preprocessor
 from mbv2det.report.model import MeasuredModel
 from mbv2det.report.page import write_report
 from mbv2det.report.record import SplitRecord
+from mbv2det.run_files import BEST, REPORT
 from mbv2det.weights.header import WeightsInfo
 from mbv2det.weights.readers import read_model
 
@@ -53,7 +53,7 @@ def report_run(settings: Settings, folder: Path, validation: Annotations) -> Non
     )
     source = read_model(best)
     measured = measure_on(validation, source, settings.config.tasks, settings, recorded=True)
-    report(folder / "report.html", [settings], [measured], command="train")
+    report(folder / REPORT, [settings], [measured], command="train")
 
 
 def report(

@@ -18,6 +18,7 @@ from mbv2det.errors import (
     ProcessLostError,
     TrainingStoppedError,
 )
+from mbv2det.run_files import CHECKPOINTS
 from mbv2det.training.checkpoints import LAST, has_checkpoint
 from mbv2det.weights.header import WeightsInfo, decode_info, encode_info
 from mbv2det.weights.share_file import load_weights
@@ -133,7 +134,7 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 
 def _how_to_resume(settings: Settings, folder: Path) -> str:
-    checkpoints = folder / "checkpoints"
+    checkpoints = folder / CHECKPOINTS
     if not has_checkpoint(checkpoints):
         return f"{folder} has no checkpoint to resume from"
     kept = without_option(settings.arguments, "--resume")

@@ -14,6 +14,7 @@ from mbv2det.cli.run_parts import RunParts
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.dataset import read_sample
 from mbv2det.deploy.pictures import compare_with_annotation
+from mbv2det.run_files import CHECKPOINTS
 from mbv2det.structures import SampleKey
 from mbv2det.tasks.task import Prediction, TrainableTask
 from mbv2det.training.callbacks import (
@@ -49,7 +50,7 @@ def training_callbacks(
     if settings.trainer["enable_checkpointing"] is not False:
         callbacks.append(
             Checkpoints(
-                folder / "checkpoints", settings.config.checkpoint.every_n_steps, StopSignal()
+                folder / CHECKPOINTS, settings.config.checkpoint.every_n_steps, StopSignal()
             )
         )
     return callbacks

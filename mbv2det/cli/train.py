@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 import torch
 import yaml
 
-from mbv2det.cli.config_files import BEST
 from mbv2det.cli.huge_pages import uses_huge_pages
 from mbv2det.cli.reporting import report_run
 from mbv2det.cli.resume import check_settings, resume_line
@@ -24,6 +23,7 @@ from mbv2det.deploy.load import load
 from mbv2det.deploy.memory import keep_freed_memory
 from mbv2det.deploy.pictures import write_comparisons
 from mbv2det.errors import DataError
+from mbv2det.run_files import BEST, CHECKPOINTS, CONFIG, CURVES, METRICS, PICTURES
 from mbv2det.training.checkpoints import LAST
 from mbv2det.training.compilation import check_compiler, compile_errors
 from mbv2det.training.loggers import log_settings, make_loggers
@@ -79,7 +79,7 @@ def train(settings: Settings) -> Path:
     precision = default_precision(settings.trainer["accelerator"])
     dumped = settings.yaml(parts.initial.resolution, parts.info.model.heads, precision=precision)
     if resumed:
-        check_settings(resumed[0] / "config.yaml", dumped)
+        check_settings(resumed[0] / CONFIG, dumped)
     folder = resumed[0] if resumed else new_run(runs_root(settings), settings.name)
     log(f"model: {count_parameters(module.model):,} parameters; run folder: {folder}")
     with unchanged_if_refused(folder) as started:
@@ -92,7 +92,7 @@ def train(settings: Settings) -> Path:
             default_root_dir=str(folder),
         )
         if trainer.is_global_zero:
-            (folder / "config.yaml").write_text(dumped)
+            (folder / CONFIG).write_text(dumped)
             log_settings(trainer.loggers, yaml.safe_load(dumped))
         with lightning_errors(), resume_line(settings, folder), compile_errors():
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
@@ -139,20 +139,20 @@ def conclude(folder: Path, validation: Annotations) -> None:
     best = folder / BEST
     predictor = load(best)
     metrics = predictor.info.metrics
-    write_comparisons(predictor, validation, folder / "pictures")
+    write_comparisons(predictor, validation, folder / PICTURES)
     if metrics:
         print_metrics(metrics)
         log(f"weights:     {best} (epoch {metrics['epoch']})")
-        log(f"metrics:     {folder / 'metrics.json'}")
+        log(f"metrics:     {folder / METRICS}")
     else:
         log(f"weights:     {best} (of the last step: there was no validation)")
-    log(f"pictures:    {folder / 'pictures'} (annotation left, prediction right)")
-    if (folder / "metrics.csv").is_file():
-        log(f"curves:      {folder / 'metrics.csv'}")
+    log(f"pictures:    {folder / PICTURES} (annotation left, prediction right)")
+    if (folder / CURVES).is_file():
+        log(f"curves:      {folder / CURVES}")
     if any(folder.glob("events.out.tfevents*")):
         log(f"curves:      tensorboard --logdir {folder}")
-    if (folder / "checkpoints" / LAST).is_file():
-        log(f"resume from: {folder / 'checkpoints' / LAST}")
+    if (folder / CHECKPOINTS / LAST).is_file():
+        log(f"resume from: {folder / CHECKPOINTS / LAST}")
 
 
 def log_report(settings: Settings, folder: Path, validation: Annotations, *, alone: bool) -> None:
@@ -164,7 +164,7 @@ def log_report(settings: Settings, folder: Path, validation: Annotations, *, alo
         validation: Validation split.
         alone: Whether this is the only process of the run; otherwise the command is named instead.
     """
-    if not (folder / "metrics.json").is_file():
+    if not (folder / METRICS).is_file():
         return
     if not alone:
         log(f"report:      run mbv2det report {folder} --trainer.devices=1 --out FILE.html")

@@ -3,8 +3,8 @@
 import csv
 from pathlib import Path
 
-FILE = "metrics.csv"
-_EARLIER = "metrics.before_resume_*.csv"  # of the parts of a run that were continued
+from mbv2det.run_files import CURVES, EARLIER_CURVES
+
 _MOST = 400  # points of a curve
 
 
@@ -14,7 +14,7 @@ def training_curves(folder: Path) -> dict[str, list[list[float]]]:
     Long curves are thinned evenly. A folder without logs has no curves.
     """
     points: dict[str, dict[int, float]] = {}
-    for file in (*sorted(folder.glob(_EARLIER), key=_number), folder / FILE):
+    for file in (*sorted(folder.glob(EARLIER_CURVES.format("*")), key=_number), folder / CURVES):
         if file.is_file():
             _read(file, points)
     return {name: _thinned(curve) for name, curve in sorted(points.items())}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mbv2det.atomic_write import write_json
 from mbv2det.data.annotations import Annotations
+from mbv2det.run_files import BEST, METRICS
 from mbv2det.structures import Batch
 from mbv2det.tasks.task import Prediction, mean_monitor, metrics_document
 from mbv2det.training.module import DenseModule
@@ -102,7 +103,7 @@ class BestWeights(Callback):
         if trainer.is_global_zero:
             metrics = metrics_document(pl_module.results) | {"epoch": trainer.current_epoch}
             self._save(pl_module, metrics)
-            write_json(self.folder / "metrics.json", metrics)
+            write_json(self.folder / METRICS, metrics)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the last weights of a run that was never validated."""
@@ -112,7 +113,7 @@ class BestWeights(Callback):
 
     def _save(self, pl_module: DenseModule, metrics: dict[str, Any]) -> None:
         module = pl_module if self.ema is None else self.ema.averaged_model()
-        self.save(self.folder / "best.safetensors", module.model, metrics)
+        self.save(self.folder / BEST, module.model, metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best score, for resuming."""

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import (
 from lightning.pytorch.utilities import rank_zero_only
 
 from mbv2det.extras import require
+from mbv2det.run_files import CURVES, EARLIER_CURVES
 
 LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
 LoggerSetting = LoggerName | Logger | list[LoggerName | Logger] | bool | None
@@ -56,7 +57,7 @@ def log_settings(loggers: Iterable[Logger], settings: Mapping[str, Any]) -> None
 
 
 def _csv(folder: Path) -> Logger:
-    _keep_metrics(folder / "metrics.csv")
+    _keep_metrics(folder / CURVES)
     return CSVLogger(folder, name="", version="")
 
 
@@ -92,5 +93,5 @@ _MAKERS: Mapping[str, Callable[[Path], Logger]] = {
 def _keep_metrics(file: Path) -> None:
     """Renames the metrics.csv of a resumed run, which the logger would overwrite."""
     if file.is_file():
-        number = len(list(file.parent.glob("metrics.before_resume_*.csv"))) + 1
-        file.replace(file.with_name(f"metrics.before_resume_{number}.csv"))
+        number = len(list(file.parent.glob(EARLIER_CURVES.format("*")))) + 1
+        file.replace(file.with_name(EARLIER_CURVES.format(number)))

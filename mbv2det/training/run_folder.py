@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mbv2det.console import log
 from mbv2det.errors import ConfigError
+from mbv2det.run_files import CHECKPOINTS, CONFIG
 from mbv2det.training.checkpoints import LAST, has_checkpoint, newest_readable
 from mbv2det.training.launched_job import launched_job
 
@@ -44,12 +45,12 @@ def resumed_run(root: Path, name: str, checkpoint: str) -> tuple[Path, Path]:
         ConfigError: If there is no such run.
     """
     if checkpoint == "last":
-        file = _newest_run(root / name) / "checkpoints" / LAST
+        file = _newest_run(root / name) / CHECKPOINTS / LAST
     else:
         file = Path(checkpoint)
         if not (file.is_file() or (file.name == LAST and has_checkpoint(file.parent))):
             raise ConfigError(f"--resume: expected `last` or a checkpoint file, got {checkpoint}")
-        if not (file.resolve().parents[1] / "config.yaml").is_file():
+        if not (file.resolve().parents[1] / CONFIG).is_file():
             raise ConfigError(
                 f"--resume: expected a checkpoint in the folder of its run, "
                 f"runs/NAME/N/checkpoints, got {checkpoint}"
@@ -71,7 +72,7 @@ def _newest_run(runs: Path) -> Path:
     """
     numbered = sorted((p for p in runs.glob("*") if _number(p)), key=_number, reverse=True)
     for run in numbered:
-        if has_checkpoint(run / "checkpoints"):
+        if has_checkpoint(run / CHECKPOINTS):
             return run
         log(f"--resume last: {run} ended before its first checkpoint; looking for an older run")
     raise ConfigError(f"--resume last: expected a run with a checkpoint under {runs}, found none")

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto import tensor_shape_pb2, types_pb2
 from tensorboard.compat.tensorflow_stub import dtypes
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from mbv2det.errors import ConfigError
 
@@ -30,6 +30,7 @@ _MAGIC = 0xDB4775248B80FB57
 _BLOCK_TRAILER = struct.Struct("<BI")  # compression, checksum
 _UNCOMPRESSED = 0
 _BIG_ENDIAN = 1
+_CHECKSUM_MASK = 0xA282EAD8
 
 
 def read_bundle(prefix: str) -> dict[str, np.ndarray]:
@@ -64,7 +65,7 @@ def _read_variable(prefix: str, num_shards: int, value: bytes) -> np.ndarray:
     with file.open("rb") as data:
         data.seek(entry.offset)
         content = data.read(entry.size)
-    if len(content) != entry.size or masked_crc32c(content) != entry.crc32c:
+    if len(content) != entry.size or _masked_checksum(content) != entry.crc32c:
         raise ValueError(f"{file.name} is cut short or its checksum does not match")
     shape = [dim.size for dim in entry.shape.dim]
     return np.frombuffer(content, dtypes.as_dtype(entry.dtype).as_numpy_dtype).reshape(shape)
@@ -95,7 +96,7 @@ def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]
     compression, checksum = _BLOCK_TRAILER.unpack_from(table, offset + size)
     if compression != _UNCOMPRESSED:
         raise ValueError("its index is compressed, which is not supported")
-    if masked_crc32c(content + bytes([compression])) != checksum:
+    if _masked_checksum(content + bytes([compression])) != checksum:
         raise ValueError("the checksum of its index does not match")
     (num_restarts,) = struct.unpack("<I", content[-4:])
     end, position, key = len(content) - 4 * (num_restarts + 1), 0, b""
@@ -164,3 +165,9 @@ def _message(name: str, content: bytes) -> Any:
     """Parses a message of tensor_bundle.proto."""
     kind = message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"mbv2det.{name}"))
     return kind.FromString(content)
+
+
+def _masked_checksum(content: bytes) -> int:
+    """Returns the CRC-32C as the format stores it: rotated right by 15 bits, plus a constant."""
+    checksum = google_crc32c.value(content)
+    return ((checksum >> 15 | checksum << 17) + _CHECKSUM_MASK) & 0xFFFFFFFF
