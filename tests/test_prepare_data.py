@@ -320,6 +320,58 @@ def test_masks_by_colour_with_a_table(tmp_path):
     }
 
 
+COLORS = ((0, 0, 0), (250, 50, 83), (51, 221, 255), (61, 61, 245))
+
+
+def write_masks_in_folders_of_voc(root, palette):
+    """Writes images and masks as CVAT (RGB) and labelme (palette) do, each mask with two labels."""
+    write_masks(
+        root,
+        lambda index: squares(*(palette[label] for label in (0, 1 + index % 3)))(index),
+        folder="SegmentationClass",
+    )
+    (root / "images").rename(root / "JPEGImages")
+
+
+def test_own_masks_of_cvat_in_folders_of_voc(tmp_path):
+    write_masks_in_folders_of_voc(tmp_path, COLORS)
+    shutil.copytree(tmp_path / "SegmentationClass", tmp_path / "SegmentationObject")
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/default.txt").write_text("00\n01\n")
+    rows = [f"{n}:{r},{g},{b}::\n" for n, (r, g, b) in zip(["none", *"abc"], COLORS, strict=True)]
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + "".join(rows))
+    layout = find_layout(tmp_path)
+    assert layout.format == "folder"
+    assert layout.data == {"classes": ("none", "a", "b", "c"), "mask_colors": COLORS}
+    assert layout.splits["train"].masks == "SegmentationClass"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "names"),
+    [
+        ("class_names.txt", "_background_\nsky\nroad\ntree\n", ("sky", "road", "tree")),
+        ("labels.txt", "__ignore__\n_background_\nsky\nroad\ntree\n", ("sky", "road", "tree")),
+        ("README.txt", "our streets\n", ("class_1", "class_2", "class_3")),
+    ],
+)
+def test_own_masks_of_labelme_in_folders_of_voc(tmp_path, file, text, names):
+    write_masks_in_folders_of_voc(tmp_path, range(4))
+    for index in range(20):
+        name = f"SegmentationClassVisualization/{index:02d}.jpg"
+        write_noise(tmp_path / name, 30, 40)
+    (tmp_path / file).write_text(text)
+    layout = find_layout(tmp_path)
+    assert layout.format == "folder"
+    assert layout.data == {"classes": ("background", *names)}
+    assert layout.splits["train"].images == "JPEGImages"
+
+
+def test_colours_whose_red_is_small_in_some_masks(tmp_path):
+    write_masks(tmp_path, lambda index: squares(COLORS[0], COLORS[1 + index % 3])(index))
+    layout = find_layout(tmp_path)
+    assert set(layout.data["mask_colors"]) == set(COLORS)
+
+
 def test_masks_in_one_channel(tmp_path):
     def rgb(index):
         pixels = np.zeros((30, 40, 3), np.uint8)

@@ -9,7 +9,10 @@ from pathlib import PurePosixPath
 from mbv2det.data.file_lists import read_text
 from mbv2det.data.mask_reading import Color
 from mbv2det.errors import DataError
+from mbv2det.labels import BACKGROUND
 from mbv2det.prepare.inventory import Inventory
+
+_LABELME_IGNORE, _LABELME_BACKGROUND = "__ignore__", "_background_"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,10 @@ def _value_table(lines: Sequence[str]) -> Iterator[MaskClass]:
 
 
 def _names(lines: Sequence[str]) -> Iterator[MaskClass]:
-    yield from (MaskClass(line.strip()) for line in lines if line.strip())
+    """Reads one name a line; labelme writes __ignore__, of no value, and _background_ first."""
+    names = [line.strip() for line in lines if line.strip()]
+    for name in names[1:] if names[:1] == [_LABELME_IGNORE] else names:
+        yield MaskClass(BACKGROUND if name == _LABELME_BACKGROUND else name)
 
 
 def _rows(lines: Sequence[str]) -> Iterator[Mapping[str, str]]:
@@ -71,6 +77,7 @@ _READERS: Mapping[str, Callable[[Sequence[str]], Iterator[MaskClass]]] = {
     "class_dict.csv": _color_table,
     "_classes.csv": _value_table,
     "classes.txt": _names,
+    "class_names.txt": _names,
     "labels.txt": _names,
     "codes.txt": _names,
 }

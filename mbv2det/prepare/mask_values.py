@@ -1,7 +1,7 @@
 """What the pixels of mask files are: label values, colours, or values in one channel."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,18 +52,23 @@ def is_mask(path: Path) -> bool:
         return False
     if pixels.ndim == 2:
         return len(np.unique(pixels)) <= _MOST_VALUES and int(pixels.max()) <= IGNORE_INDEX
-    return len(_color_counts(pixels)) <= _MOST_VALUES or _channel_of(pixels) is not None
+    has_few_colors = len(_color_counts(pixels)) <= _MOST_VALUES
+    return has_few_colors or _channel_of(_values_of_channels(pixels)) is not None
 
 
-def read_values(paths: Sequence[Path]) -> MaskValues:
+def read_values(paths: Sequence[Path], *, colors_named: bool = False) -> MaskValues:
     """Reads up to 2,000 evenly spaced masks.
+
+    Args:
+        paths: The masks.
+        colors_named: Whether a table names colours: then no single channel has the values.
 
     Raises:
         DataError: If they are no masks, or have too many different values.
     """
     paths = [paths[index] for index in evenly_spaced(len(paths), _MOST_READ)]
     quiet = len(paths) < _MANY
-    channel = _common_channel(paths[:20])
+    channel = None if colors_named else _common_channel(paths[:20])
     reading, counts = MaskReading(channel=channel), np.zeros(IGNORE_INDEX + 1, np.int64)
     for path in track(paths, "Reading masks", quiet=quiet):
         try:
@@ -113,26 +118,30 @@ def _color_counts(pixels: np.ndarray) -> Counter[Color]:
 
 def _common_channel(paths: Sequence[Path]) -> int | None:
     """Returns the channel that has the values in all of some masks."""
-    channels = set()
+    seen: dict[int, set[int]] = defaultdict(set)
     for path in paths:
         with image_errors(path, "a mask"), Image.open(path) as image:
             pixels = np.asarray(image)
-        channels.add(_channel_of(pixels) if pixels.ndim == 3 else None)
-    found = channels - {None}
-    return found.pop() if len(found) == 1 else None
+        for channel, values in _values_of_channels(pixels).items():
+            seen[channel] |= values
+    return _channel_of(seen)
 
 
-def _channel_of(pixels: np.ndarray) -> int | None:
+def _values_of_channels(pixels: np.ndarray) -> dict[int, set[int]]:
+    """Returns the values of each channel that is not constant; none for a mask of one channel."""
+    if pixels.ndim == 2:
+        return {}
+    values = (set(np.unique(channel).tolist()) for channel in np.moveaxis(pixels, 2, 0))
+    return {channel: of for channel, of in enumerate(values) if len(of) > 1}
+
+
+def _channel_of(values: Mapping[int, set[int]]) -> int | None:
     """Returns the one channel whose values count labels, where the others are no copies of it.
 
     The others are constant, or have many values, such as the numbers of instances.
     """
-    counting = [
-        channel
-        for channel in range(pixels.shape[2])
-        if np.ptp(pixels[:, :, channel]) > 0
-        and set(np.unique(pixels[:, :, channel])) - {IGNORE_INDEX} <= set(range(_SMALL))
-    ]
+    labels = set(range(_SMALL)) | {IGNORE_INDEX}
+    counting = [channel for channel, of in values.items() if of <= labels]
     return counting[0] if len(counting) == 1 else None
 
 

@@ -1,7 +1,8 @@
 """Folders of images and masks: of values, by colour, or of several channels."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -27,6 +28,8 @@ from mbv2det.prepare.split_folders import (
 _MASK_SHARE = 0.8  # of the sampled files of a group that are masks
 _SAMPLE = 8
 _BLACK = (0, 0, 0)
+# Of VOC, CVAT and labelme.
+_BESIDE_LABELS = re.compile(r"^Segmentation(Object|.*Visualization$)")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class _Masks:
 
 def find_folder(inventory: Inventory) -> Iterator[Layout]:
     """Yields the layout of a data set with a mask file for each image."""
-    masks = _find_masks(inventory)
+    table = find_class_table(inventory)
+    masks = _find_masks(inventory, table[1] if table else [])
     if masks is None:
         return
     named, values = masks.named, masks.values
@@ -52,13 +56,10 @@ def find_folder(inventory: Inventory) -> Iterator[Layout]:
     lists = find_lists(inventory, chosen["train"].matches.values()) if len(chosen) == 1 else None
     if lists:
         (folders,) = splits.values()
-        splits = {
-            name: SplitConfig(images=folders.images, masks=folders.masks, list=file)
-            for name, file in lists.files.items()
-        }
+        splits = {name: replace(folders, list=file) for name, file in lists.files.items()}
         reasons = [*reasons, *lists.reasons]
     left_out = {} if lists else unannotated(masks.images, chosen)
-    data, of_classes = _settings(inventory, values)
+    data, of_classes = _settings(values, table)
     patterns = {"image_name": named.image_name, "mask_name": named.mask_name}
     patterns = {key: pattern for key, pattern in patterns.items() if pattern is not None}
     yield Layout(
@@ -88,13 +89,18 @@ def _names(pairing: Pairing) -> list[str]:
     )
 
 
-def _find_masks(inventory: Inventory) -> _Masks | None:
+def _find_masks(inventory: Inventory, classes: Sequence[MaskClass]) -> _Masks | None:
     """Returns the masks of a data set: those of values, or else those by colour.
+
+    Args:
+        inventory: Files of the data set.
+        classes: Classes of a table, if there is one.
 
     Raises:
         DataError: If images have several masks of the same kind.
     """
-    groups = name_groups(inventory.images)
+    colors_named = any(c.color is not None for c in classes)
+    groups = name_groups([file for file in inventory.images if not _is_beside_labels(file)])
     are_masks = [_is_mask_group(inventory, group) for group in groups]
     images = [f for g, is_ in zip(groups, are_masks, strict=True) if not is_ for f in g.files]
     found: list[tuple[NameGroup, _Masks]] = []
@@ -102,7 +108,8 @@ def _find_masks(inventory: Inventory) -> _Masks | None:
         named = match_names(group.files, images)
         if named is not None:
             paths = [inventory.root / f for p in named.pairings for f in p.matches]
-            found.append((group, _Masks(named, read_values(paths), tuple(images))))
+            values = read_values(paths, colors_named=colors_named)
+            found.append((group, _Masks(named, values, tuple(images))))
     of_values = [item for item in found if not item[1].values.colors]
     chosen = of_values or found
     if len(chosen) > 1:
@@ -113,6 +120,11 @@ def _find_masks(inventory: Inventory) -> _Masks | None:
             "hand"
         )
     return chosen[0][1] if chosen else None
+
+
+def _is_beside_labels(file: str) -> bool:
+    """Returns whether a file is in a folder of instances or pictures beside VOC's label masks."""
+    return bool(_BESIDE_LABELS.search(PurePosixPath(file).parent.name))
 
 
 def _joined(groups: Sequence[NameGroup], are_masks: Sequence[bool]) -> list[NameGroup]:
@@ -129,9 +141,10 @@ def _is_mask_group(inventory: Inventory, group: NameGroup) -> bool:
     return sum(is_mask(inventory.root / file) for file in some) >= _MASK_SHARE * len(some)
 
 
-def _settings(inventory: Inventory, values: MaskValues) -> tuple[dict[str, Any], list[str]]:
+def _settings(
+    values: MaskValues, table: tuple[str, list[MaskClass]] | None
+) -> tuple[dict[str, Any], list[str]]:
     """Returns the settings of classes and values, and lines about them."""
-    table = find_class_table(inventory)
     classes = table[1] if table else []
     source = f"names from {table[0]}" if table else "no file of names: rename data.classes"
     if values.colors:

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from mbv2det.config import SplitConfig
+from mbv2det.prepare.class_tables import find_class_table
 from mbv2det.prepare.file_kinds import kind_of_xml, sampled
 from mbv2det.prepare.image_lists import ImageLists, find_lists
-from mbv2det.prepare.inventory import Inventory
+from mbv2det.prepare.inventory import Inventory, folder_of
 from mbv2det.prepare.layout import Layout
 from mbv2det.prepare.pairing import Pairing, pair_by_name
 from mbv2det.prepare.split_folders import (
@@ -19,6 +20,7 @@ from mbv2det.prepare.split_folders import (
 )
 
 _IMAGES, _MASKS = "JPEGImages", ("SegmentationClass", "SegmentationClassAug")
+_MASK_LISTS = "ImageSets/Segmentation"
 
 
 def find_voc(inventory: Inventory) -> Iterator[Layout]:
@@ -26,20 +28,27 @@ def find_voc(inventory: Inventory) -> Iterator[Layout]:
     xml = inventory.of((".xml",))
     if any(kind_of_xml(inventory.root / file) == "voc" for file in sampled(xml)):
         yield from _with_boxes(inventory, pair_by_name(xml, inventory.images))
-    elif _has_masks(inventory):
+    elif _has_masks_of_voc(inventory):
         yield _masks_alone(inventory)
 
 
-def _has_masks(inventory: Inventory) -> bool:
+def _has_masks_of_voc(inventory: Inventory) -> bool:
+    """Returns whether there are index masks of VOC's classes.
+
+    CVAT and labelme write masks of one's own classes into folders of the same names. They add a
+    table of the classes, or leave out VOC's lists.
+    """
     tops = {PurePosixPath(file).parts[0] for file in inventory.files if "/" in file}
-    return _IMAGES in tops and any(folder in tops for folder in _MASKS)
+    has_masks = _IMAGES in tops and any(folder in tops for folder in _MASKS)
+    has_lists = any(folder_of(file) == _MASK_LISTS for file in inventory.files)
+    return has_masks and has_lists and find_class_table(inventory) is None
 
 
 def _with_boxes(inventory: Inventory, pairings: list[Pairing]) -> Iterator[Layout]:
     if not pairings:
         return
     chosen, reasons = largest_of_each_split(pairings)
-    masks = _has_masks(inventory)
+    masks = _has_masks_of_voc(inventory)
     lists = find_lists(inventory, chosen["train"].matches.values()) if len(chosen) == 1 else None
     left_out = {} if lists else unannotated(inventory.images, chosen)
     splits: Mapping[str, SplitConfig]
