@@ -51,10 +51,13 @@ class OneLineParser(ArgumentParser):
         missing = re.search(r"File does not exist: '(.*)'", line)
         if missing:
             return f"{missing[1]}: expected a configuration file, found none"
+        option = re.fullmatch(r"argument (--[\w.-]+): expected one argument", line)
+        if option:  # argparse's, about the command line
+            return f"{option[1]}: expected a value, got none"
         key, fault = _fault(line)
         if key is None:
             return f"{self.file}: {line}" if self.file else line
-        where = f"{self.file}: " if self.file and key not in self.given else ""
+        where = self._where(key)
         if fault is not None:
             return f"{where}{key}: {fault}"
         if key.endswith((".yaml", ".yml")):
@@ -62,6 +65,11 @@ class OneLineParser(ArgumentParser):
         near = difflib.get_close_matches(key, self.known_keys(), n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else "--help lists every key"
         return f"{where}unknown key {key!r}; {hint}"
+
+    def _where(self, key: str) -> str:
+        """Returns the beginning of a message about a setting: the file, unless it was given."""
+        is_given = bool({key, key.replace("_", "-")} & self.given)
+        return f"{self.file}: " if self.file and not is_given else ""
 
     def refuse_nulls(self, namespace: Namespace) -> None:
         """Refuses null for a setting that needs a value, which jsonargparse lets pass.
@@ -74,9 +82,10 @@ class OneLineParser(ArgumentParser):
             if allowed is None or action.default is None or action.dest not in namespace:
                 continue
             if namespace[action.dest] is None and type(None) not in get_args(allowed):
-                where = f"{self.file}: " if self.file and action.dest not in self.given else ""
                 word = " or ".join(_word(_simple(str(part))) for part in _alternatives(allowed))
-                raise ConfigError(f"{where}{action.dest}: expected {word}, got null")
+                raise ConfigError(
+                    f"{self._where(action.dest)}{action.dest}: expected {word}, got null"
+                )
 
     def known_keys(self) -> list[str]:
         """Returns the dotted names of all settings."""

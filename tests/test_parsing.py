@@ -79,3 +79,19 @@ def test_a_setting_without_a_value_in_a_file_is_one_line(tmp_path, capsys, setti
         error = str(caught)
     assert line in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("--seed", "train: error: --seed: expected a value, got none"),
+        ("--data.root", "train: error: --data.root: expected a value, got none"),
+        ("--most-images=x", "train: error: most_images: expected a whole number, got x"),
+    ],
+)
+def test_an_error_of_the_command_line_does_not_name_the_file(capsys, argument, line):
+    parser = SettingsParser("", prog="train")
+    parser.add_option("--most-images", type=int)
+    with pytest.raises(SystemExit):
+        parser.parse(["ssdlite_shapes", argument])
+    assert capsys.readouterr().err.strip() == line
