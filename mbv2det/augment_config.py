@@ -22,8 +22,8 @@ class AugmentConfig:
             crop of the input size, as DeepLab does; null for none.
         mosaic: Probability of four images in one, around a random centre, each at the size of the
             network input, as in YOLOv4.
-        mosaic_epochs: Number of epochs, from the first, that have mosaics; null for all. YOLOX
-            ends them 15 epochs before the end.
+        mosaic_share: Share of the epochs, from the first, that have mosaics. YOLOX ends them 15
+            of its 300 epochs before the end.
         copy_paste: Probability of pasting objects of another image. It needs outlines of the
             objects; where there are masks and no boxes, regions of labels are pasted.
         reduced_decoding: Whether a JPEG that is far larger than its crops need is decoded at 1/2,
@@ -43,17 +43,15 @@ class AugmentConfig:
     crop_min_scale: float = 0.3
     scale: tuple[float, float] | None = None
     mosaic: float = 0.0
-    mosaic_epochs: int | None = None
+    mosaic_share: float = 0.75
     copy_paste: float = 0.0
     reduced_decoding: bool = True
     transforms: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for key in ("flip", "photometric", "expand", "mosaic", "copy_paste"):
+        for key in ("flip", "photometric", "expand", "mosaic", "mosaic_share", "copy_paste"):
             value = getattr(self, key)
-            expect(f"augment.{key}", value, 0 <= value <= 1, "a probability")
-        epochs = self.mosaic_epochs
-        expect("augment.mosaic_epochs", epochs, epochs is None or epochs >= 0, "at least 0")
+            expect(f"augment.{key}", value, 0 <= value <= 1, "from 0 to 1")
         expect("augment.expand_max", self.expand_max, self.expand_max >= 1, "at least 1")
         scale = self.crop_min_scale
         expect("augment.crop_min_scale", scale, 0 < scale <= 1, "above 0 and at most 1")

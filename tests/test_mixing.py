@@ -239,11 +239,26 @@ def test_mixing_that_is_off_changes_nothing_and_each_kind_changes_batches(joint)
 def test_mosaics_end_with_their_epochs(config):
     parts = cached(config)
     read = read_all(parts)
-    spec = AugmentConfig(mosaic=1.0, mosaic_epochs=2)
-    mixing = Mixing(spec, SMALL, 0, parts.training)
-    sizes = [mixing(read(SampleKey(e, 0)), read).image.shape[:2] for e in range(4)]
     own = read(SampleKey(0, 0)).image.shape[:2]
-    assert sizes == [(192, 256), (192, 256), own, own]
+
+    def sizes(epochs):
+        spec = AugmentConfig(mosaic=1.0, mosaic_share=0.5)
+        mixing = Mixing(spec, SMALL, 0, parts.training, epochs)
+        return [mixing(read(SampleKey(e, 0)), read).image.shape[:2] for e in range(4)]
+
+    assert sizes(4) == [(192, 256), (192, 256), own, own]
+    assert sizes(None) == [(192, 256)] * 4
+
+
+@pytest.mark.parametrize(
+    ("epochs", "mixed"), [("4", [True, True, True, False]), ("-1", [True] * 4)]
+)
+def test_mosaics_end_with_the_epochs_of_the_run(config, epochs, mixed):
+    parts = parts_of(config, "--augment.mosaic=1", f"--trainer.max_epochs={epochs}")
+    read, mixing = read_all(parts), parts.data().mix
+    own = read(SampleKey(0, 0)).image.shape[:2]
+    sizes = [mixing(read(SampleKey(e, 0)), read).image.shape[:2] for e in range(4)]
+    assert [size != own for size in sizes] == mixed
 
 
 def test_detection_alone_pastes_outlines_and_has_no_masks(config):
@@ -275,9 +290,9 @@ def test_boxes_without_outlines_are_refused(config):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"mosaic": 1.5}, "augment.mosaic: expected a probability, got 1.5"),
-        ({"copy_paste": -1}, "augment.copy_paste: expected a probability, got -1"),
-        ({"mosaic_epochs": -1}, "augment.mosaic_epochs: expected at least 0, got -1"),
+        ({"mosaic": 1.5}, "augment.mosaic: expected from 0 to 1, got 1.5"),
+        ({"copy_paste": -1}, "augment.copy_paste: expected from 0 to 1, got -1"),
+        ({"mosaic_share": -1}, "augment.mosaic_share: expected from 0 to 1, got -1"),
     ],
 )
 def test_wrong_settings_are_refused(setting, message):

@@ -42,7 +42,7 @@ def test_values_out_of_range_are_refused(tmp_path):
     for argument, expected in (
         ("--data.batch_size=0", "data.batch_size: expected at least 1, got 0"),
         ("--optim.lr=-1", "optim.lr: expected above 0"),
-        ("--augment.flip=2", "augment.flip: expected a probability"),
+        ("--augment.flip=2", "augment.flip: expected from 0 to 1"),
         ("--eval.nms_iou=1.5", "eval.nms_iou: expected from 0 to 1"),
     ):
         done = run_command("train", config, argument, check=False)

@@ -136,10 +136,12 @@ class RunParts:
         )
 
     def _mixing(self, preprocessor: Preprocessor) -> Mixing | None:
-        config = self.settings.config
+        config, epochs = self.settings.config, self.settings.trainer["max_epochs"]
         if not config.augment.mosaic and not config.augment.copy_paste:
             return None
-        return Mixing(config.augment, preprocessor, config.seed, self.training)
+        if epochs is not None and epochs < 0:  # Lightning's "no end"
+            epochs = None
+        return Mixing(config.augment, preprocessor, config.seed, self.training, epochs)
 
     def _repeat_factors(self) -> Float[np.ndarray, " images"] | None:
         """Returns how often images are shown; logs how many are shown more often than others."""

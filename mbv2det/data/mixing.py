@@ -1,5 +1,6 @@
 """Augmentation that mixes several images of a split: mosaic and copy-paste."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -30,17 +31,24 @@ class Mixing:
         preprocessor: Preprocessing of the run: each image of a mosaic is resized by its rule.
         seed: Seed of the run.
         annotations: Training split.
+        epochs: Epochs of the run; None for any number: then all have mosaics.
 
     Raises:
         ConfigError: If there is copy-paste, but nothing that can be copied.
     """
 
     def __init__(
-        self, spec: AugmentConfig, preprocessor: Preprocessor, seed: int, annotations: Annotations
+        self,
+        spec: AugmentConfig,
+        preprocessor: Preprocessor,
+        seed: int,
+        annotations: Annotations,
+        epochs: int | None = None,
     ) -> None:
         self._spec = spec
         self._preprocessor = preprocessor
         self._seed = seed
+        self._mosaic_epochs = math.inf if epochs is None else spec.mosaic_share * epochs
         self._pieces = pieces_of(annotations) if spec.copy_paste else None
         objects = annotations.objects
         self._annotated = np.ones(len(annotations), bool) if objects is None else objects.annotated
@@ -58,8 +66,7 @@ class Mixing:
         if self._pieces is not None and has_paste:
             source = self._other(sample, read, generator)
             sample = copy_paste(sample, source, self._pieces, generator)
-        last = self._spec.mosaic_epochs
-        if has_mosaic and (last is None or sample.key.epoch < last):
+        if has_mosaic and sample.key.epoch < self._mosaic_epochs:
             others = [self._other(sample, read, generator) for _ in range(NUM_TILES - 1)]
             sample = self._mosaic([sample, *others], generator)
         return sample
