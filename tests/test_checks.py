@@ -10,7 +10,12 @@ import pytest
 from conftest import COCO, write_noise
 from PIL import Image
 
-from mbv2det.checks.annotation import check_annotations, check_hidden_files, with_sizes
+from mbv2det.checks.annotation import (
+    check_hidden_files,
+    check_objects,
+    check_repairs,
+    with_sizes,
+)
 from mbv2det.checks.boxes import are_fractions, box_faults
 from mbv2det.checks.classes import check_unknown_classes, same_names
 from mbv2det.checks.files import check_files, check_labels, check_leaks
@@ -58,6 +63,11 @@ from mbv2det.data.voc import read_voc
 from mbv2det.labels import LabelMap
 
 SIZE = (30, 40)  # height, width
+
+
+def check_annotations(split, name="train"):
+    """Finds what can be found without opening an image."""
+    return [*check_repairs(split, name), *check_objects(split, name)]
 
 
 def split_of(boxes, *, labels=None, names=("cat", "dog"), images=None, crowd=None, size=SIZE):
@@ -109,19 +119,19 @@ GOOD = (5, 6, 20, 18)
 )
 def test_a_box_has_the_fault_that_it_has(box, kind):
     split = split_of([GOOD, box], labels=[0, 1])
-    found = faults_of(check_annotations(split, "train"))
+    found = faults_of(check_annotations(split))
     assert [f.kind for f in found] == ([] if kind is None else [kind])
     assert [(f.index, f.file) for f in found] == ([] if kind is None else [(1, "images/1.jpg")])
 
 
 def test_boxes_of_an_image_of_unknown_size_are_compared_with_no_size():
     split = split_of([GOOD, (5, 6, 500, 18), (20, 6, 5, 18)], labels=[0, 1, 1], size=(0, 0))
-    assert kinds(check_annotations(split, "train")) == {INVERTED: 1}
+    assert kinds(check_annotations(split)) == {INVERTED: 1}
 
 
 def test_a_box_is_a_duplicate_only_in_the_same_image_and_class():
     split = split_of([GOOD] * 4, labels=[0, 0, 1, 0], images=[0, 0, 0, 1])
-    (found,) = faults_of(check_annotations(split, "train"))
+    (found,) = faults_of(check_annotations(split))
     assert found.kind == DUPLICATED
     assert found.record == "object 2 (cat: 5, 6, 20, 18)"
 
@@ -175,7 +185,7 @@ def test_names_that_differ_only_in_spelling_are_grouped(names, groups):
 
 def test_spellings_of_a_class_are_a_fault():
     split = split_of([GOOD, GOOD], names=("RBC", "rbc"))
-    assert kinds(check_annotations(split, "train")) == {SAME_NAME: 1}
+    assert kinds(check_annotations(split)) == {SAME_NAME: 1}
 
 
 def test_nothing_to_learn_misleads():
@@ -190,13 +200,13 @@ def test_nothing_to_learn_misleads():
 
 def test_a_class_without_objects_is_a_fault_of_train_and_a_remark_of_val():
     split = split_of([GOOD], names=("cat", "dog"))
-    assert kinds(check_annotations(split, "train")) == {EMPTY_CLASS: 1}
+    assert kinds(check_annotations(split)) == {EMPTY_CLASS: 1}
     assert not kinds(check_annotations(split, "val"))
 
 
 def test_images_without_objects_and_class_counts_are_remarks():
     split = split_of([GOOD, GOOD, GOOD], labels=[0, 1, 1], images=[0, 0, 3])
-    found = check_annotations(split, "train")
+    found = check_annotations(split)
     assert {f.kind: f.message for f in found} == {
         CLASS_COUNTS: "3 objects in 4 images: dog 2, cat 1",
         EMPTY_IMAGES: "2 of 4 images",
@@ -228,7 +238,7 @@ def test_boxes_are_not_reported_a_second_time_as_repairs(make_coco, tmp_path):
     annotation = {"id": 9, "image_id": 7, "category_id": 3, "bbox": [5, 5, 0, 9], "area": 1}
     annotations = [*COCO["annotations"], annotation]
     split = read_coco(*make_coco(tmp_path, annotations=annotations))
-    assert kinds(check_annotations(split, "train")) == {ZERO_SIZE: 1}
+    assert kinds(check_annotations(split)) == {ZERO_SIZE: 1}
 
 
 def test_every_kind_of_box_fault_is_a_row_of_its_own_kind():

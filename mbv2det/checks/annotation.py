@@ -26,16 +26,6 @@ _OF_SETTINGS = ("objects of other classes", "set of mask labels", "images withou
 _DATA_SUFFIXES = (*SUFFIXES, ".xml", ".json", ".txt")
 
 
-def check_annotations(split: Annotations, name: str) -> list[Finding]:
-    """Finds what can be found without opening an image: boxes, classes, and the reader's repairs.
-
-    Args:
-        split: Split to check.
-        name: Name of the split.
-    """
-    return [*check_repairs(split, name), *check_objects(split, name)]
-
-
 def check_objects(split: Annotations, name: str) -> Iterator[Finding]:
     """Finds the faults of classes and boxes.
 
