@@ -267,10 +267,9 @@ def test_detection_alone_pastes_outlines_and_has_no_masks(config):
     assert parts.validation.outlines is None
     batch = next(iter(parts.data().train_dataloader()))
     assert batch.masks is None
-    read = read_all(parts)
+    read, mix = read_all(parts), parts.data().mix
     counts = [
-        len(parts._mixing(Preprocessor(parts.info.preprocess))(sample, read).instances)
-        - len(sample.instances)
+        len(mix(sample, read).instances) - len(sample.instances)
         for sample in (read(SampleKey(0, index)) for index in range(6))
     ]
     assert max(counts) > 0

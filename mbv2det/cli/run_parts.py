@@ -17,7 +17,7 @@ from mbv2det.console import log
 from mbv2det.data.annotations import Annotations
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
-from mbv2det.data.mixing import Mixing
+from mbv2det.data.mixing import mixing_of_run
 from mbv2det.data.repeat_factors import repeat_factors
 from mbv2det.data.statistics import measure_value_range
 from mbv2det.model import MultiTaskModel
@@ -131,17 +131,15 @@ class RunParts:
             seed=config.seed,
             on_error=config.data.on_error,
             factors=self._repeat_factors(),
-            mix=self._mixing(preprocessor),
+            mix=mixing_of_run(
+                config.augment,
+                preprocessor,
+                config.seed,
+                self.training,
+                self.settings.trainer["max_epochs"],
+            ),
             reduction=augment.decoding_factor,
         )
-
-    def _mixing(self, preprocessor: Preprocessor) -> Mixing | None:
-        config, epochs = self.settings.config, self.settings.trainer["max_epochs"]
-        if not config.augment.mosaic and not config.augment.copy_paste:
-            return None
-        if epochs is not None and epochs < 0:  # Lightning's "no end"
-            epochs = None
-        return Mixing(config.augment, preprocessor, config.seed, self.training, epochs)
 
     def _repeat_factors(self) -> Float[np.ndarray, " images"] | None:
         """Returns how often images are shown; logs how many are shown more often than others."""

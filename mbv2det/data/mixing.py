@@ -20,6 +20,31 @@ Reader = Callable[[SampleKey], Sample]
 _STREAM = 1  # of random numbers, beside that of `Augment`
 
 
+def mixing_of_run(
+    spec: AugmentConfig,
+    preprocessor: Preprocessor,
+    seed: int,
+    annotations: Annotations,
+    max_epochs: int | None,
+) -> "Mixing | None":
+    """Returns the mixing of a run; None if its settings have none.
+
+    Args:
+        spec: Settings of the augmentation.
+        preprocessor: Preprocessing of the run.
+        seed: Seed of the run.
+        annotations: Training split.
+        max_epochs: Lightning's setting: None or -1 for any number.
+
+    Raises:
+        ConfigError: If there is copy-paste, but nothing that can be copied.
+    """
+    if not spec.mosaic and not spec.copy_paste:
+        return None
+    epochs = max_epochs if max_epochs is not None and max_epochs >= 0 else None
+    return Mixing(spec, preprocessor, seed, annotations, epochs)
+
+
 class Mixing:
     """Mixes an image with others by chance, before it is augmented.
 

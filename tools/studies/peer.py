@@ -11,6 +11,7 @@ from mbv2det.cli.settings import Settings, SettingsParser
 from mbv2det.cli.splits import read_splits
 from mbv2det.data.augment import Augment
 from mbv2det.data.datamodule import DenseData
+from mbv2det.data.mixing import mixing_of_run
 from mbv2det.errors import ConfigError
 from mbv2det.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessor, PreprocessSpec
 from mbv2det.structures import Batch
@@ -36,14 +37,16 @@ def make_data(settings: Settings, augment: AugmentConfig) -> DenseData:
     config = settings.config
     training, validation = read_splits(config)
     spec = PreprocessSpec(config.data.size, config.data.resize, IMAGENET_MEAN, IMAGENET_STD)
+    preprocessor, epochs = Preprocessor(spec), settings.trainer["max_epochs"]
     return DenseData(
         training,
         validation,
-        Preprocessor(spec),
-        Augment(augment, Preprocessor(spec), config.seed),
+        preprocessor,
+        Augment(augment, preprocessor, config.seed),
         batch_size=config.data.batch_size,
         num_workers=config.data.num_workers,
         seed=config.seed,
+        mix=mixing_of_run(augment, preprocessor, config.seed, training, epochs),
     )
 
 
