@@ -57,6 +57,20 @@ def test_equals_the_definition(seed):
     assert loss.item() == pytest.approx(reference(logits, labels), rel=1e-6)
 
 
+def test_ignored_pixels_are_as_if_they_were_not_there():
+    values, labels = random_pixels(count=60)
+    logits = torch.from_numpy(values).requires_grad_()
+    labels[::3] = IGNORE_INDEX
+    loss = lovasz_softmax(logits, torch.from_numpy(labels))
+    kept = labels != IGNORE_INDEX
+    assert loss.item() == pytest.approx(reference(values[:, kept], labels[kept]), rel=1e-6)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert (gradient[:, ~kept] == 0).all()
+    alone = torch.from_numpy(values[:, kept]).requires_grad_()
+    lovasz_softmax(alone, torch.from_numpy(labels[kept])).backward()
+    torch.testing.assert_close(gradient[:, kept], alone.grad)
+
+
 def test_labels_that_do_not_occur_do_not_count():
     logits, labels = random_pixels()
     labels[labels > 1] = 0

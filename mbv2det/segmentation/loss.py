@@ -128,9 +128,8 @@ def summed_lovasz(
     total = 0 * logits.float().sum()  # a gradient for every logit, also without annotated pixels
     images = _interpolated(logits, cells, masks, _LOVASZ_STEP)
     for count, (full, mask) in zip(counts, images, strict=True):
-        annotated = mask != IGNORE_INDEX
-        if annotated.any():
-            loss = lovasz_softmax(full[0][:, annotated], mask[annotated].long())
+        if (mask != IGNORE_INDEX).any():
+            loss = lovasz_softmax(full[0].flatten(1), mask.flatten().long())
             total = total + count * loss
     return total
 
