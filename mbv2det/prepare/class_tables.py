@@ -24,8 +24,26 @@ class MaskClass:
     value: int | None = None
 
 
-def find_class_table(inventory: Inventory) -> tuple[str, list[MaskClass]] | None:
-    """Returns the file of the classes of masks, and the classes in its order."""
+@dataclass(frozen=True)
+class ClassTable:
+    """A file that names the classes of masks.
+
+    Attributes:
+        file: Its path, relative to the root of the data set.
+        classes: The classes in its order.
+    """
+
+    file: str
+    classes: Sequence[MaskClass]
+
+    @property
+    def has_colors(self) -> bool:
+        """Whether it has colours of classes."""
+        return any(c.color is not None for c in self.classes)
+
+
+def find_class_table(inventory: Inventory) -> ClassTable | None:
+    """Returns the table of the classes of masks; None if there is none."""
     for name, read in _READERS.items():
         for file in inventory.files:
             if PurePosixPath(file).name.lower() != name:
@@ -35,7 +53,7 @@ def find_class_table(inventory: Inventory) -> tuple[str, list[MaskClass]] | None
             except (DataError, csv.Error, ValueError, KeyError):
                 continue
             if classes:
-                return file, classes
+                return ClassTable(file, classes)
     return None
 
 

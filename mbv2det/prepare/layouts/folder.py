@@ -10,7 +10,7 @@ from mbv2det.config import SplitConfig
 from mbv2det.data.mask_reading import Color
 from mbv2det.errors import DataError
 from mbv2det.labels import BACKGROUND
-from mbv2det.prepare.class_tables import MaskClass, find_class_table
+from mbv2det.prepare.class_tables import ClassTable, MaskClass, find_class_table
 from mbv2det.prepare.file_kinds import sampled
 from mbv2det.prepare.image_lists import find_lists
 from mbv2det.prepare.inventory import Inventory
@@ -44,7 +44,7 @@ class _Masks:
 def find_folder(inventory: Inventory) -> Iterator[Layout]:
     """Yields the layout of a data set with a mask file for each image."""
     table = find_class_table(inventory)
-    masks = _find_masks(inventory, table[1] if table else [])
+    masks = _find_masks(inventory, colors_named=table is not None and table.has_colors)
     if masks is None:
         return
     named, values = masks.named, masks.values
@@ -89,17 +89,16 @@ def _names(pairing: Pairing) -> list[str]:
     )
 
 
-def _find_masks(inventory: Inventory, classes: Sequence[MaskClass]) -> _Masks | None:
+def _find_masks(inventory: Inventory, *, colors_named: bool) -> _Masks | None:
     """Returns the masks of a data set: those of values, or else those by colour.
 
     Args:
         inventory: Files of the data set.
-        classes: Classes of a table, if there is one.
+        colors_named: Whether a table has the colours of the classes.
 
     Raises:
         DataError: If images have several masks of the same kind.
     """
-    colors_named = any(c.color is not None for c in classes)
     groups = name_groups([file for file in inventory.images if not _is_beside_labels(file)])
     are_masks = [_is_mask_group(inventory, group) for group in groups]
     images = [f for g, is_ in zip(groups, are_masks, strict=True) if not is_ for f in g.files]
@@ -141,12 +140,10 @@ def _is_mask_group(inventory: Inventory, group: NameGroup) -> bool:
     return sum(is_mask(inventory.root / file) for file in some) >= _MASK_SHARE * len(some)
 
 
-def _settings(
-    values: MaskValues, table: tuple[str, list[MaskClass]] | None
-) -> tuple[dict[str, Any], list[str]]:
+def _settings(values: MaskValues, table: ClassTable | None) -> tuple[dict[str, Any], list[str]]:
     """Returns the settings of classes and values, and lines about them."""
-    classes = table[1] if table else []
-    source = f"names from {table[0]}" if table else "no file of names: rename data.classes"
+    classes = table.classes if table else []
+    source = f"names from {table.file}" if table else "no file of names: rename data.classes"
     if values.colors:
         data = _color_settings(values.colors, classes)
         what = f"{len(values.colors)} colours"
